@@ -1,0 +1,69 @@
+# Everything a newcomer runs. `make` alone lists it. Nothing outside this folder is touched, and its name may hold spaces:
+# targets are relative and every tool is called as a module of .venv's Python.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+PHOTO ?=
+OUT ?= outputs
+ARGS ?=
+WORKERS ?= 2
+TORCH_INDEX ?=
+PYTHON ?=
+READY := .venv/.ready
+PY := .venv/bin/python
+
+.PHONY: help setup venv restore test lint bench notebooks clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
+	@printf '\n%s\n%s\n' 'Options: PHOTO=my.jpg OUT=outputs ARGS="-k view" WORKERS=2 PYTHON=python3.12' \
+	  'TORCH_INDEX=https://download.pytorch.org/whl/cpu  a small CPU build of torch instead of the one on PyPI'
+
+venv: setup
+setup: $(READY)  ## make .venv and install the package with the pinned versions
+
+# torch comes first and without what it needs, so that its build can come from another index; the second line brings the rest at
+# the pinned versions and accepts whichever build is there.
+$(READY): pyproject.toml constraints.txt
+	@fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'; \
+	if ! { [ -x $(PY) ] && $(PY) -c "$$fits"; } 2>/dev/null; then \
+	  found=; \
+	  for p in $(if $(PYTHON),"$(PYTHON)",python3.11 python3 python3.12 python3.13 python); do \
+	    if "$$p" -c "$$fits" 2>/dev/null; then found=$$p; break; fi; \
+	  done; \
+	  [ -n "$$found" ] || { echo 'make: needs Python 3.11, 3.12 or 3.13 and found none; install one, or say make PYTHON=/path/to/python3.11' >&2; exit 1; }; \
+	  echo "making .venv with $$found"; \
+	  "$$found" -m venv --clear .venv || { echo 'make: no .venv; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }; \
+	fi
+	$(PY) -m pip install --no-deps $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torch==2.13.0
+	$(PY) -m pip install -c constraints.txt -e ".[dev]"
+	@touch $(READY)
+
+restore: $(READY)  ## restore a sample portrait, or PHOTO=my.jpg, into outputs/
+	@if [ -n "$$PHOTO" ]; then $(PY) -m mtrestore restore "$$PHOTO" -o "$$OUT" --html --overwrite; \
+	else $(PY) -m mtrestore demo -o "$$OUT"; fi
+
+test: $(READY)  ## run the tests (ARGS="-k crop" for some of them)
+	$(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(READY)  ## check the style with ruff
+	$(PY) -m ruff check .
+
+bench: $(READY)  ## seconds and peak memory of a 12-megapixel photo
+	$(PY) experiments/bench.py $(ARGS)
+
+notebooks: $(READY)  ## open the notebooks in JupyterLab
+	$(PY) -m mtrestore lab
+
+clean:  ## remove .venv and everything that was made (outputs/ and runs/ stay)
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Recipes read these two as shell variables and unexpanded: a quote or a dollar in a file's name stays a character.
+override PHOTO := $(value PHOTO)
+override OUT := $(value OUT)
+export PHOTO OUT

@@ -1,0 +1,27 @@
+"""mtrestore restores portraits: old, blurred, noisy, over-compressed, out of focus or shaken ones.
+
+    import mtrestore as mt
+    result = mt.restore("old.jpg")          # two branches at the same time: the faces, and the whole photo
+    result.save("new.png")
+    result.compare()                        # a draggable before/after, in a notebook
+
+The flow is the docstring of `mtrestore.pipeline`; each stage has a numbered notebook. A photo is a float32 array, H×W×3, RGB, 0..1.
+"""
+
+import lazy_loader
+
+# Imported when first used: torch alone takes two seconds, and a bad file should be refused before that.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["nets", "view", "train", "plan", "data", "metrics", "evaluate"],
+    submod_attrs={
+        "crop": ["Crop", "eye_crop", "landmark_crop", "paste"],
+        "degrade": ["Recipe", "apply", "draw"],
+        "face": ["Face", "detect", "faces_from"],
+        "image": ["ImageError", "Picture", "enlarge", "load", "read", "resize", "shrink", "write"],
+        "pipeline": ["Restored", "Restorer", "identity", "keep_large", "restore"],
+        "view": ["compare", "show"],
+        "weights": ["WeightsError"],
+    },
+)
+__version__ = "0.1.0"

@@ -1,0 +1,254 @@
+"""Training data: pictures are decoded once into memory; a batch is a pure function of the step's number.
+
+Each class below is called with a step and returns {"inputs": (tensors...), "target": tensor}. The random generator is seeded
+by (seed, step), so runs repeat and resume exactly, whoever computes which batch first.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import degrade, image
+from .crop import Crop, eye_crop, landmark_crop
+
+Batch = dict[str, Any]
+TONE = ("grey", "fade")  # what a restoration keeps: these are applied to the truth as well
+
+
+def manifest(folder: str | Path, kinds: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Rows of folder/manifest.csv (at least the column `file`), kept when the file's first folder is one of `kinds`."""
+    path = Path(folder) / "manifest.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: training data is a folder with a manifest.csv (column file) and the pictures it names")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if rows and "file" not in rows[0]:
+        raise ValueError(f"{path} must have a column called file, got {', '.join(map(str, rows[0]))}")
+    return [r for r in rows if kinds is None or r["file"].split("/")[0] in kinds]
+
+
+def labelled_faces(folder: str | Path, kinds: Sequence[str] | None = None) -> Iterator[tuple[dict[str, str], np.ndarray, np.ndarray]]:
+    """(manifest row, photo, 468 mesh points in its pixels) of each face that has labels in folder/mesh468.npz."""
+    with np.load(Path(folder) / "mesh468.npz") as labels:
+        points = dict(zip(labels["names"].tolist(), labels["points"].astype(np.float64), strict=True))
+    for row in tqdm(manifest(folder, kinds), desc="faces", unit="face", leave=False):
+        if row["file"] in points:
+            yield row, image.read(Path(folder) / row["file"]), points[row["file"]]
+
+
+def to_uint8(photo: np.ndarray) -> np.ndarray:
+    return np.rint(photo * 255).astype(np.uint8)
+
+
+def stack(photos: Sequence[np.ndarray]) -> Tensor:
+    """Photos of one size -> B×3×H×W."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(photos).transpose(0, 3, 1, 2), np.float32))
+
+
+def widened(crop: Crop, margin: float, size: int) -> Crop:
+    """The crop with `margin` times its side about the same centre, at `size` px."""
+    return Crop.at(crop.corners().mean(0), margin * crop.side, np.arctan2(crop.matrix[1, 0], crop.matrix[0, 0]), size)
+
+
+def jitter(rng: np.random.Generator, stored: int, margin: float, size: int, turn: float, zoom: float, shift: float) -> Crop:
+    """A random crop inside a stored square, of 1/margin its side: turned by at most `turn` degrees, zoomed `zoom`, moved `shift`."""
+    side = stored / margin * np.exp(rng.uniform(-1, 1) * np.log(zoom))
+    centre = (stored - 1) / 2 + rng.uniform(-shift, shift, 2) * side
+    return Crop.at(centre, side, np.deg2rad(rng.uniform(-turn, turn)), size)
+
+
+def quick_cut(stored: np.ndarray, crop: Crop) -> np.ndarray:
+    """`crop.cut` of a uint8 picture, faster near scale one, where no antialiasing is needed (cv2.warpAffine has none)."""
+    if crop.side > 1.25 * crop.size:
+        return crop.cut(stored.astype(np.float32) / 255)
+    flags, size = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, (crop.size, crop.size)
+    return cv2.warpAffine(stored, crop.matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101).astype(np.float32) / 255
+
+
+class FaceBatches:
+    """Degraded and clean faces at `sizes` px, cut by the landmark rule with some jitter, flipped half of the time.
+
+    A step has one size, drawn from `sizes`; `batch` faces at the first size, fewer at larger ones so that the pixels stay about the
+    same. Faces whose crop is smaller than `sharpness` × the largest size are left out: they could only teach blur.
+    """
+
+    MARGIN = 1.25  # stored faces are this much larger than what a batch shows, so that jitter rarely meets a border
+
+    def __init__(self, folder: str | Path, sizes: Sequence[int] = (128,), batch: int = 16, preset: str = "mixed", seed: int = 0,
+                 kinds: Sequence[str] | None = None, sharpness: float = 0.7) -> None:  # fmt: skip
+        self.sizes, self.batch, self.preset, self.seed, self.faces = tuple(sizes), batch, preset, seed, []
+        for _, photo, points in labelled_faces(folder, kinds):
+            crop = landmark_crop(points)
+            if crop.side >= sharpness * max(self.sizes):
+                stored = round(self.MARGIN * min(max(self.sizes), crop.side))
+                self.faces.append(to_uint8(widened(crop, self.MARGIN, stored).cut(photo)))
+        if not self.faces:
+            raise ValueError(f"no labelled face in {folder} is sharp enough for {max(self.sizes)} px; lower sharpness or the size")
+
+    def __call__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, step])
+        size = int(rng.choice(self.sizes))
+        count = max(2, round(self.batch * (self.sizes[0] / size) ** 2))
+        clean, poor = [], []
+        for _ in range(count):
+            stored = self.faces[rng.integers(len(self.faces))]
+            crop = jitter(rng, len(stored), self.MARGIN, size, turn=8, zoom=1.12, shift=0.04)
+            face = quick_cut(stored, crop)
+            face = face[:, ::-1].copy() if rng.random() < 0.5 else face
+            recipe = degrade.draw(self.preset, rng, scale=(size / 256) ** 0.5, order="shuffled" if rng.random() < 0.3 else "fixed")
+            clean.append(degrade.apply(face, replace(recipe, steps=tuple(s for s in recipe.steps if s["op"] in TONE))))
+            poor.append(degrade.apply(face, recipe))
+        return {"inputs": (stack(poor),), "target": stack(clean)}
+
+
+class LandmarkBatches:
+    """Degraded faces at 128 px, cut by the eye rule with strong jitter, and their 468 points in units of the crop's side."""
+
+    SIZE, MARGIN = 128, 1.5
+
+    def __init__(
+        self, folder: str | Path, batch: int = 32, preset: str = "mixed", seed: int = 0, kinds: Sequence[str] | None = None
+    ) -> None:
+        self.batch, self.preset, self.seed, self.faces, self.points = batch, preset, seed, [], []
+        stored = round(self.SIZE * self.MARGIN)
+        for _, photo, points in labelled_faces(folder, kinds):
+            wide = widened(eye_crop(points), self.MARGIN, stored)
+            self.faces.append(to_uint8(wide.cut(photo)))
+            self.points.append(wide.points(points))
+        if not self.faces:
+            raise ValueError(f"no labelled face in {folder}; mesh468.npz must name files of manifest.csv")
+        self.mean = (np.mean([(p + 0.5) / stored for p in self.points], 0) - 0.5) * self.MARGIN + 0.5
+        distance = np.linalg.norm((self.mean * [-1, 1] + [1, 0])[:, None] - self.mean[None], axis=-1)
+        self.mirror = linear_sum_assignment(distance)[1].argsort()  # which point takes whose place in a mirrored face
+
+    def __call__(self, step: int) -> Batch:
+        rng, size = np.random.default_rng([self.seed, step]), self.SIZE
+        poor, labels = [], []
+        for _ in range(self.batch):
+            i = rng.integers(len(self.faces))
+            crop = jitter(rng, len(self.faces[i]), self.MARGIN, size, turn=20, zoom=1.2, shift=0.08)
+            face = crop.cut(self.faces[i].astype(np.float32) / 255)
+            points = (crop.points(self.points[i]) + 0.5) / size
+            if rng.random() < 0.5:
+                face, points = face[:, ::-1].copy(), (points * [-1, 1] + [1, 0])[self.mirror]
+            poor.append(degrade.apply(face, degrade.draw(self.preset, rng, scale=rng.uniform(0.5, 1))))
+            labels.append(points)
+        return {"inputs": (stack(poor),), "target": torch.from_numpy(np.float32(labels))}
+
+
+class Photos:
+    """Clean photographs in memory, and real noisy/clean pairs; `patch` draws a clean square, `pair` a real noisy one with its truth."""
+
+    def __init__(self, folder: str | Path, faces: str | Path | None = None, face_kinds: Sequence[str] = ("civil512", "london512")) -> None:
+        rows = manifest(folder)
+        names = [Path(folder) / r["file"] for r in rows if not r["file"].startswith("polyu_pairs")]
+        if faces:
+            names += [Path(faces) / r["file"] for r in manifest(faces, face_kinds)]
+        real = sorted(Path(folder) / r["file"] for r in rows if r["file"].endswith("_real.JPG"))
+        self.photos = [to_uint8(image.read(n)) for n in tqdm(names, desc="photos", unit="photo", leave=False)]
+        self.pairs = [tuple(to_uint8(image.read(str(n).replace("_real.", kind))) for kind in ("_real.", "_mean.")) for n in real]
+        if not self.photos:
+            raise ValueError(f"no photograph in {folder}")
+
+    def patch(self, rng: np.random.Generator, size: int, shrink: float = 0.5) -> np.ndarray:
+        """A clean size×size patch of a photo shrunk by up to `shrink` (shrinking sharpens and hides JPEG traces), turned and mirrored."""
+        photo = self.photos[rng.integers(len(self.photos))]
+        least = max(size / min(photo.shape[:2]), shrink)
+        source = max(size, min(round(size / rng.uniform(least, 1)) if least < 1 else size, *photo.shape[:2]))
+        square = self._square([photo], rng, min(source, *photo.shape[:2]))[0]
+        return image.resize(square, (size, size)) if len(square) != size else square
+
+    def pair(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+        noisy, truth = self._square(self.pairs[rng.integers(len(self.pairs))], rng, size)
+        return noisy, truth
+
+    @staticmethod
+    def _square(photos: Sequence[np.ndarray], rng: np.random.Generator, size: int) -> list[np.ndarray]:
+        h, w = photos[0].shape[:2]
+        y, x, turns, flip = rng.integers(h - size + 1), rng.integers(w - size + 1), rng.integers(4), rng.random() < 0.5
+        squares = [np.rot90(p[y : y + size, x : x + size], turns) for p in photos]
+        return [np.ascontiguousarray(s[:, ::-1] if flip else s, np.float32) / 255 for s in squares]
+
+
+class PhotoBatches:
+    """Patches degraded in every way the whole-photo restorer should mend; one in ten is a real noisy/clean pair."""
+
+    def __init__(self, photos: Photos, size: int = 96, batch: int = 16, preset: str = "photo", seed: int = 0, real: float = 0.1) -> None:
+        self.photos, self.size, self.batch, self.preset, self.seed, self.real = photos, size, batch, preset, seed, real
+
+    def __call__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, step])
+        pairs = [self._one(rng) for _ in range(self.batch)]
+        return {"inputs": (stack([p for p, _ in pairs]),), "target": stack([t for _, t in pairs])}
+
+    def _one(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if self.photos.pairs and rng.random() < self.real:
+            return self.photos.pair(rng, self.size)
+        truth = self.photos.patch(rng, self.size)
+        return degrade.apply(truth, degrade.draw(self.preset, rng, order="shuffled" if rng.random() < 0.3 else "fixed")), truth
+
+
+class UpsamplerBatches:
+    """(small, clean, large) and the truth at the large size, for guided filter and refiner, on the restorer's real output.
+
+    A step has one ratio of photo to small picture, drawn from `ratios`, and one enlargement, 1 or more, drawn from `scales`.
+    """
+
+    def __init__(
+        self, photos: Photos, restorer: Callable[[Tensor], Tensor], small: int = 64, batch: int = 8, seed: int = 0,
+        ratios: Sequence[float] = (1.25, 1.5, 2, 3, 4, 6), scales: Sequence[float] = (1, 1, 1, 1.5, 2), most: int = 384,
+    ) -> None:  # fmt: skip
+        self.photos, self.restorer, self.small, self.batch, self.seed = photos, restorer, small, batch, seed
+        self.kinds = [(r, s) for r in ratios for s in scales if small * r * s <= most] + [(1, s) for s in set(scales) if s > 1]
+        if not self.kinds:
+            raise ValueError(f"no ratio times scale times small = {small} px stays within most = {most} px; lower small or raise most")
+        self.most = most
+
+    def __call__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, step])
+        ratio, scale = self.kinds[rng.integers(len(self.kinds))]
+        side = round(self.small * ratio)
+        count = max(2, min(self.batch, round(self.batch * (self.most / 2 / (side * scale)) ** 2)))
+        small, large, truth = [], [], []
+        for _ in range(count):
+            target = self.photos.patch(rng, round(side * scale), shrink=0.7)
+            photo = image.resize(target, (side, side)) if scale != 1 else target
+            recipe = degrade.draw("photo", rng, scale=rng.uniform(1, max(1, ratio) ** 0.7))
+            photo = degrade.apply(photo, recipe)
+            truth.append(target)
+            large.append(image.enlarge(photo, scale) if scale != 1 else photo)
+            small.append(image.resize(photo, (self.small, self.small)) if ratio != 1 else photo)
+        low = stack(small)
+        with torch.no_grad():
+            clean = self.restorer(low).clamp(0, 1)
+        return {"inputs": (low, clean, stack(large)), "target": stack(truth)}
+
+
+class SharpenerBatches:
+    """For x2: patches and their antialiased halves. For x1: patches and slightly blurred copies, a quarter of them not blurred at all."""
+
+    def __init__(self, photos: Photos, scale: int = 1, size: int = 96, batch: int = 16, seed: int = 0) -> None:
+        self.photos, self.scale, self.size, self.batch, self.seed = photos, scale, size, batch, seed
+
+    def __call__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, step])
+        truth = [self.photos.patch(rng, self.size) for _ in range(self.batch)]
+        return {"inputs": (stack([self._input(t, rng) for t in truth]),), "target": stack(truth)}
+
+    def _input(self, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.scale == 2:
+            return image.resize(truth, (self.size // 2, self.size // 2))
+        if rng.random() < 0.25:
+            return truth
+        return cv2.GaussianBlur(truth, (0, 0), rng.uniform(0.3, 1.0), borderType=cv2.BORDER_REFLECT_101)

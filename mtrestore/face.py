@@ -1,0 +1,258 @@
+"""Finding faces: a ready-made CNN detector, made steady, and dense landmarks on what it finds.
+
+A detector is any function from a uint8 RGB picture to rows of 15 numbers; two come ready, MTCNN (a package, the default) and YuNet (a file
+for OpenCV). `detect` shows it the photo at a long side of 640, and only when the upright picture gives nothing sure also the quarter turns,
+a contrast-stretched and a softened copy: sideways phone pictures, faded and noisy prints. Everything comes back in photo pixels.
+"""
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+
+from .crop import eye_crop, five_from_mesh
+from .image import resize, shrink, to_tensor
+
+__all__ = ["Face", "dense", "detect", "faces_from", "five_from_mesh", "suppress"]
+
+Detector = Callable[[np.ndarray], np.ndarray]  # uint8 RGB H x W x 3 -> (N, 15): x0 y0 x1 y1, five points x y, score 0..1
+LEAST_SIDE = 16  # px on the photo: below this a face is "too_small"
+LEAST_LONG_SIDE = 256  # px: smaller photos are enlarged before detection
+# Scores a face needs: on the upright photo, and to be sure (ends the search; the least for turned and changed copies, which invite false boxes)
+SCORES = {"mtcnn": (0.9, 0.99), "yunet": (0.7, 0.85)}
+MEAN_FIVE = np.array([[0.31, 0.4], [0.69, 0.4], [0.5, 0.58], [0.34, 0.76], [0.66, 0.76]])  # five points in a detector's box 0..1
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face of a photo: `box` (x0, y0, x1, y1), `landmarks` (5 or 468, 2) read-only, both in photo pixels, and what became of it.
+
+    Five points are viewer's left eye, right eye, nose tip, left and right mouth corner of the upright face; 468 are MediaPipe's mesh.
+    `status` is "found", "too_small" (box side under 16 px), "restored" or "failed: <reason>".
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: np.ndarray
+    score: float = 1.0
+    status: str = "found"
+
+    def __post_init__(self) -> None:
+        points = np.array(self.landmarks, np.float64)
+        if points.shape not in ((5, 2), (468, 2)) or len(self.box) != 4 or not np.isfinite([*self.box, *points.ravel()]).all():
+            raise ValueError(f"a face is a finite box of 4 numbers and 5 or 468 points (x, y), got {self.box} and points {points.shape}")
+        points.flags.writeable = False
+        object.__setattr__(self, "landmarks", points)
+        object.__setattr__(self, "box", tuple(float(v) for v in self.box))
+
+    @property
+    def five(self) -> np.ndarray:
+        """The five points, (5, 2)."""
+        return five_from_mesh(self.landmarks)
+
+    @property
+    def side(self) -> float:
+        """The shorter side of the box in photo pixels."""
+        return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+
+def detect(
+    photo: np.ndarray,
+    detector: str | Detector = "auto",
+    size: int = 640,
+    landmarks: Callable | None = None,
+    yunet_file: str | Path | None = None,
+) -> list[Face]:
+    """The faces of a photo (H x W x 3, 0..1), largest first; an empty list when there are none.
+
+    `detector`: "mtcnn", "yunet", "auto" (YuNet if its file is there, else MTCNN) or a function as `Detector` above. `size` is the long side
+    shown to it: faces from about 20 px there are found. `landmarks`: a net for `dense`. `yunet_file`: where YuNet's ONNX file lies; else
+    the environment variable MTRESTORE_YUNET, else ~/.cache/mtrestore/yunet_s_dynamic.onnx.
+    """
+    look, enough, sure = _detector(detector, yunet_file)
+    long = max(photo.shape[:2])
+    if long < LEAST_LONG_SIDE:
+        small = resize(photo, tuple(max(1, round(n * LEAST_LONG_SIDE / long)) for n in photo.shape[:2]))
+    else:
+        small = shrink(photo, size)
+    if min(small.shape[:2]) < 16:
+        return []
+    rows = _search(look, np.rint(small * 255).astype(np.uint8), enough, sure)
+    ratio = np.array(photo.shape[1::-1]) / small.shape[1::-1]
+    xy = (rows[:, :14].reshape(-1, 7, 2) + 0.5) * ratio - 0.5
+    faces = [Face((*p[0], *p[1]), p[2:], min(float(s), 1.0)) for p, s in zip(xy, rows[:, 14], strict=True)]
+    faces = [replace(f, status="too_small") if f.side < LEAST_SIDE else f for f in _largest_first(faces)]
+    return [dense(photo, f, landmarks) if landmarks and f.status == "found" else f for f in faces]
+
+
+def dense(photo: np.ndarray, face: Face, net: Callable) -> Face:
+    """The face with 468 landmarks by `net` (Tensor 1 x 3 x 128 x 128 of the upright eye crop -> 1 x 468 x 2 in 0..1 of the crop's side).
+
+    An answer that is not finite, or whose five points lie on average further from the detector's than 0.35 of the face's unit (eye distance,
+    or 0.9 of eyes to mouth where that is more: a profile), is not believed: the face comes back with its five points.
+    """
+    import torch
+
+    crop = eye_crop(face.five, 128)
+    with torch.inference_mode():
+        answer = net(to_tensor(crop.cut(photo)))
+    points = np.asarray(answer.detach().cpu().float(), np.float64).reshape(-1, 2)
+    if points.shape != (468, 2) or not np.isfinite(points).all():
+        return face
+    points = crop.on_photo(points * crop.size - 0.5)
+    eyes, mouth = face.five[:2], face.five[3:]
+    unit = max(np.hypot(*(eyes[1] - eyes[0])), 0.9 * np.hypot(*(mouth.mean(0) - eyes.mean(0))))
+    apart = np.hypot(*(five_from_mesh(points) - face.five).T).mean()
+    return replace(face, landmarks=points) if apart <= 0.35 * unit else face
+
+
+def faces_from(items: Iterable) -> list[Face]:
+    """Faces from what a person gives: boxes (x0, y0, x1, y1) or landmarks (5 or 468 points x, y), in photo pixels, largest first.
+
+    A box alone gets the five points of a mean upright face; landmarks alone get the box around their five points as a detector draws it.
+    """
+    faces = []
+    for item in items:
+        a = np.asarray(item, np.float64)
+        if a.shape == (4,) and a[2] > a[0] and a[3] > a[1]:
+            face = Face(tuple(a), a[:2] + MEAN_FIVE * (a[2:] - a[:2]))
+        elif a.shape in ((5, 2), (468, 2)):
+            low, high = five_from_mesh(a).min(0), five_from_mesh(a).max(0)
+            span, middle = (high - low) / np.ptp(MEAN_FIVE, axis=0), (high + low) / 2
+            centre = middle - (MEAN_FIVE.max(0) + MEAN_FIVE.min(0) - 1) / 2 * span
+            face = Face((*(centre - span / 2), *(centre + span / 2)), a)
+        else:
+            raise ValueError(f"a face is given as a box (x0, y0, x1, y1) or as 5 or 468 points (x, y), got {np.array2string(a, threshold=8)}")
+        faces.append(replace(face, status="too_small") if face.side < LEAST_SIDE else face)
+    return _largest_first(faces)
+
+
+def suppress(rows: np.ndarray, overlap: float = 0.4, inside: float = 0.7) -> np.ndarray:
+    """Non-maximum suppression: the rows (N, 15) without those that overlap a surer one (intersection over union) or lie mostly inside it."""
+    rows = rows[np.argsort(-rows[:, 14], kind="stable")]
+    kept: list[np.ndarray] = []
+    for r in rows:
+        area = (r[2] - r[0]) * (r[3] - r[1])
+        for k in kept:
+            shared = np.prod(np.maximum(np.minimum(r[2:4], k[2:4]) - np.maximum(r[:2], k[:2]), 0))
+            other = (k[2] - k[0]) * (k[3] - k[1])
+            if shared > overlap * (area + other - shared) or shared > inside * min(area, other):
+                break
+        else:
+            kept.append(r)
+    return np.array(kept).reshape(-1, 15)
+
+
+def _largest_first(faces: list[Face]) -> list[Face]:
+    return sorted(faces, key=lambda f: (f.box[2] - f.box[0]) * (f.box[3] - f.box[1]), reverse=True)
+
+
+def _search(look: Detector, picture: np.ndarray, enough: float, sure: float) -> np.ndarray:
+    """Rows found upright when one is sure; else those of the quarter turn with the surest; else any upright; else on changed copies."""
+
+    def found(copy: np.ndarray, turns: int, least: float) -> np.ndarray:
+        rows = np.asarray(look(np.ascontiguousarray(np.rot90(copy, turns))), np.float64).reshape(-1, 15)
+        return _unturned(suppress(rows[rows[:, 14] >= least]), turns, *copy.shape[:2])  # suppress puts the surest first
+
+    upright = found(picture, 0, enough)
+    if len(upright) and upright[0, 14] >= sure:
+        return upright
+    turned = max((found(picture, turns, sure) for turns in (1, 2, 3)), key=lambda rows: rows[:1, 14].sum())
+    if len(turned) or len(upright):
+        return turned if len(turned) else upright
+    stretched = found(_stretched(picture), 0, sure)
+    return stretched if len(stretched) else found(_softened(picture), 0, sure)
+
+
+def _unturned(rows: np.ndarray, turns: int, height: int, width: int) -> np.ndarray:
+    """Rows found on np.rot90(picture, turns), in the coordinates of the picture (height x width)."""
+    x, y = rows[:, 0:14:2], rows[:, 1:14:2]
+    x, y = [(x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x)][turns]
+    out = np.stack([x, y], -1)
+    out[:, :2] = np.sort(out[:, :2], axis=1)  # a turned box's corners change places
+    return np.c_[out.reshape(-1, 14), rows[:, 14]]
+
+
+def _stretched(picture: np.ndarray) -> np.ndarray:
+    """Local contrast equalised (CLAHE on the lightness): for faded and dark pictures."""
+    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
+    lab[..., 0] = cv2.createCLAHE(4.0, (4, 4)).apply(lab[..., 0])
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+
+
+def _softened(picture: np.ndarray) -> np.ndarray:
+    """Blurred by one and a half pixels: for noise and grain."""
+    return cv2.GaussianBlur(picture, (0, 0), 1.5)
+
+
+_mine = threading.local()  # detectors keep state and thread pools: one for each thread of each process
+
+
+def _detector(detector: str | Detector, yunet_file: str | Path | None) -> tuple[Detector, float, float]:
+    """The function and its two scores; a person's own function is always believed."""
+    if callable(detector):
+        return detector, -np.inf, -np.inf
+    if detector not in ("auto", "mtcnn", "yunet"):
+        raise ValueError(f'detector must be "auto", "mtcnn", "yunet" or a function, got {detector!r}')
+    file = Path(yunet_file or os.environ.get("MTRESTORE_YUNET") or "~/.cache/mtrestore/yunet_s_dynamic.onnx").expanduser()
+    if detector == "auto":
+        detector = "yunet" if yunet_file or file.is_file() else "mtcnn"
+    made = _mine.__dict__.setdefault(os.getpid(), {})
+    key = (detector, str(file) if detector == "yunet" else "")
+    if key not in made:
+        made[key] = _yunet(file) if detector == "yunet" else _mtcnn()
+    return made[key], *SCORES[detector]
+
+
+def _mtcnn() -> Detector:
+    """MTCNN (Zhang et al., 2016) from the package mtcnn-runtime; it takes BGR and raises ValueError where it finds nothing."""
+    try:
+        import onnxruntime
+        from mtcnnruntime import detector as package
+    except ImportError as e:
+        raise ModuleNotFoundError(f"face detection needs mtcnn-runtime ({e}); `pip install mtcnn-runtime` or pass detector=") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 2, 3
+    package.onnxruntime = SimpleNamespace(InferenceSession=functools.partial(onnxruntime.InferenceSession, sess_options=options))
+    net = package.MTCNN()
+
+    def look(picture: np.ndarray) -> np.ndarray:
+        try:
+            boxes, points = net.detect(np.ascontiguousarray(picture[..., ::-1]))
+        except ValueError:
+            return np.zeros((0, 15))
+        boxes = np.reshape(boxes, (-1, 5))
+        points = np.reshape(points, (-1, 2, 5)).transpose(0, 2, 1).reshape(-1, 10)  # it lists the five x, then the five y
+        return np.c_[boxes[:, :4], points, boxes[:, 4]]
+
+    return look
+
+
+def _yunet(file: Path) -> Detector:
+    """YuNet (Wu et al., 2023) through OpenCV, on the picture and on its half and quarter, for it misses faces that fill the picture."""
+    if not file.is_file():
+        raise FileNotFoundError(f"YuNet's file is not at {file}; put it there, pass yunet_file= or use detector='mtcnn'")
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns that its new engine has no targets
+    net = cv2.FaceDetectorYN.create("onnx", np.fromfile(file, np.uint8), np.zeros(0, np.uint8), (320, 320), 0.5, 0.3, 5000)
+    cv2.utils.logging.setLogLevel(level)
+
+    def look(picture: np.ndarray) -> np.ndarray:
+        found = [np.zeros((0, 15))]
+        for f in (1, 2, 4):
+            h, w = (max(16, round(n / f)) for n in picture.shape[:2])
+            net.setInputSize((w, h))
+            rows = net.detect(np.ascontiguousarray(cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)[..., ::-1]))[1]
+            if rows is not None:
+                rows = rows.astype(np.float64)
+                rows[:, 2:4] += rows[:, :2]
+                rows[:, :14] *= np.tile([picture.shape[1] / w, picture.shape[0] / h], 7)
+                found.append(rows)
+        return np.concatenate(found)
+
+    return look

@@ -1,0 +1,110 @@
+"""The face net: s×s down to s/32×s/32 and back, every skip joined by CONCAT (Yang et al., GPEN, CVPR 2021, section 3).
+
+Encoder and decoder are two modules because they are trained apart: the decoder alone is a generator that is fed random
+tensors in place of the encoder's features; then the encoder joins (`FaceNet`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Net, act, conv, up2, zero
+
+WIDTHS = {"XS": (8, 16, 24, 32, 48, 64), "S": (16, 32, 64, 128, 192, 256), "M": (24, 48, 96, 160, 256, 320)}
+JOINS = ("concat", "add", "add-matched", "none")
+
+
+class Encoder(nn.Module):
+    """B×3×s×s -> six features: s, s/2, ... s/32."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(conv(3, widths[0]), act())
+        self.downs = nn.ModuleList(
+            nn.Sequential(conv(a, b, stride=2), act(), conv(b, b), act()) for a, b in zip(widths, widths[1:], strict=False)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        feats = [self.stem(2 * x - 1)]
+        for down in self.downs:
+            feats.append(down(feats[-1]))
+        return feats
+
+
+class Join(nn.Module):
+    """Bring a decoder feature up and join it with the encoder's feature of that size.
+
+    `add-matched` has two convolutions where `concat` has one of twice the input width: the same parameter count, so that an
+    ablation compares the join and not the budget. `none` ignores the skip.
+    """
+
+    def __init__(self, cin: int, cout: int, join: str) -> None:
+        super().__init__()
+        self.join = join
+        self.up = nn.Sequential(conv(cin, cout), act())
+        first = conv(2 * cout if join == "concat" else cout, cout)
+        self.fuse = nn.Sequential(first, act(), *((conv(cout, cout), act()) if join == "add-matched" else ()))
+
+    def forward(self, y: Tensor, skip: Tensor) -> Tensor:
+        y = self.up(up2(y))
+        if self.join == "concat":
+            y = torch.cat([y, skip], 1)
+        elif self.join != "none":
+            y = y + skip
+        return self.fuse(y)
+
+
+class Decoder(nn.Module):
+    """Six features (largest first) -> B×3×s×s. Fed with random tensors it is the generator of the face prior."""
+
+    def __init__(self, widths: Sequence[int], join: str = "concat") -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.start = nn.Sequential(conv(widths[-1], widths[-1]), act())
+        self.joins = nn.ModuleList(Join(a, b, join) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=False))
+        self.to_rgb = conv(widths[0], 3)
+
+    def forward(self, feats: Sequence[Tensor]) -> Tensor:
+        y = self.start(feats[-1])  # B w5 s/32
+        for join, skip in zip(self.joins, feats[-2::-1], strict=True):  # s/16, s/8, ... s
+            y = join(y, skip)
+        return self.to_rgb(y)  # B 3 s s
+
+    def shapes(self, batch: int, size: int) -> list[tuple[int, int, int, int]]:
+        """The six feature shapes it takes at output size `size`: what the encoder gives, or what to draw at random."""
+        return [(batch, w, size >> i, size >> i) for i, w in enumerate(self.widths)]
+
+
+class FaceNet(Net):
+    """A degraded face B×3×s×s in 0..1 -> the restored face, same shape; s any multiple of 32.
+
+    widths: a plan's name (`S` 4.3 M parameters, `M` 7.2 M, `XS` for tests and classes) or six numbers for s ... s/32.
+    join: how skips enter the decoder: `concat` (the paper's), `add`, `add-matched` (add, with concat's parameter count), `none`.
+    residual: the decoder's picture is added to the input and its last layer starts at zero, so that training starts from the
+    identity and a clean face costs nothing to learn; False gives the decoder's picture alone.
+    """
+
+    multiple = 32
+    minimum = 32
+
+    def __init__(self, widths: str | Sequence[int] = "S", join: str = "concat", residual: bool = True) -> None:
+        super().__init__()
+        plan = WIDTHS.get(widths, ()) if isinstance(widths, str) else widths
+        if not isinstance(plan, Sequence) or len(plan) != 6:
+            raise ValueError(f"widths must be one of {', '.join(WIDTHS)} or six numbers, got {widths!r}")
+        if join not in JOINS:
+            raise ValueError(f"join must be one of {', '.join(JOINS)}, got {join!r}")
+        self.encoder, self.decoder, self.residual = Encoder(plan), Decoder(plan, join), residual
+        if residual:
+            zero(self.decoder.to_rgb)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] % 32 or x.shape[-2] % 32:
+            h, w = (-(-n // 32) * 32 for n in x.shape[-2:])
+            raise ValueError(f"the face net needs sides that are multiples of 32, got {x.shape[-2]}x{x.shape[-1]}; try {h}x{w}")
+        feats = self.encoder(x)  # s, s/2, ... s/32
+        y = self.decoder(feats)  # B 3 s s
+        return x + y if self.residual else (y + 1) / 2

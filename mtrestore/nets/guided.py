@@ -1,0 +1,109 @@
+"""The guided filter (He et al., ECCV 2010), its deep form (Wu et al., CVPR 2018) and the upsampler made of both and a refiner.
+
+A linear map q = A·g + b from guide to result is solved in small windows of the small pictures, then applied to the large
+guide: detail comes from the large picture, the correction from the small one.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import Net, act, zero
+from .refiner import Refiner
+
+
+def box(x: Tensor, radius: int) -> Tensor:
+    """Mean over (2r+1)² windows, cut off at the borders. Average pooling, not cumulative sums: those lose digits with size."""
+    return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
+
+
+def solve(guide: Tensor, target: Tensor, radius: int, eps: Tensor | float) -> tuple[Tensor, Tensor]:
+    """(A, b) of equations 5, 6 and 8 of the paper, each B×C×h×w, channel by channel.
+
+    In float64: var = E[g²] − E[g]² cancels in float32 and is wrong by thousands of levels at small eps.
+    """
+    g, p = guide.double(), target.double()
+    mean_g, mean_p = box(g, radius), box(p, radius)
+    var = box(g * g, radius) - mean_g * mean_g
+    cov = box(g * p, radius) - mean_g * mean_p
+    a = cov / (var.clamp_min(0) + eps)
+    b = mean_p - a * mean_g
+    return box(a, radius).to(guide.dtype), box(b, radius).to(guide.dtype)
+
+
+def rows_of(x: Tensor, size: tuple[int, int], y0: int, y1: int) -> Tensor:
+    """Rows y0..y1 of `x` brought bilinearly to `size` = (H, W): a strip of the enlargement without the rest of it."""
+    h, (height, width) = x.shape[-2], size
+    y = ((torch.arange(y0, y1, device=x.device, dtype=torch.float64) + 0.5) * h / height - 0.5).clamp(0, h - 1)
+    low = y.floor().long()
+    t = (y - low).to(x.dtype)[:, None]
+    band = torch.lerp(x[..., low, :], x[..., (low + 1).clamp_max(h - 1), :], t)
+    return F.interpolate(band, size=(y1 - y0, width), mode="bilinear", align_corners=False)
+
+
+class GuidedFilter(nn.Module):
+    """The classical filter: (small guide, small target, large guide) -> large result. Exact where target is affine in guide."""
+
+    def __init__(self, radius: int = 1, eps: float = 1e-3) -> None:
+        super().__init__()
+        self.radius, self.eps = radius, eps
+
+    def forward(self, small: Tensor, target: Tensor, large: Tensor) -> Tensor:
+        a, b = solve(small, target, self.radius, self.eps)
+        size, rows = large.shape[-2:], (0, large.shape[-2])
+        return rows_of(a, size, *rows) * large + rows_of(b, size, *rows)
+
+
+class DeepGuidedFilter(Net):
+    """The guided filter with a learned pointwise guidance map, x + f(x) with f zero at first, and a learned eps.
+
+    (small, clean, large) -> OH0. Fresh it is the classical filter. `solve` works small, `apply` on any rows of the large picture.
+    """
+
+    def __init__(self, radius: int = 1, eps: float = 1e-3, width: int = 16) -> None:
+        super().__init__()
+        self.radius = radius
+        self.log_eps = nn.Parameter(torch.tensor(eps).log())
+        self.map = nn.Sequential(nn.Conv2d(3, width, 1), act(), zero(nn.Conv2d(width, 3, 1)))
+
+    def guidance(self, x: Tensor) -> Tensor:
+        return x + self.map(x)
+
+    def solve(self, small: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+        return solve(self.guidance(small), clean, self.radius, self.log_eps.exp())
+
+    def apply_rows(self, ab: tuple[Tensor, Tensor], strip: Tensor, height: int, y0: int) -> Tensor:
+        """OH0 for the rows of `strip`, which begins at row `y0` of a picture of `height` rows."""
+        size, rows = (height, strip.shape[-1]), (y0, y0 + strip.shape[-2])
+        return rows_of(ab[0], size, *rows) * self.guidance(strip) + rows_of(ab[1], size, *rows)
+
+    def forward(self, small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
+        return self.apply_rows(self.solve(small, clean), large, large.shape[-2], 0)
+
+
+class GuidedUpsampler(Net):
+    """Deep guided filter, then refiner: (small, clean, large) -> OH at the large size.
+
+    refine=False leaves the filter alone, for the ablation. `apply_rows` does a strip; with `reach` rows of context on both
+    sides a strip equals the same rows of the whole.
+    """
+
+    def __init__(
+        self, radius: int = 1, eps: float = 1e-3, guide_width: int = 16, width: int = 8, blocks: int = 2, refine: bool = True
+    ) -> None:
+        super().__init__()
+        self.filter = DeepGuidedFilter(radius, eps, guide_width)
+        self.refiner = Refiner(width, blocks) if refine else None
+        self.reach = self.refiner.reach if self.refiner else 0
+
+    def solve(self, small: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+        return self.filter.solve(small, clean)
+
+    def apply_rows(self, ab: tuple[Tensor, Tensor], strip: Tensor, height: int, y0: int) -> Tensor:
+        oh0 = self.filter.apply_rows(ab, strip, height, y0)
+        return self.refiner(oh0, strip) if self.refiner else oh0
+
+    def forward(self, small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
+        return self.apply_rows(self.solve(small, clean), large, large.shape[-2], 0)

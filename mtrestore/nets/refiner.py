@@ -1,0 +1,24 @@
+"""The refiner: what the guided filter lost or let through, mended at full size by thin ResBlocks.
+
+The guided filter copies the noise of its full-size guide. Seeing filter output OH0 and guide IH side by side (concat), a few
+channels are enough to tell one from the other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Net, ResBlock, act, conv, zero
+
+
+class Refiner(Net):
+    """(OH0, IH), each B×3×H×W -> OH = OH0 + f(concat(OH0, IH)); width 4 or 8. Fresh, it returns OH0: its last layer is zero."""
+
+    def __init__(self, width: int = 8, blocks: int = 2) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(6, width), act(), *(ResBlock(width) for _ in range(blocks)), act(), zero(conv(width, 3)))
+        self.reach = 2 + 2 * blocks  # receptive field to each side, px: what a strip needs as context
+
+    def forward(self, oh0: Tensor, ih: Tensor) -> Tensor:
+        return oh0 + self.body(torch.cat([oh0, ih], 1))

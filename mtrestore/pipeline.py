@@ -1,0 +1,295 @@
+"""The whole system: two branches at the same time, faces and the whole photo, joined and sharpened.
+
+    faces  = detect(photo)                              # CNN detector, then dense landmarks on each face
+    crops  = [landmark_crop(f, size) for f in faces]    # upright, from the minimum-area rectangle of the landmarks, expanded
+    fixed  = [face_net(c.cut(photo)) for c in crops]    # s x s -> s/32 -> s x s            } the two branches
+    small  = shrink(photo, working_size)                # long side 640 by default          } run at the same time
+    clean  = tiled(restorer, small)                     # denoised, deblurred, de-JPEGed
+    large  = enlarge(photo, scale)                      # cubic
+    whole  = upsampler(small, clean, large)             # deep guided filter -> OH0, refiner(OH0, large) -> OH; in strips
+    pasted = paste(whole, fixed, crops)                 # feathered mask, colour matched
+    out    = sharpener(pasted)                          # super-resolution net, x1 or x2; in strips
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import face as faces_module
+from . import image, view, weights
+from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
+from .face import Face, detect
+from .image import Picture
+from .nets.blocks import padded
+from .tile import strips, tiled
+
+RULES = {"landmark": landmark_crop, "eye": eye_crop}
+Photo = np.ndarray
+GREY = 4 / 255  # channels that differ by less than this everywhere make a grey picture
+MOST_FACE = 512  # the face net's largest size; a face that is larger on the photo is brought back up by the guided filter
+
+
+@dataclass
+class Restored:
+    """What a restoration gives.
+
+    image: H×W×3 float32, 0..1. faces: largest first, each with box, landmarks, score and status. steps: name -> picture, in order.
+    timings: seconds by step (the branches overlap, so they add up to more than `total`). mask: H×W, above 0 where a face was pasted.
+    """
+
+    image: Photo
+    faces: list[Face]
+    steps: dict[str, Photo]
+    timings: dict[str, float]
+    mask: np.ndarray
+    source: Picture
+    crops: list[Crop] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    def compare(self, **options: Any) -> view.Comparison:
+        """A draggable before/after of the photo that came in and the result."""
+        return view.compare(self.source.pixels, self.image, **{"labels": ("before", "after"), **options})
+
+    def save(self, path: str | Path, overwrite: bool = True) -> Path:
+        """Write the result; alpha, grey, 16 bits, ICC profile and EXIF of the source are kept where the format can."""
+        return image.write(path, self.source.with_pixels(self.image), overwrite=overwrite)
+
+
+def identity(x: Tensor, *_: Tensor) -> Tensor:
+    """Stands in for any net of one input: the picture comes back as it went in."""
+    return x
+
+
+def keep_large(small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
+    """Stands in for the upsampler: the large picture comes back as it went in."""
+    return large
+
+
+def as_net(given: Any, name: str, device: torch.device) -> Callable[..., Tensor]:
+    """A net from what the user gave: None (the shipped weights), a .safetensors or .onnx file, or any callable on B×3×H×W tensors in 0..1."""
+    if given is None or isinstance(given, (str, Path)):
+        path = Path(given or name)
+        if path.suffix == ".onnx":
+            return onnx_net(path)
+        return weights.load(path).to(device)
+    if not callable(given):
+        raise ValueError(f"{name} must be a weights file, an ONNX file or a callable on tensors, got {type(given).__name__}")
+    return given
+
+
+def onnx_net(path: Path) -> Callable[..., Tensor]:
+    """An ONNX model as a callable on tensors; runs on the CPU."""
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(image.read_bytes(path), providers=["CPUExecutionProvider"])
+    except image.ImageError as e:
+        raise weights.WeightsError(f"the ONNX file cannot be read: {e}") from e
+    except Exception as e:  # onnxruntime raises its own exception classes, without a public base
+        raise weights.WeightsError(f"{path.name} is not an ONNX model that can be run: {' '.join(str(e).split())[:200]}") from e
+    names = [i.name for i in session.get_inputs()]
+
+    def run(*x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, dict(zip(names, (t.cpu().numpy() for t in x), strict=True)))[0])
+
+    return run
+
+
+class Restorer:
+    """The models, loaded once, for many photos: `Restorer(scale=2)("old.jpg").save("new.png")`.
+
+    device: "cpu", "cuda" or "auto". scale: output size over input size. working_size: long side, px, at which the whole photo is restored.
+    face_strength: 0 leaves faces as the whole-photo branch made them, 1 takes the face net's. faces: False switches that branch off.
+    memory_mb: what full-size work may use for its own buffers. crop: "landmark" or "eye". detector: see `face.detect`.
+    face, restorer, upsampler, sharpener, landmarks: in place of the shipped net, a weights file, an ONNX file or any callable on tensors;
+    `sharpener=identity` and `landmarks=False` switch those off. keep_steps: keep every intermediate picture on the result.
+    """
+
+    def __init__(self, *, device: str = "auto", scale: float = 1.0, working_size: int = 640, face_strength: float = 1.0, faces: bool = True,
+                 memory_mb: float | None = None, crop: str = "landmark", detector: Any = "auto", keep_steps: bool = True,
+                 face: Any = None, restorer: Any = None, upsampler: Any = None, sharpener: Any = None, landmarks: Any = None,
+                 progress: bool = False) -> None:  # fmt: skip
+        for name, value, low, high in (("scale", scale, 0.1, 8), ("face_strength", face_strength, 0, 1), ("working_size", working_size, 32, 16384)):
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
+        if memory_mb is not None and memory_mb < 64:
+            raise ValueError(f"memory_mb must be at least 64, got {memory_mb}")
+        if crop not in RULES:
+            raise ValueError(f"crop must be one of {', '.join(RULES)}, got {crop!r}")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device {device!r} was asked for but this torch sees no GPU; use cpu or auto")
+        self.device = torch.device(device)
+        self.scale, self.working_size, self.face_strength, self.memory_mb = scale, int(working_size), face_strength, memory_mb
+        self.rule, self.detector, self.keep_steps, self.progress = RULES[crop], detector, keep_steps, progress
+        self.with_faces = faces and face_strength > 0
+        self.restorer, self.upsampler = as_net(restorer, "restorer", self.device), as_net(upsampler, "upsampler", self.device)
+        self.sharpeners = {1: as_net(sharpener, "sharpener_x1", self.device)}
+        if sharpener is None and scale >= 2:
+            self.sharpeners[2] = as_net(None, "sharpener_x2", self.device)
+        if self.with_faces:
+            self.face = as_net(face, "face", self.device)
+            self.landmarks = None if landmarks is False else as_net(landmarks, "landmarks", self.device)
+
+    def __call__(self, src: Any, faces: Sequence[Face] | None = None) -> Restored:
+        """Restore a path, PIL picture or array; `faces` (from `detect` or `faces_from`) replaces detection."""
+        began = time.perf_counter()
+        timings: dict[str, float] = {}
+        with torch.inference_mode(), self._steps(timings) as step:
+            with step("read"):
+                source = src if isinstance(src, Picture) else image.load(src)
+                photo = source.pixels
+            size, sharp = self._plan(photo.shape)
+            k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
+            with ThreadPoolExecutor(2) as pool:
+                branch = pool.submit(torch.inference_mode()(self._faces), photo, faces, k, step)
+                small, clean, large, whole = pool.submit(torch.inference_mode()(self._whole), photo, size, step).result()
+                found, crops, fixed = branch.result()
+            with step("paste"):
+                pasted = paste(whole, fixed, [c.scaled(k) for c in crops], self.face_strength) if fixed else whole
+                mask = np.max([c.scaled(k).mask(whole.shape) for c in crops], 0) if crops else np.zeros(size, np.float32)
+            with step("sharpen"):
+                out, mask = self._sharpen(pasted, mask, sharp)
+        if source.grey or np.ptp(small, axis=-1).max() < GREY:  # grey stays grey, also in a file that stores three channels
+            out = np.repeat(out.mean(-1, keepdims=True), 3, -1)
+        timings["total"] = time.perf_counter() - began
+        steps = {"photo": photo, "small": small, "clean": clean, "large": large, "whole": whole, "pasted": pasted, "out": out}
+        for i, (c, f) in enumerate(zip(crops, fixed, strict=True)):
+            steps |= {f"face {i}": c.resized(len(f)).cut(photo), f"face {i} restored": f}
+        return Restored(out, found, steps if self.keep_steps else {"out": out}, timings, mask, source, [c.scaled(self.scale) for c in crops], source.notes)
+
+    def _plan(self, shape: Sequence[int]) -> tuple[tuple[int, int], int]:
+        """The size before the sharpener and its factor: 2 where that reaches the output size exactly, else 1."""
+        size = tuple(max(1, round(n * self.scale)) for n in shape[:2])
+        half = tuple(max(1, round(n * self.scale / 2)) for n in shape[:2])
+        if 2 in self.sharpeners and size == (2 * half[0], 2 * half[1]):
+            return half, 2
+        return size, 1
+
+    # ---- the faces' branch
+
+    def _faces(self, photo: Photo, given: Sequence[Face] | None, k: tuple[float, float], step: Any) -> tuple[list[Face], list[Crop], list[Photo]]:
+        if not self.with_faces:
+            return list(given or []), [], []
+        with step("detect"):
+            dense = self._landmark_net if self.landmarks else None
+            found = list(given) if given is not None else detect(photo, self.detector, landmarks=dense)
+        crops, fixed = [], []
+        with step("faces"):
+            for i, f in enumerate(found):
+                if f.status == "too_small":
+                    continue
+                try:
+                    crop, picture = self._face(photo, f, sum(k) / 2)
+                    crops.append(crop)
+                    fixed.append(picture)
+                    found[i] = replace(f, status="restored")
+                except Exception as e:  # whatever a net does to one face, the photo and the other faces go on, and it is said
+                    found[i] = replace(f, status=f"failed: {' '.join(str(e).split())[:200] or type(e).__name__}")
+        return found, crops, fixed
+
+    def _landmark_net(self, x: Tensor) -> Tensor:
+        return self.landmarks(x.to(self.device)).cpu()
+
+    def _face(self, photo: Photo, f: Face, k: float) -> tuple[Crop, Photo]:
+        """One face restored at a size that follows it: up to 512 px by the net alone, beyond with the full crop as the filter's guide."""
+        crop = self.rule(f)
+        crop = crop.resized(fit_size(crop.side, k, most=MOST_FACE))
+        poor = crop.cut(photo)
+        fixed = image.to_photo(self._run(self.face, image.to_tensor(poor)))
+        full = round(crop.side * k)
+        if full > MOST_FACE:
+            guide = crop.resized(full).cut(photo)
+            fixed = self._upsample(poor, fixed, guide)
+        return crop, fixed
+
+    # ---- the whole photo's branch
+
+    def _whole(self, photo: Photo, size: tuple[int, int], step: Any) -> tuple[Photo, Photo, Photo, Photo]:
+        with step("shrink"):
+            small = image.shrink(photo, self.working_size)
+        with step("restore"):
+            tile = 640 if self.memory_mb is None else int(np.clip(self.memory_mb**0.5 * 20, 128, 640))
+            clean = tiled(lambda t: image.to_photo(self._run(self.restorer, image.to_tensor(t))), small, tile=tile, overlap=32)
+        with step("upsample"):
+            large = photo if photo.shape[:2] == size else image.resize(photo, size)
+            same = clean.shape == large.shape and self.upsampler is not keep_large
+            whole = clean if same else self._upsample(small, clean, large)  # nothing to bring back when the small picture has the full size
+        return small, clean, large, whole
+
+    def _upsample(self, small: Photo, clean: Photo, large: Photo) -> Photo:
+        """Guided filter and refiner over `large` in strips; any callable (small, clean, large) is run on the whole."""
+        net = self.upsampler
+        low, target = image.to_tensor(small).to(self.device), image.to_tensor(clean).to(self.device)
+        if not hasattr(net, "apply_rows"):
+            return image.to_photo(net(low, target, image.to_tensor(large).to(self.device)))
+        ab = net.solve(low, target)
+        return self._in_strips(large, net.reach, 1, lambda x, y0: net.apply_rows(ab, x, large.shape[0], y0))
+
+    def _sharpen(self, pasted: Photo, mask: np.ndarray, scale: int) -> tuple[Photo, np.ndarray]:
+        """The sharpener over the picture in strips, and the mask widened by what it carries across the mask's edge."""
+        net = self.sharpeners[scale]
+        if net is identity:
+            return pasted, mask
+        reach = getattr(net, "reach", 32)
+        out = self._in_strips(pasted, reach, scale, lambda x, y0: padded(net, x))
+        if mask.any():
+            mask = cv2.dilate(mask, np.ones((2 * reach + 1, 1), np.uint8))
+            mask = cv2.dilate(mask, np.ones((1, 2 * reach + 1), np.uint8))
+        return out, cv2.resize(mask, out.shape[1::-1], interpolation=cv2.INTER_NEAREST) if scale > 1 else mask
+
+    def _in_strips(self, large: Photo, reach: int, scale: int, fn: Callable[[Tensor, int], Tensor]) -> Photo:
+        """fn(strip, its first row) over full-width strips with `reach` rows of context, joined; bounded memory, one pass."""
+        h, w = large.shape[:2]
+        budget = (self.memory_mb or 512) * 2**20 / 2
+        rows = int(np.clip(budget / (w * 4 * 64 * scale), 16, 256)) // 2 * 2
+        out = np.empty((h * scale, w * scale, 3), np.float32)
+        for y0, y1, top, bottom in strips(h, rows, reach + reach % 2):  # even, so that pixel-unshuffle nets keep their phase
+            x = torch.from_numpy(large[top:bottom]).permute(2, 0, 1)[None].to(self.device)
+            y = fn(x, top)[0, :, (y0 - top) * scale : (y1 - top) * scale].permute(1, 2, 0)
+            np.clip(y.cpu().numpy(), 0, 1, out=out[y0 * scale : y1 * scale])
+        if not np.isfinite(out).all():
+            raise FloatingPointError("a net gave values that are not finite at full size; check its weights")
+        return out
+
+    def _run(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        y = padded(net, x.to(self.device, memory_format=torch.channels_last))
+        if y.shape != x.shape:
+            raise ValueError(f"the net must keep the picture's shape, got {tuple(y.shape)} from {tuple(x.shape)}")
+        if not torch.isfinite(y).all():
+            raise FloatingPointError("the net gave values that are not finite")
+        return y.cpu()
+
+    @contextmanager
+    def _steps(self, timings: dict[str, float]) -> Iterator[Callable[[str], Any]]:
+        """Times each named step, and shows a progress bar over them when asked."""
+        with tqdm(total=8, disable=not self.progress, desc="restore", unit="step", leave=False) as bar:
+
+            @contextmanager
+            def step(name: str) -> Iterator[None]:
+                began = time.perf_counter()
+                yield
+                timings[name] = time.perf_counter() - began
+                bar.set_postfix_str(name, refresh=False)
+                bar.update()
+
+            yield step
+
+
+def restore(src: Any, *, boxes: Sequence[Sequence[float]] | None = None, **options: Any) -> Restored:
+    """Restore a portrait or any photo: `restore("old.jpg").save("new.png")`. Options are `Restorer`'s; `boxes` (x0, y0, x1, y1) name the faces."""
+    faces = None if boxes is None else faces_module.faces_from(boxes)
+    return Restorer(**options)(src, faces)

@@ -1,0 +1,95 @@
+"""From a settings file to a training: which net, which batches, which losses, how many steps, where the weights go.
+
+A settings file (YAML, see experiments/train/) says only what its stage needs:
+
+    stage: face                                 # face, restorer, refiner, sharpener or landmarks
+    net: {widths: S}                            # the net's keyword arguments
+    batches: {sizes: [128], batch: 16}          # the batch class's keyword arguments
+    train: {lr: 6.0e-4, weights: {pixel: 1.0}}  # Supervised's keyword arguments
+    steps: 9000
+    weights: mtrestore/weights/face.safetensors # where the averaged net goes when the last step is done
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from . import data, image, nets, stages, weights
+from .nets.blocks import Net, padded
+from .train import Record, fit
+
+KEYS = {"stage", "net", "batches", "train", "steps", "seed", "ema", "save_every", "init", "restorer", "faces", "weights"}
+NETS: dict[str, type[Net]] = {
+    "face": nets.FaceNet, "restorer": nets.RestorerNet, "refiner": nets.GuidedUpsampler,
+    "sharpener": nets.Sharpener, "landmarks": nets.LandmarkNet,
+}  # fmt: skip
+
+
+def read_settings(path: str | Path, stage: str | None = None) -> dict[str, Any]:
+    """The settings in a YAML file, checked: known keys, a known stage (`stage`, when given), steps at least 1."""
+    try:
+        settings = yaml.safe_load(image.read_bytes(path, max_bytes=2**20))
+    except (yaml.YAMLError, RecursionError) as e:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(e).split())[:200]}") from e
+    if not isinstance(settings, dict) or not {"stage", "steps"} <= settings.keys():
+        raise ValueError(f"{path} must be a mapping with at least stage and steps; see experiments/train/")
+    if unknown := sorted(set(map(str, settings)) - KEYS):
+        raise ValueError(f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(KEYS))}")
+    if str(settings["stage"]) not in NETS or stage not in (None, settings["stage"]):
+        raise ValueError(f"{path} trains {settings['stage']!r}, expected {stage or ' or '.join(NETS)}")
+    if type(settings["steps"]) is not int or settings["steps"] < 1:
+        raise ValueError(f"{path}: steps must be a whole number from 1 up, got {settings['steps']!r}")
+    for key in ("net", "batches", "train"):
+        if not isinstance(settings.get(key, {}), dict):
+            raise ValueError(f"{path}: {key} must be a mapping of options, got {settings[key]!r}")
+    return settings
+
+
+def make(kind: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """kind(*args, **options), where an option that it does not take (or not so) is a ValueError that names it."""
+    try:
+        return kind(*args, **options)
+    except TypeError as e:
+        given = ", ".join(f"{k}: {v}" for k, v in options.items())
+        raise ValueError(f"{kind.__name__} cannot be made with {{{given}}}: {e}") from e
+
+
+def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[[int], data.Batch]:
+    """The batches of a stage; `root` holds train_faces/ and train_photos/."""
+    stage, options = settings["stage"], {"seed": settings.get("seed", 0), **settings.get("batches", {})}
+    if stage == "face":
+        return make(data.FaceBatches, root / "train_faces", **options)
+    if stage == "landmarks":
+        batches = make(data.LandmarkBatches, root / "train_faces", **options)
+        net.mean.copy_(torch.from_numpy(batches.mean))
+        return batches
+    photos = data.Photos(root / "train_photos", root / "train_faces" if settings.get("faces", True) else None)
+    if stage == "restorer":
+        return make(data.PhotoBatches, photos, **options)
+    if stage == "refiner":
+        restorer = weights.load(settings.get("restorer", "restorer"), nets.RestorerNet)
+        return make(data.UpsamplerBatches, photos, lambda x: padded(restorer, x), **options)
+    return make(data.SharpenerBatches, photos, scale=net.scale, **options)
+
+
+def run(
+    settings: Mapping[str, Any], root: str | Path, out: str | Path, *, resume: bool = True, workers: int = 1, fabric: Any = None
+) -> Iterator[Record]:
+    """Train as `settings` say, yielding each step's Record; after the last step the averaged weights are written, settings inside."""
+    torch.manual_seed(settings.get("seed", 0))
+    init = settings.get("init")
+    net = make(NETS[settings["stage"]], **settings.get("net", {}))
+    if init:
+        net.load_state_dict(weights.load(init, type(net)).state_dict())
+    batches = make_batches(settings, Path(root), net)
+    stage = make(stages.Supervised, net, **settings.get("train", {}))
+    options = {k: settings[k] for k in ("seed", "ema", "save_every") if k in settings}
+    yield from fit(stage, batches, settings["steps"], out, resume=resume, workers=workers, fabric=fabric, **options)
+    target = Path(settings.get("weights") or Path(out) / f"{settings['stage']}.safetensors")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    weights.save(stage.ema, target, settings=dict(settings), steps=settings["steps"], device=str(next(stage.net.parameters()).device))

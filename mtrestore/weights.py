@@ -1,0 +1,138 @@
+"""Weights in safetensors files with our own checksum: what is loaded is what was saved, or one clear error.
+
+The safetensors format has no checksum and loads most single-bit flips silently, so a sha256 over everything else in the file
+stands in its metadata. Values are stored as float16 and computed with as float32. `check` needs no torch, so a bad file is
+refused before anything large is imported or made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import image
+
+if TYPE_CHECKING:
+    import torch
+
+    from .nets.blocks import Net
+
+FOLDER = Path(__file__).parent / "weights"
+MOST_BYTES = 256 * 2**20
+KEYS = {"net", "config", "notes", "sha256"}
+
+
+class WeightsError(ValueError):
+    """A weights file that is missing, damaged or made for another net; the message is one line."""
+
+
+def split(data: bytes) -> tuple[dict[str, Any], memoryview]:
+    """(header, raw tensor bytes) of a safetensors file: eight bytes of length, JSON, values."""
+    (length,) = struct.unpack("<Q", data[:8])
+    if length > min(len(data) - 8, 2**20):
+        raise ValueError("the header is longer than the file")
+    return json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
+
+
+def digest(header: dict[str, Any], values: bytes | memoryview) -> str:
+    """sha256 over the header's content, without the digest itself, and the values."""
+    meta = {k: v for k, v in header["__metadata__"].items() if k != "sha256"}
+    sha = hashlib.sha256(json.dumps({**header, "__metadata__": meta}, sort_keys=True).encode())
+    sha.update(values)
+    return sha.hexdigest()
+
+
+def save(net: Net, path: str | Path, dtype: torch.dtype | None = None, **notes: object) -> Path:
+    """Write a net, in float16 by default, with what is needed to rebuild it; `notes` (settings, steps, ...) are kept as JSON.
+
+    The same net and notes give the same bytes: the metadata, which safetensors would write in any order, is sorted.
+    """
+    import torch
+    from safetensors.torch import save as serialise
+
+    dtype = dtype or torch.float16
+    tensors = {k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in net.state_dict().items()}
+    if bad := [k for k, v in tensors.items() if not torch.isfinite(v.float()).all()]:
+        raise WeightsError(f"refusing to save weights that are not finite: {bad[0]}")
+    header, values = split(serialise(tensors))
+    meta = {"config": json.dumps(net.config), "net": type(net).__name__, "notes": json.dumps(notes)}
+    meta["sha256"] = digest({**header, "__metadata__": meta}, values)
+    text = json.dumps({"__metadata__": meta, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the values begin at a multiple of eight
+    return image.write_bytes(Path(path), struct.pack("<Q", len(text)) + text + values)
+
+
+def check(name: str | Path) -> tuple[dict[str, str], bytes]:
+    """(metadata, bytes) of a weights file whose every bit is as it was saved; raises WeightsError for any other file."""
+    path = find(name)
+    try:
+        data = image.read_bytes(path, max_bytes=MOST_BYTES)
+    except image.ImageError as e:
+        raise WeightsError(f"weights cannot be read: {e}") from e
+    try:
+        header, values = split(data)
+        meta = header["__metadata__"]
+        if not KEYS <= meta.keys() or not all(isinstance(v, str) for v in meta.values()):
+            raise ValueError("not ours")
+    except (struct.error, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
+        raise WeightsError(
+            f"{path.name} is not a weights file of mtrestore, or it is damaged; expected a .safetensors made by `mtrestore train`"
+        ) from e
+    if digest(header, values) != meta["sha256"]:
+        raise WeightsError(f"{path.name} is damaged: its sha256 does not match; get the file again")
+    return meta, data
+
+
+def load(name: str | Path, kind: type[Net] | None = None) -> Net:
+    """A net, ready for inference, from a shipped name ("face", see `shipped()`) or a file; what `save` noted is on `net.notes`.
+
+    Raises WeightsError when the file is missing, damaged (any flipped bit), not ours, or not a `kind`.
+    """
+    meta, data = check(name)
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse
+
+    from .nets import REGISTRY
+
+    file = find(name).name
+    try:
+        if not modest(config := json.loads(meta["config"])):
+            raise ValueError("its configuration is larger than any net of ours")
+        with torch.device("meta"):  # shapes alone, so that a hostile configuration cannot claim memory
+            net = REGISTRY[meta["net"]](**config)
+        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in parse(data).items()}, assign=True)
+        notes = {**json.loads(meta["notes"]), "sha256": meta["sha256"], "file": file}
+    except (SafetensorError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as e:
+        raise WeightsError(f"{file} does not fit its net: {' '.join(str(e).split())[:200]}") from e
+    if kind and not isinstance(net, kind):
+        raise WeightsError(f"{file} holds a {meta['net']}, expected a {kind.__name__}")
+    net.notes = notes
+    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def modest(value: Any) -> bool:
+    """Whether every number and length in a configuration is one that a net of ours could have, so that it is built at once."""
+    if isinstance(value, (list, dict)):
+        return len(value) <= 16 and all(map(modest, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, (int, float)) or abs(value) <= 2048
+
+
+def find(name: str | Path) -> Path:
+    """The file of a shipped name, or the path itself."""
+    path = Path(name)
+    if path.suffix:
+        return path
+    path = FOLDER / f"{name}.safetensors"
+    if not path.is_file():
+        there = ", ".join(shipped()) or "none"
+        raise WeightsError(f"no weights called {str(name)!r} are installed; there are: {there}; train them with `mtrestore train`")
+    return path
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> file of the weights that come with the package."""
+    return {p.stem: p for p in sorted(FOLDER.glob("*.safetensors"))}

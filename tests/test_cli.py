@@ -1,0 +1,168 @@
+"""The command: exit codes, one line for each problem, nothing lost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mtrestore import cli, image
+
+
+def run(*args: object) -> int:
+    try:
+        return cli.main([os.fspath(a) if isinstance(a, Path) else str(a) for a in args])
+    except SystemExit as e:
+        return e.code
+
+
+@pytest.fixture
+def small(tmp_path, astronaut):
+    path = tmp_path / "in" / "small.jpg"
+    path.parent.mkdir()
+    image.write(path, astronaut[::4, ::4])
+    return path
+
+
+def test_one_file(small, tmp_path, capsys):
+    assert run("restore", small, "-o", tmp_path / "out.png", "--scale", 1.5) == 0
+    assert image.read(tmp_path / "out.png").shape == (192, 192, 3)
+    assert "restored" in capsys.readouterr().out
+
+
+def test_html_and_report(small, tmp_path):
+    assert run("restore", small, "-o", tmp_path / "o", "--html", "--report", tmp_path / "r.json", "--no-faces") == 0
+    assert "<img" in (tmp_path / "o" / "small.html").read_text()
+    (row,) = json.loads((tmp_path / "r.json").read_text())["files"]
+    assert row["status"] == "restored" and row["input"] == str(small) and row["seconds"] > 0
+
+
+def test_a_bad_file_never_stops_the_folder(small, tmp_path, capsys):
+    (small.parent / "a bad.jpg").write_text("this is text")
+    (small.parent / "sub").mkdir()
+    image.write(small.parent / "sub" / "deep.png", np.full((20, 30, 3), 0.5, np.float32))
+    (small.parent / "zero.png").touch()
+    assert run("restore", small.parent, "-o", tmp_path / "out", "--report", tmp_path / "r.json", "--no-faces") == 3
+    rows = {Path(r["input"]).name: r for r in json.loads((tmp_path / "r.json").read_text())["files"]}
+    assert {n: (r["status"], r["code"]) for n, r in rows.items()} == {
+        "a bad.jpg": ("failed", "E_FORMAT"), "deep.png": ("restored", None), "small.jpg": ("restored", None), "zero.png": ("failed", "E_EMPTY")}  # fmt: skip
+    assert (tmp_path / "out" / "sub" / "deep.png").exists() and (tmp_path / "out" / "small.jpg").exists()
+    assert len(capsys.readouterr().err.strip().splitlines()) == 2
+
+
+def test_nothing_is_overwritten_unasked(small, tmp_path, capsys):
+    target = tmp_path / "out.png"
+    target.write_text("precious")
+    assert run("restore", small, "-o", target, "--no-faces") == 1
+    assert target.read_text() == "precious" and "--overwrite" in capsys.readouterr().err
+    assert run("restore", small, "-o", target, "--no-faces", "--overwrite") == 0
+
+
+def test_an_input_is_never_its_own_output(small, capsys):
+    before = small.read_bytes()
+    assert run("restore", small, "-o", small, "--overwrite") == 1
+    assert run("restore", small.parent, "-o", small.parent, "--overwrite") == 1
+    assert small.read_bytes() == before and "own restoration" in capsys.readouterr().err
+
+
+def test_formats_that_cannot_be_written_become_png(tmp_path, astronaut):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.rint(astronaut[::8, ::8] * 255).astype(np.uint8)).save(tmp_path / "in" / "a.gif")
+    assert run("restore", tmp_path / "in", "-o", tmp_path / "out", "--no-faces") == 0
+    assert (tmp_path / "out" / "a.gif.png").exists()
+
+
+@pytest.mark.parametrize("option", [("--scale", "99"), ("--face-strength", "2"), ("--device", "cuda:77"), ("--memory-mb", "1")])
+def test_set_up_errors_exit_1_in_one_line(small, tmp_path, capsys, option):
+    assert run("restore", small, "-o", tmp_path / "o.png", *option) == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("args", [[], ["restore"], ["restore", "x.jpg"], ["nonsense"], ["restore", "x", "-o", "y", "--scale", "two"], ["models", "eat"]])
+def test_usage_exits_2(args, capsys):
+    assert run(*args) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[list, int, str]]:
+    """name -> (arguments, exit code, what the line must say)."""
+    import struct
+    import zlib
+
+    folder.mkdir()
+    good = folder / "good.png"
+    image.write(good, np.random.default_rng(0).random((64, 64, 3), np.float32))
+    data = good.read_bytes()
+    (folder / "empty.jpg").touch()
+    (folder / "cut.png").write_bytes(data[: len(data) // 2])
+    (folder / "text.jpg").write_text("hello")
+    chunk = lambda t, d: struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d))  # noqa: E731
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    (folder / "bomb.png").write_bytes(bomb)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "folder.jpg").mkdir()
+    odd = os.fsencode(folder) + b"/\xff\xfe.jpg"
+    with open(odd, "wb") as f:
+        f.write(b"hello")
+    (folder / "w.safetensors").write_bytes(b"not weights at all, but long enough to have a header")
+    out = ["-o", folder / "out.png"]
+    return {
+        "empty": (["restore", folder / "empty.jpg", *out], 1, "empty"), "truncated": (["restore", folder / "cut.png", *out], 1, "truncated"),
+        "text": (["restore", folder / "text.jpg", *out], 1, "text.jpg"), "bomb": (["restore", folder / "bomb.png", *out], 1, "30000"),
+        "folder": (["restore", folder / "folder.jpg", *out], 1, "folder.jpg"), "pipe": (["restore", folder / "pipe.png", *out], 1, "pipe.png"),
+        "name": (["restore", os.fsdecode(odd), *out], 1, "jpg"), "missing": (["restore", folder / "none.jpg", *out], 1, "none.jpg"),
+        "weights": (["restore", good, *out, "--face", folder / "w.safetensors"], 1, "w.safetensors"),
+        "weights missing": (["restore", good, *out, "--face", folder / "x.safetensors"], 1, "x.safetensors"),
+    }  # fmt: skip
+
+
+def test_bad_input_is_one_clear_line(tmp_path):
+    """In real processes; torch must not even be imported for a file that cannot be read, which is what keeps these under two seconds."""
+    for name, (args, code, words) in bad_inputs(tmp_path / "bad").items():
+        program = "import sys; from mtrestore.cli import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+        p = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, timeout=60)
+        lines = p.stderr.decode().strip().splitlines()
+        assert p.returncode == code, (name, lines)
+        assert len(lines) == 1 and words in lines[0] and "Traceback" not in lines[0], (name, lines)
+        assert not (tmp_path / "bad" / "out.png").exists()
+
+
+def test_demo(tmp_path, capsys):
+    assert run("demo", "-o", tmp_path / "o") == 0
+    names = {p.name for p in (tmp_path / "o").iterdir()}
+    assert names == {"degraded.png", "restored.png", "compare.html", "recipe.json"}
+    assert image.read(tmp_path / "o" / "restored.png").shape == (512, 512, 3)
+
+
+def test_models_lists_what_is_shipped(capsys):
+    assert run("models") == 0
+    out = capsys.readouterr().out
+    for name in ("face", "restorer", "upsampler", "sharpener_x1", "sharpener_x2", "landmarks"):
+        assert name in out
+
+
+def test_fetching_offline_is_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert run("models", "fetch", "yunet") == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_evaluate_prints_its_table(tmp_path, astronaut, capsys):
+    (tmp_path / "photos_clean").mkdir()
+    image.write(tmp_path / "photos_clean" / "a.png", astronaut[::6, ::6])
+    assert run("evaluate", tmp_path, "--seeds", 1, "--no-nlm", "--json", tmp_path / "rows.json") == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {r["method"] for r in rows} == {"input", "bicubic", "photo branch", "photo branch, sharpened"}
+    assert "| photos | noise 25 | photo branch |" in capsys.readouterr().out
+
+
+def test_evaluate_an_unknown_folder(tmp_path, capsys):
+    assert run("evaluate", tmp_path) == 1
+    assert "faces_clean" in capsys.readouterr().err

@@ -1,0 +1,420 @@
+"""What the networks promise: stated sizes, a fresh net that changes nothing, joins that differ only in the join, exact filters.
+
+The guided filter is held against loops over windows in float64, paddings and enlargements against numpy and torch.
+"""
+
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mtrestore import nets
+from mtrestore.nets import blocks, critic, face, guided
+
+JOINS = face.JOINS
+SMALL = {  # constructor arguments for tests, kinds of input, and factor from the last input's size to the output's
+    "FaceNet": ({"widths": "XS"}, 1, 1),
+    "Critic": ({"widths": "XS"}, 1, None),
+    "RestorerNet": ({"widths": (8, 12, 16), "blocks": 1}, 1, 1),
+    "DeepGuidedFilter": ({"width": 4}, 3, 1),
+    "GuidedUpsampler": ({"guide_width": 4, "width": 4, "blocks": 1}, 3, 1),
+    "Refiner": ({"width": 4, "blocks": 1}, 2, 1),
+    "Sharpener": ({"scale": 2, "width": 8, "blocks": 1}, 1, 2),
+    "LandmarkNet": ({"widths": (4, 4, 8, 8, 8), "hidden": 8}, 1, None),
+}
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def made(name: str, fresh: bool = False, **changes: object) -> blocks.Net:
+    """The small net of that name; unless fresh, its zero layers too are moved, so that every part matters."""
+    torch.manual_seed(0)
+    net = nets.REGISTRY[name](**{**SMALL[name][0], **changes})
+    return net if fresh else shaken(net)
+
+
+def shaken(net: torch.nn.Module) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in net.parameters():
+            p += 0.05 * torch.randn(p.shape, generator=generator)
+    return net
+
+
+def inputs(name: str, h: int, w: int, batch: int = 2) -> list[torch.Tensor]:
+    """Random inputs whose picture is h×w; for the guided nets the small pair has half its size."""
+    kinds = SMALL[name][1]
+    if kinds == 3:
+        return [*noise(2, batch, 3, max(1, h // 2), max(1, w // 2)), noise(batch, 3, h, w)]
+    return [noise(batch, 3, h, w, seed=i) for i in range(kinds)]
+
+
+def numbers(net: torch.nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+# ---- the contract of every net ------------------------------------------------------------------------------------------------
+
+
+def test_every_net_of_the_registry_is_tested_here():
+    assert SMALL.keys() == nets.REGISTRY.keys()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_net_runs_at_its_minimum_and_keeps_the_stated_shape(name):
+    net, scale = made(name), SMALL[name][2]
+    assert net.minimum % net.multiple == 0 or net.multiple == 1
+    out = net(*inputs(name, net.minimum, net.minimum))
+    expected = {"Critic": (2, 1), "LandmarkNet": (2, 468, 2)}.get(name) or (2, 3, net.minimum * scale, net.minimum * scale)
+    assert tuple(out.shape) == expected and out.dtype == torch.float32 and torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("name", [n for n in SMALL if n not in ("Critic", "LandmarkNet")])
+@pytest.mark.parametrize("sides", [(1, 2), (3, 1), (2, 5)])
+def test_every_pair_of_multiples_gives_a_picture_of_its_size(name, sides):
+    net, scale = made(name), SMALL[name][2]
+    h, w = (max(net.minimum, 4, net.multiple) * n for n in sides)
+    assert tuple(net(*inputs(name, h, w)).shape) == (2, 3, h * scale, w * scale)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_config_rebuilds_the_net(name):
+    net = made(name)
+    twin = type(net)(**net.config)
+    twin.load_state_dict(net.state_dict())
+    size = 128 if name == "LandmarkNet" else 32
+    assert torch.equal(twin(*inputs(name, size, size)), net(*inputs(name, size, size)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_config_names_every_choice_with_its_default(name):
+    kind = nets.REGISTRY[name]
+    defaults = {k: p.default for k, p in inspect.signature(kind).parameters.items()}
+    assert defaults and kind().config == defaults
+
+
+def test_config_takes_positional_arguments():
+    assert nets.Refiner(4, blocks=1).config == {"width": 4, "blocks": 1}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gradients_reach_every_parameter(name):
+    net = made(name)
+    size = 128 if name == "LandmarkNet" else 64
+    (net(*inputs(name, size, size, batch=4)) ** 2).sum().backward()
+    assert [k for k, p in net.named_parameters() if p.grad is None or not p.grad.any() or not p.grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("name", ["FaceNet", "RestorerNet", "Sharpener", "GuidedUpsampler"])
+def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch(name):
+    net, both = made(name), inputs(name, 32, 32)
+    assert torch.allclose(net(*both)[1:], net(*(x[1:] for x in both)), atol=1e-6)
+
+
+# ---- fresh nets ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_a_fresh_face_net_returns_its_input(join):
+    x = noise(2, 3, 64, 32)
+    assert torch.equal(made("FaceNet", fresh=True, join=join)(x), x)
+
+
+@pytest.mark.parametrize(("name", "options"), [("RestorerNet", {}), ("Sharpener", {"scale": 1})])
+def test_a_fresh_net_returns_its_input(name, options):
+    x = noise(2, 3, 24, 40)
+    assert torch.equal(made(name, fresh=True, **options)(x), x)
+
+
+def test_a_fresh_sharpener_x2_is_the_bicubic_enlargement():
+    x = noise(1, 3, 10, 14)
+    assert torch.equal(made("Sharpener", fresh=True)(x), F.interpolate(x, size=(20, 28), mode="bicubic", align_corners=False))
+
+
+def test_a_fresh_refiner_returns_the_filter_output():
+    oh0, ih = noise(2, 1, 3, 9, 7)
+    assert torch.equal(made("Refiner", fresh=True)(oh0, ih), oh0)
+
+
+def test_a_fresh_guided_upsampler_is_its_filter():
+    net, x = made("GuidedUpsampler", fresh=True), inputs("GuidedUpsampler", 12, 16)
+    assert torch.equal(net(*x), net.filter(*x))
+
+
+def test_a_guided_upsampler_without_refiner_is_its_filter():
+    net, x = made("GuidedUpsampler", refine=False), inputs("GuidedUpsampler", 12, 16)
+    assert net.reach == 0 and torch.equal(net(*x), net.filter(*x))
+
+
+def test_an_untrained_landmark_net_answers_with_its_mean():
+    net = made("LandmarkNet", fresh=True)
+    net.mean.copy_(noise(468, 2))
+    assert torch.equal(net(noise(3, 3, 128, 128)), noise(468, 2).expand(3, 468, 2))
+
+
+def test_the_mean_shape_is_saved_with_the_landmark_net():
+    assert "mean" in made("LandmarkNet").state_dict()
+
+
+# ---- FaceNet ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("widths", "count"), [("S", 4_284_179), ("M", 7_221_851)])
+def test_width_plans_have_their_published_size(widths, count):
+    assert numbers(nets.FaceNet(widths)) == count
+
+
+@pytest.mark.parametrize("widths", ["XS", "S", "M"])
+def test_add_matched_has_the_parameters_of_concat(widths):
+    concat, matched, add = (numbers(nets.FaceNet(widths, join)) for join in ("concat", "add-matched", "add"))
+    assert matched == pytest.approx(concat, rel=1e-3)
+    assert add < 0.95 * concat, "the plain add arm is smaller, or the matched one would be needless"
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 160), (96, 64), (160, 128)])
+def test_the_face_net_is_fully_convolutional(size):
+    assert made("FaceNet")(noise(1, 3, *size)).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize(("size", "hint"), [((33, 32), "33x32; try 64x32"), ((64, 100), "64x100; try 64x128"), ((1, 500), "1x500; try 32x512")])
+def test_sizes_that_do_not_fit_are_named(size, hint):
+    with pytest.raises(ValueError, match=rf"multiples of 32, got {hint}$"):
+        made("FaceNet")(noise(1, 3, *size))
+
+
+@pytest.mark.parametrize("widths", ["XL", "", (8, 16), (8,) * 7, 6, None])
+def test_widths_that_do_not_fit_are_named(widths):
+    with pytest.raises(ValueError, match="widths must be one of XS, S, M or six numbers, got"):
+        nets.FaceNet(widths)
+
+
+def test_an_unknown_join_is_named():
+    with pytest.raises(ValueError, match="join must be one of concat, add, add-matched, none, got 'cat'"):
+        nets.FaceNet("XS", join="cat")
+
+
+def test_six_numbers_make_a_plan():
+    assert numbers(nets.FaceNet(list(face.WIDTHS["XS"]))) == numbers(nets.FaceNet("XS"))
+
+
+def test_without_the_residual_form_the_decoder_makes_the_picture():
+    net, x = made("FaceNet", residual=False), noise(1, 3, 32, 32)
+    assert torch.equal(net(x), (net.decoder(net.encoder(x)) + 1) / 2)
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_decoder_shapes_are_what_the_encoder_gives(size):
+    net = made("FaceNet")
+    assert [tuple(f.shape) for f in net.encoder(noise(2, 3, size, size))] == net.decoder.shapes(2, size)
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_the_decoder_runs_on_random_tensors_of_its_shapes(join):
+    decoder = made("FaceNet", join=join).decoder
+    assert decoder([noise(*s) for s in decoder.shapes(2, 64)]).shape == (2, 3, 64, 64)
+
+
+@pytest.mark.parametrize(("join", "level"), itertools.product(JOINS, range(6)))
+def test_a_changed_feature_changes_the_picture_if_and_only_if_it_is_joined(join, level):
+    decoder = made("FaceNet", join=join).decoder
+    feats = [noise(*s) for s in decoder.shapes(1, 32)]
+    before = decoder(feats)
+    feats[level] = feats[level] + 1
+    assert torch.equal(decoder(feats), before) == (join == "none" and level < 5)
+
+
+def test_every_join_gives_another_picture():
+    pictures = [made("FaceNet", join=join)(noise(1, 3, 32, 32)) for join in JOINS]
+    assert all(not torch.allclose(a, b) for a, b in itertools.combinations(pictures, 2))
+
+
+# ---- Critic -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", range(2, 10))
+def test_minibatch_std_sees_lack_of_variety(batch):
+    varied = torch.randn(batch, 5, 2, 3, generator=torch.Generator().manual_seed(0))
+    same = varied[:1].expand_as(varied)
+    assert critic.minibatch_std(same)[:, -1].max() < 1e-3 < 0.1 < critic.minibatch_std(varied)[:, -1].min()
+
+
+@pytest.mark.parametrize("batch", [1, 4, 5, 6, 8])
+def test_minibatch_std_appends_one_channel_to_what_it_was_given(batch):
+    x = noise(batch, 5, 2, 3)
+    y = critic.minibatch_std(x)
+    assert y.shape == (batch, 6, 2, 3) and torch.equal(y[:, :5], x)
+
+
+def test_minibatch_std_is_the_mean_deviation_in_each_group_of_four():
+    x = np.random.default_rng(0).normal(size=(8, 5, 2, 3))
+    y = critic.minibatch_std(torch.from_numpy(x))[:, -1]
+    for group in (0, 2, 4, 6), (1, 3, 5, 7):
+        assert np.allclose(y[list(group)], x[list(group)].std(0).mean(), atol=1e-6)
+
+
+def test_the_critic_scores_a_picture_by_its_company():
+    net, x = made("Critic"), noise(4, 3, 32, 32)
+    assert not torch.allclose(net(x)[:1], net(x[:1].repeat(4, 1, 1, 1))[:1])
+
+
+def test_critic_features_halve_at_each_level():
+    logits, feats = made("Critic").features(noise(2, 3, 64, 32))
+    assert logits.shape == (2, 1)
+    assert [tuple(f.shape[2:]) for f in feats] == [(32, 16), (16, 8), (8, 4), (4, 2), (2, 1)]
+
+
+@pytest.mark.parametrize(("cin", "cout", "kernel"), [(3, 16, 1), (16, 64, 3), (64, 32, 3)])
+def test_an_equalised_convolution_keeps_the_deviation(cin, cout, kernel):
+    torch.manual_seed(0)
+    y = critic.EqualConv(cin, cout, kernel)(torch.randn(4, cin, 32, 32))[..., 1:-1, 1:-1]
+    assert float(y.std()) == pytest.approx(1, abs=0.1)
+
+
+# ---- guided filter ------------------------------------------------------------------------------------------------------------
+
+
+def window_means(x: np.ndarray, radius: int) -> np.ndarray:
+    """Mean of each (2r+1)² window of an h×w array, cut off at the borders, one window after the other."""
+    out = np.empty_like(x)
+    for i, j in np.ndindex(x.shape):
+        out[i, j] = x[max(i - radius, 0) : i + radius + 1, max(j - radius, 0) : j + radius + 1].mean()
+    return out
+
+
+def enlarged(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear at pixel centres, one pixel after the other; the border continues."""
+    out = np.empty(size)
+    for i, j in np.ndindex(size):
+        y, z = ((p + 0.5) * n / m - 0.5 for p, n, m in zip((i, j), x.shape, size, strict=True))
+        y, z = np.clip(y, 0, x.shape[0] - 1), np.clip(z, 0, x.shape[1] - 1)
+        y0, z0 = int(y), int(z)
+        y1, z1 = min(y0 + 1, x.shape[0] - 1), min(z0 + 1, x.shape[1] - 1)
+        top = x[y0, z0] * (1 - z + z0) + x[y0, z1] * (z - z0)
+        out[i, j] = top * (1 - y + y0) + (x[y1, z0] * (1 - z + z0) + x[y1, z1] * (z - z0)) * (y - y0)
+    return out
+
+
+def by_hand(small: np.ndarray, target: np.ndarray, large: np.ndarray, radius: int, eps: float) -> np.ndarray:
+    """The guided filter of one channel by its definition: a straight line fitted in every window, in float64."""
+    a, b = np.empty_like(small), np.empty_like(small)
+    for i, j in np.ndindex(small.shape):
+        window = np.s_[max(i - radius, 0) : i + radius + 1, max(j - radius, 0) : j + radius + 1]
+        g, p = small[window], target[window]
+        a[i, j] = ((g - g.mean()) * (p - p.mean())).mean() / (((g - g.mean()) ** 2).mean() + eps)
+        b[i, j] = p.mean() - a[i, j] * g.mean()
+    return enlarged(window_means(a, radius), large.shape) * large + enlarged(window_means(b, radius), large.shape)
+
+
+def guided_case(ratio: int, dtype: type) -> list[np.ndarray]:
+    rng = np.random.default_rng(ratio)
+    return [rng.random((1, 2, 7 * k, 9 * k)).astype(dtype) for k in (1, 1, ratio)]
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(np.float64, 1e-9), (np.float32, 1e-5)])
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+@pytest.mark.parametrize("eps", [1e-8, 1e-3, 0.1])
+@pytest.mark.parametrize("radius", [1, 2])
+def test_the_guided_filter_is_its_definition(radius, eps, ratio, dtype, within):
+    case = guided_case(ratio, dtype)
+    found = guided.GuidedFilter(radius, eps)(*map(torch.from_numpy, case)).numpy()
+    expected = np.stack([by_hand(*(np.float64(x[0, c]) for x in case), radius, eps) for c in range(2)])[None]
+    assert found.dtype == dtype
+    assert np.abs(found - expected).max() < within
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_the_guided_filter_reproduces_an_affine_map(radius):
+    small, large = noise(1, 3, 8, 8), noise(1, 3, 24, 24)
+    found = guided.GuidedFilter(radius, eps=1e-8)(small, 0.7 * small + 0.2, large)
+    assert torch.allclose(found, 0.7 * large + 0.2, atol=1e-5)
+
+
+def test_where_the_guide_is_flat_the_target_is_averaged():
+    target = noise(1, 3, 6, 6)
+    found = guided.GuidedFilter(1, eps=1e-8)(torch.full_like(target, 0.5), target, torch.full_like(target, 0.5))
+    mean = np.stack([window_means(window_means(t, 1), 1) for t in target[0].double().numpy()])
+    assert np.abs(found[0].numpy() - mean).max() < 1e-5
+
+
+@pytest.mark.parametrize("eps", [1e-3, 0.05])
+def test_a_fresh_deep_guided_filter_is_the_guided_filter(eps):
+    x = [noise(1, 3, 8, 6, seed=i) for i in range(2)] + [noise(1, 3, 20, 15, seed=2)]
+    assert torch.allclose(nets.DeepGuidedFilter(2, eps)(*x), guided.GuidedFilter(2, eps)(*x), atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 16, 100])
+@pytest.mark.parametrize("blocks_", [0, 2])
+def test_strips_with_their_reach_are_the_whole(rows, blocks_):
+    net = made("GuidedUpsampler", blocks=blocks_)
+    small, clean, large = noise(1, 3, 13, 9), noise(1, 3, 13, 9, seed=1), noise(1, 3, 39, 20)
+    whole, ab, strips = net(small, clean, large), net.solve(small, clean), []
+    for y in range(0, 39, rows):
+        top, bottom = max(y - net.reach, 0), min(y + rows + net.reach, 39)
+        strips.append(net.apply_rows(ab, large[:, :, top:bottom], 39, top)[:, :, y - top :][:, :, :rows])
+    assert torch.allclose(torch.cat(strips, 2), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("blocks_", [0, 1, 3])
+def test_the_refiner_reaches_as_far_as_it_says(blocks_):
+    net, x = made("Refiner", blocks=blocks_), noise(1, 3, 33, 33).requires_grad_()
+    net(x, x.detach())[0, :, 16, 16].sum().backward()
+    rows = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert (16 - int(rows.min()), int(rows.max()) - 16) == (net.reach, net.reach)
+
+
+@pytest.mark.parametrize(("scale", "row"), [(1, 20), (1, 21), (2, 40), (2, 43)])
+def test_the_sharpener_reaches_no_further_than_it_says(scale, row):
+    net, x = made("Sharpener", scale=scale), noise(1, 3, 42, 42).requires_grad_()
+    net(x)[0, :, row, 20].sum().backward()
+    rows = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert row // scale - rows.min() <= net.reach and rows.max() - row // scale <= net.reach
+
+
+@pytest.mark.parametrize("size", [(6, 5), (18, 15), (17, 31), (4, 3), (1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_of_is_bilinear_interpolation(size, dtype):
+    x = noise(2, 3, 6, 5).to(dtype)
+    whole = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    for y0, y1 in {(0, size[0]), (size[0] // 3, size[0] // 3 + 1), (size[0] // 2, size[0])}:
+        assert torch.allclose(guided.rows_of(x, size, y0, y1), whole[:, :, y0:y1], atol=1e-6)
+
+
+# ---- any size -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 2), (7, 40)])
+@pytest.mark.parametrize("pad", [(0, 0), (1, 2), (31, 5), (40, 40)])
+def test_reflect_is_numpys(shape, pad):
+    x = noise(2, 3, *shape)
+    assert np.array_equal(blocks.reflect(x, *pad).numpy(), np.pad(x.numpy(), ((0, 0), (0, 0), (0, pad[0]), (0, pad[1])), mode="reflect"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (5, 3), (31, 33), (64, 32)])
+@pytest.mark.parametrize(("name", "options", "scale"), [("FaceNet", {}, 1), ("RestorerNet", {}, 1), ("Sharpener", {"scale": 1}, 1), ("Sharpener", {}, 2)])
+def test_padded_is_the_net_on_the_mirrored_picture(name, options, scale, size):
+    net, x = made(name, **options), noise(1, 3, *size)
+    least = max(net.multiple, net.minimum)
+    h, w = (max(-(-n // net.multiple) * net.multiple, least) for n in size)
+    direct = net(torch.from_numpy(np.pad(x.numpy(), ((0, 0), (0, 0), (0, h - size[0]), (0, w - size[1])), mode="reflect")))
+    found = blocks.padded(net, x)
+    assert found.shape == (1, 3, size[0] * scale, size[1] * scale)
+    assert torch.equal(found, direct[..., : size[0] * scale, : size[1] * scale])
+
+
+def test_padded_hands_over_what_fits_already():
+    x = noise(1, 3, 64, 32)
+    seen = []
+    net = made("FaceNet")
+    net.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    blocks.padded(net, x)
+    assert seen[0] is x
+
+
+def test_padded_runs_a_plain_function_at_any_size():
+    x = noise(1, 3, 5, 3)
+    assert torch.equal(blocks.padded(lambda t: 1 - t, x), 1 - x)

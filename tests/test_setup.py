@@ -1,0 +1,263 @@
+"""What installing and shipping promise: ranges and pins agree, one torch and one cv2, small files, nothing unsafe in the package."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+CORE = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+ALL = CORE + [Requirement(line) for extra in EXTRAS.values() for line in extra]
+LINES = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line and not line.startswith("#")]
+PINS = dict((canonicalize_name(name), version) for name, version in (line.split("==") for line in LINES))
+SOURCES = sorted((ROOT / "mtrestore").rglob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# Where the name to import is not the name to install.
+INSTALLED_AS = {"cv2": "opencv-python", "PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml", "mtcnnruntime": "mtcnn-runtime"}
+
+
+def shipped() -> list[Path]:
+    """Every file that git tracks or would; without git (an unpacked archive), those below the folders that are ours."""
+    try:
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+        paths = [ROOT / os.fsdecode(name) for name in names if name]
+    except (OSError, subprocess.CalledProcessError):
+        paths = [path for folder in ("mtrestore", "notebooks", "experiments", "tests") for path in (ROOT / folder).rglob("*")]
+    return [path for path in paths if path.is_file()]
+
+
+# Versions
+
+
+@pytest.mark.parametrize("requirement", ALL, ids=str)
+def test_every_range_has_a_lower_end_and_a_pin_inside_it(requirement):
+    assert any(part.operator in (">=", "==", "~=") for part in requirement.specifier), f"{requirement} admits any old version"
+    name = canonicalize_name(requirement.name)
+    assert name in PINS, f"{requirement} has no pin in constraints.txt"
+    assert PINS[name] in requirement.specifier, f"constraints.txt pins {name}=={PINS[name]}, outside {requirement}"
+
+
+def test_every_pin_is_exact_and_stands_once():
+    wrong = [line for line in LINES if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line)]
+    assert not wrong, "name==version, without +cpu or other local parts"
+    assert len(PINS) == len(LINES)
+
+
+def test_torch_is_pinned_and_what_breaks_it_is_absent():
+    assert PINS["torch"] == "2.13.0"
+    assert not {"torchvision", "torchaudio", "opencv-python-headless", "opencv-contrib-python", "mtrestore"} & set(PINS)
+
+
+def test_pins_cover_what_the_pins_need():
+    """Each installed package's own requirements are pinned too, so that an install today and one in a year agree."""
+    missing = set()
+    for name in PINS:
+        try:
+            needs = [Requirement(line) for line in metadata.requires(name) or []]
+        except metadata.PackageNotFoundError:
+            continue
+        for need in needs:
+            wanted = need.marker is None or need.marker.evaluate({"extra": ""})
+            if wanted and canonicalize_name(need.name) not in PINS and not need.name.startswith(("nvidia", "cuda", "triton")):
+                missing.add(f"{name} needs {need}")
+    assert not missing
+
+
+def test_python_range_admits_this_python():
+    assert f"{sys.version_info.major}.{sys.version_info.minor}" in SpecifierSet(PROJECT["project"]["requires-python"])
+    assert "3.11" in SpecifierSet(PROJECT["project"]["requires-python"])
+
+
+def test_version_is_the_same_everywhere():
+    version = PROJECT["project"]["version"]
+    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    (stated,) = re.findall(r'^__version__ = "(.*)"$', (ROOT / "mtrestore/__init__.py").read_text("utf-8"), re.MULTILINE)
+    assert stated == version
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"] == version
+
+
+def test_environment_leaves_everything_but_python_to_pip():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
+    assert environment["channels"] == ["conda-forge"]
+    conda = [line for line in environment["dependencies"] if isinstance(line, str)]
+    (pip,) = (line["pip"] for line in environment["dependencies"] if isinstance(line, dict))
+    assert [re.split("[=<>]", name)[0] for name in conda] == ["python", "pip"], "a cv2 or torch from conda would be a second one"
+    assert pip == ["-c constraints.txt", f"torch=={PINS['torch']}", "-e .[dev]"]
+    (python,) = (line for line in conda if line.startswith("python="))
+    assert python.split("=")[1] in SpecifierSet(PROJECT["project"]["requires-python"])
+
+
+# Package
+
+
+def test_all_that_is_imported_is_declared():
+    declared, missing = {canonicalize_name(requirement.name) for requirement in CORE}, set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names.append(node.module)
+            for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"mtrestore"}:
+                if canonicalize_name(INSTALLED_AS.get(top, top)) not in declared:
+                    missing.add(f"{path.name} imports {top}")
+    assert not missing, "name it among the dependencies in pyproject.toml"
+
+
+def test_every_package_folder_and_every_weight_is_shipped():
+    packages = {".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES if path.name == "__init__.py"}
+    assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["mtrestore"]
+    data = {path for path in shipped() if path.is_relative_to(ROOT / "mtrestore") and path.suffix != ".py"}
+    left = data - {path for pattern in patterns for path in (ROOT / "mtrestore").glob(pattern)}
+    assert not left, "these would be missing from a wheel: add them to package-data in pyproject.toml"
+
+
+def test_console_command_exists():
+    module, function = PROJECT["project"]["scripts"]["mtrestore"].split(":")
+    tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text("utf-8"))
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert (ROOT / "mtrestore/__main__.py").is_file(), "the Makefile calls python -m mtrestore"
+
+
+# No word of these may stand in the package: they run code from files, or fail without a word. Docstrings may name them.
+UNSAFE = "|".join([
+    r"pickle\.loads?\(", r"weights_only\s*=\s*False", r"\byaml\.(unsafe_|full_)?load\(", r"(?<![\w.])(eval|exec)\(", r"shell\s*=\s*True",
+    r"os\.system\(", r"cv2\.im(read|write)\(", r"(import|from) torchvision",
+])  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_unsafe(path):
+    found = [f"{i}: {line.strip()}" for i, line in enumerate(path.read_text("utf-8").splitlines(), 1) if re.search(UNSAFE, line)]
+    assert not found
+
+
+@pytest.mark.parametrize("line", [
+    "pickle.load(f)", "torch.load(p, weights_only=False)", "yaml.load(f)", "x = eval(s)", "run(c, shell=True)",
+    "cv2.imread(p)", "cv2.imwrite(p, a)", "from torchvision import ops",
+])  # fmt: skip
+def test_the_search_for_unsafe_lines_finds_them(line):
+    assert re.search(UNSAFE, line)
+    assert not any(re.search(UNSAFE, good) for good in ("net.eval()", "yaml.safe_load(f)", "torch.load(p, weights_only=True)"))
+
+
+# Files
+
+
+def test_files_are_small_and_weights_fit_the_promise():
+    large = {str(path.relative_to(ROOT)): path.stat().st_size for path in shipped() if path.stat().st_size > 16 << 20}
+    assert not large, f"over 16 MiB: {large}"
+    weights = sum(path.stat().st_size for path in (ROOT / "mtrestore/weights").glob("*.safetensors"))
+    assert weights <= 40 << 20, f"the weights are {weights / 2**20:.1f} MiB together, 40 are allowed"
+
+
+def test_licence_is_whole_and_names_its_holder():
+    text = (ROOT / "LICENSE").read_text("utf-8")
+    assert "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text and "Copyright 2026 The mtrestore authors" in text
+
+
+def test_notebooks_are_committed_clean():
+    """Without outputs, with stable ids, with one cell of parameters that are literals."""
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        assert not any(cell["outputs"] or cell["execution_count"] for cell in code), f"{path.name} holds outputs: run nbstripout --keep-id"
+        assert all(cell.get("id") for cell in cells), f"{path.name} has a cell without id"
+        (parameters,) = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+        for node in ast.parse("".join(parameters["source"])).body:
+            assert isinstance(node, ast.Assign), f"{path.name}: only assignments among the parameters"
+            ast.literal_eval(node.value)
+
+
+# The two commands
+
+
+@pytest.mark.parametrize("target", ["help", "setup", "venv", "restore", "test", "lint", "bench", "notebooks", "clean"])
+def test_make_knows_its_targets(target):
+    plan = subprocess.run(["make", "-n", target], cwd=ROOT, env=outside(), capture_output=True, text=True)
+    assert plan.returncode == 0, plan.stderr
+
+
+def outside() -> dict[str, str]:
+    """The environment without what a make that runs these tests has put there."""
+    ours = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PHOTO", "OUT", "ARGS", "WORKERS", "PYTHON", "TORCH_INDEX")
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A folder with a space in its name whose .venv is ready and whose Python only prints what it was asked."""
+    folder = tmp_path / "a clone"
+    (folder / ".venv/bin").mkdir(parents=True)
+    for name in ("pyproject.toml", "constraints.txt", "Makefile"):
+        (folder / name).write_text((ROOT / name).read_text("utf-8"))
+    python = folder / ".venv/bin/python"
+    python.write_text('#!/bin/sh\nfor a in "$@"; do printf "[%s]" "$a"; done; echo; case "$*" in *fail*) exit 7;; esac\n')
+    python.chmod(0o755)
+    (folder / ".venv/.ready").touch()
+
+    def make(*words, **env):
+        return subprocess.run(["make", "-s", *words], cwd=folder, env=outside() | env, capture_output=True, text=True)
+
+    make.folder = folder
+    return make
+
+
+@pytest.mark.parametrize("photo", ["old.jpg", "my photo.jpg", "it's.jpg", 'a "b".jpg', "$HOME `x` $$.jpg"])
+def test_make_restore_hands_over_the_name_as_it_is(toy, photo):
+    assert toy("restore", f"PHOTO={photo}").stdout == f"[-m][mtrestore][restore][{photo}][-o][outputs][--html][--overwrite]\n"
+    assert toy("restore", PHOTO=photo).stdout == f"[-m][mtrestore][restore][{photo}][-o][outputs][--html][--overwrite]\n"
+
+
+def test_make_restore_without_a_photo_runs_the_sample(toy):
+    assert toy("restore", "OUT=my folder").stdout == "[-m][mtrestore][demo][-o][my folder]\n"
+
+
+def test_make_test_honours_its_arguments_and_fails_with_the_tests(toy):
+    assert toy("test", 'ARGS=-k "crop or face"').stdout.splitlines()[-1] == "[-m][pytest][-n][2][-k][crop or face]"
+    assert toy("test", "ARGS=fail").returncode != 0
+
+
+def test_set_up_repeats_when_the_pins_change_and_only_then(toy):
+    assert "pip" not in toy("lint").stdout
+    ready = (toy.folder / ".venv/.ready").stat().st_mtime_ns
+    os.utime(toy.folder / "constraints.txt", ns=(ready + 10**9, ready + 10**9))
+    first, second = toy("lint").stdout, toy("lint").stdout
+    assert first.index("[torch==2.13.0]") < first.index("[-c][constraints.txt][-e][.[dev]]"), "torch first, so that its build can be chosen"
+    assert "pip" in second, "the pins still look newer than the set-up"
+    os.utime(toy.folder / "constraints.txt", ns=(ready, ready))
+    assert "pip" not in toy("lint").stdout
+
+
+def test_set_up_without_a_fitting_python_says_so_in_one_line(toy):
+    (toy.folder / ".venv/bin/python").unlink()
+    (toy.folder / ".venv/.ready").unlink()
+    run = toy("setup", "PYTHON=no-such-python")
+    assert run.returncode != 0 and run.stderr.startswith("make: needs Python 3.11") and run.stderr.count("\n") <= 2
+
+
+def test_continuous_integration_runs_make_test_and_reports_failure(toy):
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    (toy.folder / ".ci").mkdir()
+    copy = toy.folder / ".ci/run"
+    copy.write_text(script.read_text("utf-8"))
+    copy.chmod(0o755)
+    good = subprocess.run([copy], cwd="/", env=outside(), capture_output=True, text=True)
+    assert good.returncode == 0 and good.stdout.splitlines()[-1].startswith("[-m][pytest]"), good.stderr
+    bad = subprocess.run([copy], cwd="/", capture_output=True, text=True, env=outside() | {"ARGS": "fail"})
+    assert bad.returncode != 0
