@@ -133,10 +133,10 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def models(args: argparse.Namespace) -> int:
     """List the shipped weights, or fetch an optional model (its sha256 is checked)."""
-    from . import face, weights
+    from . import weights
 
     if args.fetch:
-        print(face.fetch_yunet())
+        print(weights.fetch(args.fetch[1]))
         return 0
     for name in weights.shipped():
         net = weights.load(name)
@@ -271,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mtrestore: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as e:
+    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ImportError) as e:
         if args.debug:
             raise
         print(shown(f"mtrestore: {one_line(e)}"), file=sys.stderr)

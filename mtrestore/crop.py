@@ -159,20 +159,20 @@ def paste(photo: np.ndarray, faces: Sequence[np.ndarray], crops: Sequence[Crop],
         if strength == 0 or not mask.any():
             continue
         place = out[rows, cols]
-        step = warp(face, np.c_[crop.inverse[:, :2], crop.inverse @ [cols.start, rows.start, 1]], mask.shape, crisp=1.25) - place
+        new = warp(face, np.c_[crop.inverse[:, :2], crop.inverse @ [cols.start, rows.start, 1]], mask.shape, crisp=1.25)
         if match:
-            step -= _low_frequencies(step, mask * (1 - mask), crop.side)
+            new = np.clip(new - _low_frequencies(new - place, mask * (1 - mask), crop.side), 0, 1)
         weight = (np.float32(strength) * mask)[..., None]
-        place[...] = np.where(weight > 0, np.clip(place + weight * step, 0, 1), place)
+        place[...] = np.where(weight > 0, place + weight * (new - place), place)
     return out
 
 
-def _low_frequencies(step: np.ndarray, ring: np.ndarray, side: float) -> np.ndarray:
-    """A smooth H x W x 3 picture of `step` as seen through the weights `ring`: normalised convolution with a Gaussian of side / 5."""
+def _low_frequencies(difference: np.ndarray, ring: np.ndarray, side: float) -> np.ndarray:
+    """A smooth H x W x 3 picture of `difference` as seen through the weights `ring`: normalised convolution with a Gaussian of side / 5."""
     h, w = ring.shape
     cell = max(h, w, 32) / 32
     grid = (max(1, round(w / cell)), max(1, round(h / cell)))
-    both = cv2.resize(np.dstack([step * ring[..., None], ring]), grid, interpolation=cv2.INTER_AREA)
+    both = cv2.resize(np.dstack([difference * ring[..., None], ring]), grid, interpolation=cv2.INTER_AREA)
     both = cv2.GaussianBlur(both, (0, 0), side / 5 / cell, borderType=cv2.BORDER_CONSTANT)
     return cv2.resize(both[..., :3] / (both[..., 3:] + 1e-6), (w, h), interpolation=cv2.INTER_LINEAR)
 

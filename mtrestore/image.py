@@ -24,15 +24,18 @@ import warnings
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 import tifffile
-import torch
-from PIL import Image, ImageCms, TiffImagePlugin
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 Photo = np.ndarray
+
+if TYPE_CHECKING:
+    import torch
+
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")     # what is decoded; MPO (phones) comes through JPEG's door
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".avif": "AVIF"}
@@ -43,6 +46,11 @@ ORIENTATION, EXIF_IFD, GPS_IFD, ICC_TAG = 0x0112, 0x8769, 0x8825, 34675
 TIFF_KEPT = {270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, EXIF_IFD, GPS_IFD}     # about the picture; the rest is about the file
 
 
+def _line(text: str) -> str:
+    """Text from outside on one printable line: control characters, turns of writing and surrogates escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class ImageError(ValueError):
     """A file or an array that is no usable picture. `.code` is for programs, `str(error)` is one line for people.
 
@@ -50,14 +58,14 @@ class ImageError(ValueError):
     """
 
     def __init__(self, code: str, message: str):
-        super().__init__(code, "".join(c if c.isprintable() else repr(c)[1:-1] for c in message))     # both in args: it has to pickle
+        super().__init__(code, _line(message))     # both in args: it has to pickle
         self.code = code
 
     def __str__(self) -> str:
         return self.args[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """A photo and what its file said beside it.
 
@@ -90,7 +98,7 @@ class _Raw(NamedTuple):
     icc: bytes | None = None
     exif: bytes | None = None     # as it was
     notes: tuple[str, ...] = ()
-    turn: int | None = None     # EXIF orientation where it is known otherwise
+    turn: int = 1     # EXIF orientation
 
 
 # ---------------------------------------------------------------- bytes
@@ -122,11 +130,10 @@ def read_bytes(path: str | bytes | os.PathLike, max_bytes: int = MAX_BYTES) -> b
             os.close(fd)
     except OSError as e:
         code, why = {
-            errno.ENOENT: ("E_MISSING", "does not exist; check the path"), errno.ENOTDIR: ("E_MISSING", "does not exist; check the path"),
             errno.ELOOP: ("E_MISSING", "is a link that leads to itself"), errno.ENAMETOOLONG: ("E_NAME", "is too long for a name"),
             errno.EACCES: ("E_PERMISSION", "may not be read; check its permissions and those of its folder"),
             errno.EPERM: ("E_PERMISSION", "may not be read; check its permissions"), errno.ENXIO: ("E_NOT_A_FILE", "is not a regular file"),
-        }.get(e.errno, ("E_MISSING", f"cannot be read: {e.strerror}"))
+        }.get(e.errno, ("E_MISSING", f"cannot be read: {e.strerror}; check the path"))
         raise ImageError(code, f"{name if len(name) < 300 else name[:60] + '...'!r} {why}") from e
     if data is None or len(data) > max_bytes:
         raise ImageError("E_TOO_LARGE", f"{name!r} has {info.st_size} bytes, more than the limit of {max_bytes}")
@@ -167,7 +174,7 @@ def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = 
     except FileExistsError as e:
         raise ImageError("E_WRITE", f"{str(path)!r} exists; choose another name or pass overwrite=True") from e
     except OSError as e:
-        raise ImageError("E_WRITE", f"{str(path)!r} cannot be written: {e.strerror or e}; check the folder, its rights and its space") from e
+        raise ImageError("E_WRITE", f"{str(path)!r} cannot be written: {e.strerror or e}; check folder, rights and space") from e
     return path
 
 
@@ -187,9 +194,9 @@ def _claim(temp: Path, path: Path) -> None:
 def load(src: str | bytes | os.PathLike | Image.Image | np.ndarray, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read a picture from a path (str, bytes, Path), a PIL image or an array. Raises ImageError and nothing else for what is wrong with it.
 
-    Files: JPEG, MPO, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF, told by content, not by name; of several frames the first. Arrays: uint8, uint16
-    or float in 0..1, H×W or H×W×1 grey, ×2 grey + alpha, ×3 RGB, ×4 RGBA; always copied. Floats, in files too, must lie in 0..1 (0.001
-    beyond is clipped); from a file they count as 16 bits, from an array as 8.
+    Files: JPEG, MPO, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF, told by content, not by name; of several frames the first. WebP and GIF also
+    obey PIL.Image.MAX_IMAGE_PIXELS. Arrays: uint8, uint16 or float; H×W or H×W×1 grey, ×2 grey + alpha, ×3 RGB, ×4 RGBA; always copied.
+    Floats, in files too, must lie in 0..1 (0.001 beyond is clipped); from a file they count as 16 bits, from an array as 8.
     """
     if isinstance(src, np.ndarray):
         return _upright(_from_array(src, max_pixels), "array", bits=16 if src.dtype == np.uint16 else 8)
@@ -247,12 +254,13 @@ def _from_pil(im: Image.Image, who: str, name: str, max_pixels: int, data: bytes
     _limit(who, *im.size, max_pixels)
     if name != "TIFF" and getattr(im, "is_animated", False):     # a GIF is walked to count its frames: only small ones
         notes += (f"first of {im.n_frames} frames" if name != "GIF" or len(data) < 1 << 20 else "first of several frames",)
-    if name == "PPM" and im.mode == "RGB" and im.tile and im.tile[0][0] == "ppm" and (top := im.tile[0][3][1]) > 255:
+    if name == "PPM" and im.mode == "RGB" and data and im.tile[0][0] == "ppm" and (top := im.tile[0][3][1]) > 255:
         samples = np.frombuffer(data, ">u2", 3 * im.width * im.height, im.tile[0][2]).reshape(im.height, im.width, 3)
         return _Raw((samples / np.float32(top) * 65535 + np.float32(0.5)).astype(np.uint16), name, notes=notes)
     im.load()     # this also turns a TIFF upright and takes its tag away, so the tag is asked for afterwards
-    exif, icc, mode, clear = None, im.info.get("icc_profile"), im.mode, im.info.get("transparency")
-    with contextlib.suppress(Exception):
+    turn, exif, icc, mode, clear = 1, None, im.info.get("icc_profile"), im.mode, im.info.get("transparency")
+    with contextlib.suppress(Exception):     # the turn first: it must not be lost with a tag that cannot be written again
+        turn = im.getexif().get(ORIENTATION, 1)
         exif = im.getexif().tobytes() if len(im.getexif()) else None
     if exif is None and im.info.get("exif"):
         notes += ("EXIF ignored: unreadable",)
@@ -277,11 +285,11 @@ def _from_pil(im: Image.Image, who: str, name: str, max_pixels: int, data: bytes
         target = target if clear is None or target[-1] == "A" else target + "A"     # tRNS: one colour, or one alpha for each palette entry
         samples = np.asarray(im if im.mode == target else im.convert(target))
         samples = samples if samples.ndim == 3 else samples[..., None]
-    return _Raw(samples, im.format or name, icc, exif, notes)
+    return _Raw(samples, im.format or name, icc, exif, notes, turn)
 
 
 def _tiff(data: bytes, who: str, max_pixels: int) -> tuple[_Raw | None, tuple[str, ...]]:
-    """What Pillow would cut to 8 bits or cannot read: 16-bit and float TIFF. For the others None, and the note about their pages."""
+    """What Pillow would cut to 8 bits or refuse: 16-bit, float and giant TIFF. For the others None, and the note about their pages."""
     try:
         tif = tifffile.TiffFile(io.BytesIO(data))
         page, frames = tif.pages[0], len(tif.pages)
@@ -293,12 +301,13 @@ def _tiff(data: bytes, who: str, max_pixels: int) -> tuple[_Raw | None, tuple[st
     if any(at + n > len(data) for at, n in pieces):
         raise ImageError("E_TRUNCATED", f"{who} is truncated or damaged: the TIFF data end too early; get it again")
     notes = (f"first of {frames} frames",) if frames > 1 else ()
-    if page.dtype is None or page.dtype.str[1:] not in ("u2", "f2", "f4", "f8"):
+    giant = Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS
+    if page.dtype is None or page.dtype.str[1:] not in (("u1",) if giant else ()) + ("u2", "f2", "f4", "f8"):
         return None, notes
     if channels not in {0: (1,), 1: (1, 2), 2: (3, 4)}.get(kind, ()):
         raise ImageError("E_FORMAT", f"{who} is a {page.dtype} TIFF of {channels} samples and colour kind {kind}; save it as grey or RGB")
     if packed or page.compression == 1:
-        most = width * height * channels * page.dtype.itemsize + (64 << 20)     # one strip or tile may not unpack to more
+        most = width * height * channels * page.dtype.itemsize + (16 << 20)     # one strip or tile may not unpack to more
         if packed and any(len(zlib.decompressobj().decompress(data[at:at + n], most + 1)) > most for at, n in pieces):
             raise ImageError("E_TOO_LARGE", f"{who} unpacks to more than its header says")
         samples = page.asarray()
@@ -313,7 +322,7 @@ def _tiff(data: bytes, who: str, max_pixels: int) -> tuple[_Raw | None, tuple[st
             raise ImageError("E_FORMAT", f"{who} is a {page.dtype} TIFF whose compression cannot be decoded; save it without")
         samples = samples[..., [2, 1, 0, 3][:channels]] if channels > 2 else samples
     samples = samples.reshape(height, width, channels)
-    top = 65535 if samples.dtype.kind == "u" else 1
+    top = np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else 1
     if kind == 0:     # white is zero
         samples = top - samples
     if channels == 4 and page.extrasamples[:1] == (0,):     # a fourth channel that is no alpha
@@ -323,7 +332,7 @@ def _tiff(data: bytes, who: str, max_pixels: int) -> tuple[_Raw | None, tuple[st
             colours = np.nan_to_num(samples[..., :-1] / samples[..., -1:].astype(np.float32) * top, posinf=0)
         samples = np.concatenate([np.clip(colours + (top > 1) / 2, 0, top).astype(samples.dtype), samples[..., -1:]], 2)
     icc, turn = (page.tags[tag].value if tag in page.tags else None for tag in (ICC_TAG, ORIENTATION))
-    return _Raw(samples, "TIFF", icc, data, notes, int(turn or 1)), ()
+    return _Raw(samples, "TIFF", icc, data, notes, turn), ()
 
 
 def _upright(raw: _Raw, who: str, bits: int | None = None) -> Picture:
@@ -336,11 +345,10 @@ def _upright(raw: _Raw, who: str, bits: int | None = None) -> Picture:
         if low < -1e-3 or high > 1 + 1e-3:
             raise ImageError("E_FORMAT", f"{who} holds floats from {low:.4g} to {high:.4g}, expected 0..1; scale or clip them first")
         samples = np.clip(samples, 0, 1)
-    turn, exif, said = _exif(raw.exif, raw.format == "TIFF")
-    turn = turn if raw.turn is None else raw.turn
+    exif, said = _exif(raw.exif, raw.format == "TIFF")
     icc, heard = _icc(raw.icc, samples.shape[2] < 3)
-    samples = samples.swapaxes(0, 1) if turn in (5, 6, 7, 8) else samples
-    samples = samples[::-1 if turn in (3, 4, 7, 8) else 1, ::-1 if turn in (2, 3, 6, 7) else 1]
+    samples = samples.swapaxes(0, 1) if raw.turn in (5, 6, 7, 8) else samples
+    samples = samples[::-1 if raw.turn in (3, 4, 7, 8) else 1, ::-1 if raw.turn in (2, 3, 6, 7) else 1]
     grey, top = samples.shape[2] < 3, {"u1": 255, "u2": 65535}.get(samples.dtype.str[1:], 1)
     pixels = np.empty((*samples.shape[:2], 3), np.float32)
     np.divide(samples[..., :1 if grey else 3], top, out=pixels, dtype=np.float32)
@@ -349,19 +357,18 @@ def _upright(raw: _Raw, who: str, bits: int | None = None) -> Picture:
     return Picture(pixels, alpha, grey, bits, icc, exif, raw.format, (*notes, *said, *heard))
 
 
-def _exif(exif: bytes | None, tiff: bool) -> tuple[int, bytes | None, tuple[str, ...]]:
-    """(turn, what is worth keeping, notes) of an EXIF block, or of a whole TIFF file, which has the same structure."""
+def _exif(exif: bytes | None, tiff: bool) -> tuple[bytes | None, tuple[str, ...]]:
+    """What is worth keeping of an EXIF block, or of a whole TIFF file, which has the same structure, and notes."""
     tags = Image.Exif()
     try:
         tags.load(exif or b"")
-        turn = tags.get(ORIENTATION, 1)
         for tag in [t for t in tags if t == ORIENTATION or tiff and t not in TIFF_KEPT]:
             del tags[tag]
-        for tag in (0xA002, 0xA003):     # width and height before turning and enlarging
+        for tag in (0xA002, 0xA003) if EXIF_IFD in tags else ():     # width and height before turning and enlarging
             tags.get_ifd(EXIF_IFD).pop(tag, None)
-        return turn if isinstance(turn, int) else 1, tags.tobytes() if len(tags) else None, ()     # without IFD1, the thumbnail
+        return tags.tobytes() if len(tags) else None, ()     # this leaves out IFD1, the thumbnail
     except Exception:
-        return 1, None, ("EXIF ignored: unreadable",)
+        return None, ("EXIF ignored: unreadable",)
 
 
 def _icc(icc: bytes | None, grey: bool) -> tuple[bytes | None, tuple[str, ...]]:
@@ -370,7 +377,7 @@ def _icc(icc: bytes | None, grey: bool) -> tuple[bytes | None, tuple[str, ...]]:
         return None, ()
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        space, name = profile.profile.xcolor_space.strip(), ImageCms.getProfileDescription(profile).strip()
+        space, name = profile.profile.xcolor_space.strip(), _line(ImageCms.getProfileDescription(profile).strip())
     except Exception:
         return None, ("ICC profile ignored: unreadable",)
     if space != ("GRAY" if grey else "RGB"):
@@ -388,7 +395,7 @@ def _to_srgb(im: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
 
 
 class _Quiet:
-    """While any reader is inside: no warnings from Pillow, no log lines from tifffile and OpenCV. What matters is an error or a note."""
+    """While a reader is inside: truncated files fail whatever others told Pillow; Pillow, tifffile and OpenCV neither warn nor log."""
 
     def __init__(self):
         self.lock, self.inside, self.stack = threading.Lock(), 0, contextlib.ExitStack()
@@ -399,6 +406,8 @@ class _Quiet:
             if self.inside == 1:
                 self.stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", module="PIL|tifffile")
+                self.stack.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
                 for logger in (logging.getLogger("PIL"), logging.getLogger("tifffile")):
                     self.stack.callback(logger.setLevel, logger.level)
                     logger.setLevel(logging.CRITICAL + 1)
@@ -427,10 +436,11 @@ def _guard(who: str, data: bytes = b""):
         raise ImageError("E_TOO_LARGE", f"{who} is too large: {e or 'not enough memory'}") from e
     except Exception as e:
         name, text = data and _format(data), str(e).removesuffix("not identified by this driver") or type(e).__name__
-        if not _whole(data, name) or any(word in text.lower() for word in ("truncat", "not enough", "smaller than", "end of", "eof")):
-            raise ImageError("E_TRUNCATED", f"{who} is truncated or damaged: the {name or ''} data end too early; get it again") from e
+        words = ("truncat", "not enough", "smaller than", "end of", "eof", "bmff parsing")     # the last is AVIF's, of a cut header
+        if not _whole(data, name) or any(word in text.lower() for word in words):
+            raise ImageError("E_TRUNCATED", f"{who} is truncated or damaged: the {name or 'file'} ends too early; get it again") from e
         code = "E_TOO_LARGE" if "too large" in text else "E_FORMAT"
-        raise ImageError(code, f"{who} is a damaged or unsupported {name or ''} picture: {text}") from e
+        raise ImageError(code, f"{who} is a damaged or unsupported {name or 'kind of'} picture: {text}") from e
 
 
 def _whole(data: bytes, name: str | None) -> bool:
@@ -441,21 +451,16 @@ def _whole(data: bytes, name: str | None) -> bool:
             (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
             (n,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
             at, step, entry, inline = (at + 8, 20, "HHQQ", 8) if big else (at + 2, 12, "HHII", 4)
-            entries = [struct.unpack_from(order + entry, data, at + i * step) for i in range(n)]
-        except struct.error:
+            entries = [struct.unpack_from(order + entry, data, at + i * step) for i in range(min(n, 65536))]
+        except (struct.error, IndexError, OverflowError):     # outside the file, or outside any file
             return False
         sizes = [count * (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)[kind % 19] for _, kind, count, _ in entries]
         return all(size <= inline or e[3] + size <= len(data) for size, e in zip(sizes, entries))
-    if name == "AVIF":     # its boxes fill the file
-        at = 0
-        while at < len(data):
-            size = int.from_bytes(data[at:at + 4], "big")
-            at += max(8, int.from_bytes(data[at + 8:at + 16], "big") if size == 1 else size or len(data) - at)
-        return at == len(data)
     if name == "GIF":
         return data.rstrip(b"\0").endswith(b";")
-    sizes = {"WEBP": int.from_bytes(data[4:8], "little") + 8, "BMP": int.from_bytes(data[2:6], "little")}
-    return {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}.get(name, b"") in data and len(data) >= sizes.get(name, 0)
+    if name == "WEBP":
+        return len(data) >= int.from_bytes(data[4:8], "little") + 8
+    return {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}.get(name, b"") in data
 
 
 # ---------------------------------------------------------------- writing
@@ -476,15 +481,16 @@ def what_is_lost(picture: Picture, suffix: str) -> tuple[str, ...]:
 def write(path: str | bytes | os.PathLike, photo: Photo | Picture, *, overwrite: bool = True, quality: int = 95) -> Path:
     """Write a picture in the format of its suffix (.jpg .jpeg .png .webp .tif .tiff .bmp .avif); returns the path.
 
-    A Picture keeps alpha, grey, 16 bits, ICC and EXIF where the format can (`what_is_lost` tells). An array is what `load` takes: a photo is
-    written as RGB, 8 bits. Values are rounded to the nearest level; a grey picture is the mean of its channels. Before `write_bytes` puts
-    the file in place it is decoded again: same size, and in PNG, TIFF and BMP the same samples. `quality` is for JPEG, WebP and AVIF.
+    A Picture keeps alpha, grey, 16 bits, ICC and EXIF where the format can (`what_is_lost` tells). An array is what `load` takes: a photo
+    is written as RGB, 8 bits. Values are rounded to the nearest level; a grey picture is the mean of its channels. Before `write_bytes`
+    puts the file in place it is decoded again: same size, and in PNG, TIFF and BMP the same samples. `quality`: JPEG, WebP, AVIF, 0..100.
     """
     name = _writable(_name(path))
     picture = photo if isinstance(photo, Picture) else load(photo)
     samples = _samples(picture, np.uint16 if picture.bits == 16 and name in DEEP else np.uint8, name in ALPHA)
+    exif, _ = _exif(picture.exif if name in TAGGED else None, False)     # pixels are upright, so a turn in there would be wrong
     try:
-        data = _encode(samples, name, picture.icc if name in TAGGED else None, picture.exif if name in TAGGED else None, quality)
+        data = _encode(samples, name, picture.icc if name in TAGGED else None, exif, quality)
         with _guard("the encoded picture", data):
             back = _decode(data, "the encoded picture", samples.size).samples
     except Exception as e:
@@ -592,6 +598,8 @@ def resize(photo: Photo, size: tuple[int, int]) -> Photo:
     if height >= photo.shape[0] and width >= photo.shape[1]:
         out = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
     else:
+        import torch  # here and below: a bad file should be refused before two seconds go into this import
+
         planes = torch.from_numpy(photo.reshape(*photo.shape[:2], -1)).permute(2, 0, 1)[None]
         out = torch.nn.functional.interpolate(planes, (height, width), mode="bicubic", antialias=True, align_corners=False)
         out = np.ascontiguousarray(out[0].permute(1, 2, 0).numpy())
@@ -605,6 +613,8 @@ def enlarge(photo: Photo, scale: float) -> Photo:
 
 def to_tensor(photo: Photo) -> torch.Tensor:
     """H×W×3 photo -> 1×3×H×W float32 tensor, contiguous. Always a copy: changing one never changes the other."""
+    import torch
+
     return torch.from_numpy(np.array(photo.transpose(2, 0, 1)[None], np.float32, order="C"))
 
 

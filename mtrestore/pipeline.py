@@ -136,6 +136,7 @@ class Restorer:
         self.scale, self.working_size, self.face_strength, self.memory_mb = scale, int(working_size), face_strength, memory_mb
         self.rule, self.detector, self.keep_steps, self.progress = RULES[crop], detector, keep_steps, progress
         self.with_faces = faces and face_strength > 0
+        self.pool = ThreadPoolExecutor(2, "branch")  # kept: a thread keeps its detector
         self.restorer, self.upsampler = as_net(restorer, "restorer", self.device), as_net(upsampler, "upsampler", self.device)
         self.sharpeners = {1: as_net(sharpener, "sharpener_x1", self.device)}
         if sharpener is None and scale >= 2:
@@ -154,10 +155,9 @@ class Restorer:
                 photo = source.pixels
             size, sharp = self._plan(photo.shape)
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
-            with ThreadPoolExecutor(2) as pool:
-                branch = pool.submit(torch.inference_mode()(self._faces), photo, faces, k, step)
-                small, clean, large, whole = pool.submit(torch.inference_mode()(self._whole), photo, size, step).result()
-                found, crops, fixed = branch.result()
+            face_branch = self.pool.submit(torch.inference_mode()(self._faces), photo, faces, k, step)
+            photo_branch = self.pool.submit(torch.inference_mode()(self._whole), photo, size, step)
+            (found, crops, fixed), (small, clean, large, whole) = face_branch.result(), photo_branch.result()
             with step("paste"):
                 pasted = paste(whole, fixed, [c.scaled(k) for c in crops], self.face_strength) if fixed else whole
                 mask = np.max([c.scaled(k).mask(whole.shape) for c in crops], 0) if crops else np.zeros(size, np.float32)

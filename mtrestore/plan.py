@@ -23,7 +23,7 @@ from . import data, image, nets, stages, weights
 from .nets.blocks import Net, padded
 from .train import Record, fit
 
-KEYS = {"stage", "net", "batches", "train", "steps", "seed", "ema", "save_every", "init", "restorer", "faces", "weights"}
+KEYS = {"stage", "net", "batches", "train", "steps", "schedule", "seed", "ema", "save_every", "init", "restorer", "faces", "weights"}
 NETS: dict[str, type[Net]] = {
     "face": nets.FaceNet, "restorer": nets.RestorerNet, "refiner": nets.GuidedUpsampler,
     "sharpener": nets.Sharpener, "landmarks": nets.LandmarkNet,
@@ -88,7 +88,7 @@ def run(
         net.load_state_dict(weights.load(init, type(net)).state_dict())
     batches = make_batches(settings, Path(root), net)
     stage = make(stages.Supervised, net, **settings.get("train", {}))
-    options = {k: settings[k] for k in ("seed", "ema", "save_every") if k in settings}
+    options = {k: settings[k] for k in ("seed", "schedule", "ema", "save_every") if k in settings}
     yield from fit(stage, batches, settings["steps"], out, resume=resume, workers=workers, fabric=fabric, **options)
     target = Path(settings.get("weights") or Path(out) / f"{settings['stage']}.safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import json
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -69,9 +70,15 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
 def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None; only tensors and plain values are ever loaded."""
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
+        content = image.read_bytes(path, max_bytes=path.stat().st_size)  # a disk that cannot be read is an error
         try:
-            return torch.load(io.BytesIO(image.read_bytes(path, max_bytes=2**36)), map_location="cpu", weights_only=True)
+            with zipfile.ZipFile(io.BytesIO(content)) as parts:
+                if bad := parts.testzip():  # torch.load does not look at the checksums that torch.save writes
+                    raise ValueError(f"wrong checksum of {bad}")
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as e:  # a damaged file must not stop a resume from the one before it
+            if isinstance(e, MemoryError):
+                raise
             print(f"{path.name} cannot be read ({type(e).__name__}), trying the one before it")
     return None
 
@@ -123,6 +130,7 @@ def fit(
     out: str | Path | None = None,
     *,
     seed: int = 0,
+    schedule: int | None = None,
     ema: float = 0.999,
     save_every: int = 500,
     resume: bool = True,
@@ -172,7 +180,7 @@ def fit(
         for n, batch in prefetch(batches, done, steps, workers):
             tick = time.monotonic()
             with undivided():
-                losses = stage.update(to_device(batch, device), n / steps)
+                losses = stage.update(to_device(batch, device), n / (schedule or steps))
                 if average:
                     average.update(stage.averaged, n)
                 done = n + 1

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "weights"
 MOST_BYTES = 256 * 2**20
+CACHE = Path("~/.cache/mtrestore")
+OPTIONAL = {
+    "yunet": (
+        "yunet_s_dynamic.onnx",
+        "https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/2b5e61dee21441ef4676505f835ab63ee53bae1e/onnx/yunet_s_dynamic.onnx",
+        "daede24002cc8590f457998cc5e6c9e8b82f45f6bd969506a8913cd4ed10a2d3",
+    )
+}  # name -> file in the cache, address, sha256; Apache-2.0
 KEYS = {"net", "config", "notes", "sha256"}
 
 
@@ -136,3 +144,17 @@ def find(name: str | Path) -> Path:
 def shipped() -> dict[str, Path]:
     """Name -> file of the weights that come with the package."""
     return {p.stem: p for p in sorted(FOLDER.glob("*.safetensors"))}
+
+
+def fetch(name: str) -> Path:
+    """Download an optional model into the cache, where it is then found; its sha256 is checked before it gets its name."""
+    import pooch
+
+    if name not in OPTIONAL:
+        raise WeightsError(f"no optional model is called {name!r}; there is {', '.join(OPTIONAL)}")
+    file, address, sha = OPTIONAL[name]
+    try:
+        return Path(pooch.retrieve(address, f"sha256:{sha}", file, CACHE.expanduser(), progressbar=False))
+    except Exception as e:  # requests and urllib3 raise many kinds
+        kept = CACHE.expanduser() / file
+        raise WeightsError(f"{name} could not be fetched ({type(e).__name__}); when offline, put the file (sha256 {sha[:12]}...) at {kept}") from e

@@ -101,7 +101,8 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list, int, str]]:
     (folder / "cut.png").write_bytes(data[: len(data) // 2])
     (folder / "text.jpg").write_text("hello")
     chunk = lambda t, d: struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d))  # noqa: E731
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    parts = {b"IHDR": struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(bytes(10**6)), b"IEND": b""}
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(t, d) for t, d in parts.items())
     (folder / "bomb.png").write_bytes(bomb)
     os.mkfifo(folder / "pipe.png")
     (folder / "folder.jpg").mkdir()

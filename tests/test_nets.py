@@ -181,9 +181,9 @@ def test_the_face_net_is_fully_convolutional(size):
     assert made("FaceNet")(noise(1, 3, *size)).shape == (1, 3, *size)
 
 
-@pytest.mark.parametrize(("size", "hint"), [((33, 32), "33x32; try 64x32"), ((64, 100), "64x100; try 64x128"), ((1, 500), "1x500; try 32x512")])
+@pytest.mark.parametrize(("size", "hint"), [((33, 32), "64x32"), ((64, 100), "64x128"), ((1, 500), "32x512")])
 def test_sizes_that_do_not_fit_are_named(size, hint):
-    with pytest.raises(ValueError, match=rf"multiples of 32, got {hint}$"):
+    with pytest.raises(ValueError, match=rf"multiples of 32, got {size[0]}x{size[1]}; try {hint}$"):
         made("FaceNet")(noise(1, 3, *size))
 
 
@@ -272,7 +272,7 @@ def test_critic_features_halve_at_each_level():
 def test_an_equalised_convolution_keeps_the_deviation(cin, cout, kernel):
     torch.manual_seed(0)
     y = critic.EqualConv(cin, cout, kernel)(torch.randn(4, cin, 32, 32))[..., 1:-1, 1:-1]
-    assert float(y.std()) == pytest.approx(1, abs=0.1)
+    assert y.std().item() == pytest.approx(1, abs=0.1)
 
 
 # ---- guided filter ------------------------------------------------------------------------------------------------------------
@@ -395,9 +395,9 @@ def test_reflect_is_numpys(shape, pad):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (5, 3), (31, 33), (64, 32)])
-@pytest.mark.parametrize(("name", "options", "scale"), [("FaceNet", {}, 1), ("RestorerNet", {}, 1), ("Sharpener", {"scale": 1}, 1), ("Sharpener", {}, 2)])
-def test_padded_is_the_net_on_the_mirrored_picture(name, options, scale, size):
-    net, x = made(name, **options), noise(1, 3, *size)
+@pytest.mark.parametrize(("name", "scale"), [("FaceNet", 1), ("RestorerNet", 1), ("Sharpener", 1), ("Sharpener", 2)])
+def test_padded_is_the_net_on_the_mirrored_picture(name, scale, size):
+    net, x = made(name, **{"scale": scale} if name == "Sharpener" else {}), noise(1, 3, *size)
     least = max(net.multiple, net.minimum)
     h, w = (max(-(-n // net.multiple) * net.multiple, least) for n in size)
     direct = net(torch.from_numpy(np.pad(x.numpy(), ((0, 0), (0, 0), (0, h - size[0]), (0, w - size[1])), mode="reflect")))

@@ -138,6 +138,7 @@ def test_sliders_cannot_interfere(pair):
 def test_slider_can_be_named_and_moved_without_a_mouse():
     assert 'type: "range"' in view.SCRIPT and '"aria-label"' in view.SCRIPT and '"aria-valuetext"' in view.SCRIPT
     assert ":focus-visible" in view.STYLE
+    assert '[range, button]) control.setAttribute("data-lm-suppress-shortcuts"' in view.SCRIPT, "JupyterLab would take the arrow keys"
 
 
 def test_the_same_pair_gives_the_same_page(pair):

@@ -17,7 +17,8 @@ class Refiner(Net):
 
     def __init__(self, width: int = 8, blocks: int = 2) -> None:
         super().__init__()
-        self.body = nn.Sequential(conv(6, width), act(), *(ResBlock(width) for _ in range(blocks)), act(), zero(conv(width, 3)))
+        inner = [ResBlock(width) for _ in range(blocks)] + [act()] * (blocks > 0)
+        self.body = nn.Sequential(conv(6, width), act(), *inner, zero(conv(width, 3)))
         self.reach = 2 + 2 * blocks  # receptive field to each side, px: what a strip needs as context
 
     def forward(self, oh0: Tensor, ih: Tensor) -> Tensor:

@@ -22,10 +22,10 @@ class Sharpener(Net):
         if scale not in (1, 2):
             raise ValueError(f"scale must be 1 or 2, got {scale!r}")
         self.scale = scale
+        inner = [ResBlock(width) for _ in range(blocks)] + [act()] * (blocks > 0)
         self.body = nn.Sequential(
-            nn.PixelUnshuffle(2), conv(12, width), act(), *(ResBlock(width) for _ in range(blocks)), act(),
-            zero(conv(width, 3 * (2 * scale) ** 2)), nn.PixelShuffle(2 * scale),
-        )  # fmt: skip
+            nn.PixelUnshuffle(2), conv(12, width), act(), *inner, zero(conv(width, 3 * (2 * scale) ** 2)), nn.PixelShuffle(2 * scale)
+        )
         self.reach = 2 * (2 + 2 * blocks) + 2  # receptive field to each side, input px
 
     def forward(self, x: Tensor) -> Tensor:

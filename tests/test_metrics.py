@@ -1,0 +1,163 @@
+"""What the numbers mean: each is held against a computation by hand, in loops over windows where there are windows."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from mtrestore import metrics
+
+
+def picture(h: int, w: int, seed: int = 0) -> np.ndarray:
+    """A smooth random photo, H×W×3."""
+    small = np.random.default_rng(seed).random((4, 4, 3)).astype(np.float32)
+    return np.clip(cv2.resize(small, (w, h), interpolation=cv2.INTER_CUBIC), 0, 1)
+
+
+def noisy(photo: np.ndarray, sigma: float) -> np.ndarray:
+    return np.clip(photo + np.random.default_rng(1).normal(0, sigma, photo.shape), 0, 1).astype(np.float32)
+
+
+def ssim_parts(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """(SSIM, its contrast and structure alone), means over all 11×11 Gaussian windows inside two grey pictures, one after the other."""
+    g = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    g = np.outer(g, g) / g.sum() ** 2
+    full, contrast = [], []
+    for i in range(a.shape[0] - 10):
+        for j in range(a.shape[1] - 10):
+            x, y = a[i : i + 11, j : j + 11], b[i : i + 11, j : j + 11]
+            mx, my = (g * x).sum(), (g * y).sum()
+            cs = (2 * (g * (x - mx) * (y - my)).sum() + 0.0009) / ((g * (x - mx) ** 2).sum() + (g * (y - my) ** 2).sum() + 0.0009)
+            contrast.append(cs)
+            full.append(cs * (2 * mx * my + 0.0001) / (mx**2 + my**2 + 0.0001))
+    return float(np.mean(full)), float(np.mean(contrast))
+
+
+def halved(a: np.ndarray) -> np.ndarray:
+    a = a[: a.shape[0] // 2 * 2, : a.shape[1] // 2 * 2]
+    return (a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2]) / 4
+
+
+@pytest.mark.parametrize("off", [0.1, 0.01])
+def test_psnr_of_a_constant_error(off):
+    truth = np.full((5, 7, 3), 0.5, np.float32)
+    assert metrics.psnr(truth + np.float32(off), truth) == pytest.approx(-20 * math.log10(off), abs=1e-4)
+
+
+def test_psnr_by_hand():
+    truth, photo = picture(20, 30), noisy(picture(20, 30), 0.05)
+    assert metrics.psnr(photo, truth) == pytest.approx(10 * math.log10(1 / np.mean((np.float64(photo) - truth) ** 2)))
+
+
+def test_psnr_of_equal_pictures_is_infinite():
+    assert metrics.psnr(picture(9, 9), picture(9, 9)) == math.inf
+
+
+def test_ssim_by_hand():
+    truth, photo = picture(16, 19), noisy(picture(16, 19), 0.1)
+    by_hand = np.mean([ssim_parts(np.float64(photo[..., c]), np.float64(truth[..., c]))[0] for c in range(3)])
+    assert metrics.ssim(photo, truth) == pytest.approx(by_hand, abs=1e-5)
+
+
+@pytest.mark.parametrize("measure", [metrics.ssim, metrics.ms_ssim])
+def test_similarity_of_equal_pictures_is_one(measure):
+    assert measure(picture(64, 48), picture(64, 48)) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("measure", [metrics.psnr, metrics.ssim, metrics.ms_ssim])
+def test_more_noise_is_worse(measure):
+    truth = picture(176, 180)
+    values = [measure(noisy(truth, sigma), truth) for sigma in (0.01, 0.03, 0.1, 0.3)]
+    assert values == sorted(values, reverse=True) and values[-1] > 0
+
+
+@pytest.mark.parametrize("measure", [metrics.psnr, metrics.ssim, metrics.ms_ssim])
+def test_order_does_not_matter(measure):
+    a, b = picture(40, 44), noisy(picture(40, 44), 0.1)
+    assert measure(a, b) == pytest.approx(measure(b, a))
+
+
+@pytest.mark.parametrize("shape", [(11, 11), (21, 30)])
+def test_ms_ssim_with_room_for_one_scale_is_the_ssim_of_grey(shape):
+    truth, photo = picture(*shape), noisy(picture(*shape), 0.1)
+    assert metrics.ms_ssim(photo, truth) == pytest.approx(ssim_parts(*(np.float64(p).mean(-1) for p in (photo, truth)))[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(22, 25), (27, 43)])
+def test_ms_ssim_with_two_scales_by_hand(shape):
+    truth, photo = picture(*shape), noisy(picture(*shape), 0.1)
+    a, b = (np.float64(p).mean(-1) for p in (photo, truth))
+    fine, coarse = ssim_parts(a, b)[1], ssim_parts(halved(a), halved(b))[0]
+    weights = np.array([0.0448, 0.2856]) / (0.0448 + 0.2856)
+    assert metrics.ms_ssim(photo, truth) == pytest.approx(fine ** weights[0] * coarse ** weights[1], abs=1e-9)
+
+
+def test_ms_ssim_uses_five_scales_where_they_fit():
+    """Noise hardly reaches the coarsest of the five scales: 176 px have room for that scale, 175 have not."""
+    five, four = (metrics.ms_ssim(noisy(picture(n, n), 0.2), picture(n, n)) for n in (176, 175))
+    assert five > four + 0.02
+
+
+def test_ms_ssim_of_opposite_pictures_is_a_number():
+    assert metrics.ms_ssim(1 - picture(32, 32), picture(32, 32)) == 0
+
+
+def test_ms_ssim_needs_a_window():
+    with pytest.raises(ValueError, match="at least 11 px, got 40x10"):
+        metrics.ms_ssim(picture(10, 40), picture(10, 40))
+
+
+def test_sharpness_is_one_for_the_truth_less_when_blurred_more_when_noisy():
+    truth = picture(64, 64)
+    assert metrics.sharpness(truth, truth) == 1
+    assert metrics.sharpness(cv2.GaussianBlur(truth, (0, 0), 2), truth) < 0.9 < 1.5 < metrics.sharpness(noisy(truth, 0.02), truth)
+
+
+def test_sharpness_grows_with_the_square_of_contrast():
+    truth = picture(32, 32) * 0.5
+    assert metrics.sharpness(2 * truth, truth) == pytest.approx(4, rel=1e-5)
+
+
+def test_sharpness_beside_a_flat_truth_is_a_number():
+    assert metrics.sharpness(np.zeros((8, 8, 3), np.float32), np.ones((8, 8, 3), np.float32)) == 0
+
+
+def test_consistency_of_equal_pictures_is_infinite():
+    assert metrics.consistency(picture(40, 33), picture(40, 33)) == math.inf
+
+
+def test_consistency_forgives_detail_and_not_colour():
+    given = np.full((64, 64, 3), 0.5, np.float32)
+    checked = given + 0.2 * (np.indices((64, 64)).sum(0) % 2 - 0.5)[..., None].astype(np.float32)
+    tinted = given + np.float32([0.1, 0, 0])
+    assert metrics.psnr(checked, given) == pytest.approx(20, abs=1e-3) and metrics.consistency(checked, given) > 100
+    assert metrics.consistency(tinted, given) == pytest.approx(10 * math.log10(3 / 0.01), abs=1e-3)
+
+
+def test_consistency_compares_pictures_of_two_sizes():
+    given = picture(32, 48)
+    assert metrics.consistency(given.repeat(2, 0).repeat(2, 1), given) > 100
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 20)])
+def test_consistency_of_tiny_pictures_is_a_number(size):
+    assert metrics.consistency(picture(*size), picture(*size) * 0.9) > 10
+
+
+def test_landmark_distance_by_hand():
+    truth = np.array([[10, 10], [20, 10], [15, 15], [12, 20], [18, 20]], float)
+    found = truth.copy()
+    found[2] += (3, 4)
+    assert metrics.landmark_distance(found, truth) == pytest.approx(5 / 5 / 10)
+
+
+def test_landmark_distance_of_a_mesh_is_over_the_distance_of_the_eyes():
+    truth = np.random.default_rng(0).random((468, 2)) * 100
+    truth[[33, 133]], truth[[362, 263]] = [(28, 40), (32, 40)], [(66, 43), (70, 43)]
+    assert metrics.landmark_distance(truth + (6, 8), truth) == pytest.approx(10 / math.hypot(38, 3))
+
+
+def test_landmark_distance_of_the_truth_is_zero():
+    truth = np.random.default_rng(0).random((468, 2))
+    assert metrics.landmark_distance(truth, truth) == 0

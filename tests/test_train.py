@@ -1,0 +1,598 @@
+"""What training promises: each net learns one batch, a resumed run equals an unbroken one bit for bit, settings are checked.
+
+Most runs here train one 1x1 convolution on numbers made from the step; the last test stops a real `mtrestore train` with kill -9.
+"""
+
+import inspect
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from test_data import make_faces, make_photos
+
+from mtrestore import cli, data, nets, plan, stages, train, weights
+
+SETTINGS = sorted((Path(__file__).parents[1] / "experiments/train").glob("*.yaml"))
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def batches(step: int) -> data.Batch:
+    """A small task that differs from step to step: make the picture darker."""
+    x = noise(2, 3, 8, 8, seed=step)
+    return {"inputs": (x,), "target": 0.5 * x + 0.1}
+
+
+def stage(seed: int = 0, lr: float = 1e-2) -> stages.Supervised:
+    torch.manual_seed(seed)
+    return stages.Supervised(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.LeakyReLU(), torch.nn.Conv2d(4, 3, 1)), lr)
+
+
+def run(out: Path | None, steps: int = 7, stop: int | None = None, seed: int = 0, **options: object) -> tuple[stages.Supervised, list[int]]:
+    """(the stage after `stop` of `steps` steps, or after all; the numbers of the steps that were done)."""
+    options = {"save_every": 2, "ema": 0.9, **options}
+    s, done = stage(seed), []
+    for record in (records := train.fit(s, batches, steps, out, **options)):
+        done.append(record.step)
+        if record.step == stop:
+            records.close()
+            break
+    return s, done
+
+
+def state(s: stages.Supervised) -> dict[str, torch.Tensor]:
+    """Everything that training changes, flat: weights, averaged weights, the optimiser's moments and steps."""
+    moments = s.optimizer.state_dict()["state"]
+    return {
+        **{f"net {k}": v for k, v in s.averaged.state_dict().items()},
+        **{f"ema {k}": v for k, v in s.ema.state_dict().items()},
+        **{f"adam {i} {k}": v for i, values in moments.items() for k, v in values.items()},
+    }
+
+
+def equal(a: stages.Supervised, b: stages.Supervised) -> bool:
+    one, two = state(a), state(b)
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def names(out: Path) -> list[str]:
+    return sorted(p.name for p in (out / "checkpoints").iterdir())
+
+
+# ---- learning -----------------------------------------------------------------------------------------------------------------
+
+
+def smooth(size: int) -> torch.Tensor:
+    return F.interpolate(noise(2, 3, 4, 4), size=(size, size), mode="bicubic").clamp(0, 1)
+
+
+def faded(size: int) -> torch.Tensor:
+    return 0.6 * smooth(size) + 0.1
+
+
+LESSONS = {
+    "FaceNet": lambda: (nets.FaceNet("XS"), (faded(32),), smooth(32), 2e-3),
+    "RestorerNet": lambda: (nets.RestorerNet((8, 16, 24)), (faded(32),), smooth(32), 2e-3),
+    "GuidedUpsampler": lambda: (nets.GuidedUpsampler(width=8, blocks=1), (faded(16), 0.9 * smooth(16), faded(32)), smooth(32), 5e-3),
+    "Sharpener x1": lambda: (nets.Sharpener(1, 8, 1), (faded(32),), smooth(32), 4e-3),
+    "Sharpener x2": lambda: (nets.Sharpener(2, 8, 1), (F.avg_pool2d(faded(32), 2),), smooth(32), 4e-3),
+    "LandmarkNet": lambda: (nets.LandmarkNet((4, 8, 8, 16, 16), 32), (noise(2, 3, 128, 128),), noise(1, 468, 2).repeat(2, 1, 1), 5e-3),
+}
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_net_learns_one_batch(name):
+    torch.manual_seed(0)
+    net, inputs, target, lr = LESSONS[name]()
+    s = stages.Supervised(net, lr, {"points": 1.0} if name == "LandmarkNet" else {"pixel": 1.0, "frequency": 0.1})
+    losses = [r.losses["loss"] for r in train.fit(s, lambda _: {"inputs": inputs, "target": target}, 40)]
+    assert losses[-1] < losses[0] / 1.7
+
+
+def test_the_loss_is_the_weighted_sum_of_its_named_parts():
+    s = stages.Supervised(torch.nn.Conv2d(3, 3, 1), weights={"pixel": 0.5, "frequency": 2.0})
+    found = s.update(batches(0))
+    assert found["loss"] == pytest.approx(0.5 * found["pixel"] + 2 * found["frequency"])
+
+
+def test_losses_by_hand():
+    x, y = noise(2, 3, 4, 4), noise(2, 3, 4, 4, seed=1)
+    d = (x - y).double().numpy()
+    assert stages.LOSSES["pixel"](x, y).item() == pytest.approx(np.sqrt(d**2 + 1e-6).mean(), rel=1e-5)
+    spectrum = np.fft.rfft2(d, norm="ortho")
+    assert stages.LOSSES["frequency"](x, y).item() == pytest.approx((np.abs(spectrum.real) + np.abs(spectrum.imag)).mean() / 2, rel=1e-5)
+    p, q = noise(2, 5, 2), noise(2, 5, 2, seed=1)
+    assert stages.LOSSES["points"](p, q).item() == pytest.approx(np.linalg.norm((p - q).double().numpy(), axis=-1).mean(), rel=1e-4)
+
+
+def test_an_unknown_loss_is_named():
+    with pytest.raises(ValueError, match="weights must name losses out of pixel, frequency, points, got 'perceptual'"):
+        stages.Supervised(torch.nn.Conv2d(3, 3, 1), weights={"perceptual": 1})
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    factors = [stages.cosine(p) for p in np.linspace(0, 1, 201)]
+    top = factors.index(max(factors))
+    assert 0 < factors[0] < 0.1 and factors[top] == 1 and top == 4 and abs(factors[-1]) < 1e-12
+    assert factors[: top + 1] == sorted(factors[: top + 1]) and factors[top:] == sorted(factors[top:], reverse=True)
+
+
+def test_the_learning_rate_follows_the_schedule_to_the_last_step():
+    s, rates = stage(), []
+    for _ in train.fit(s, batches, 10):
+        rates.append(s.optimizer.param_groups[0]["lr"] / s.lr)
+    assert rates == pytest.approx([stages.cosine(n / 10) for n in range(10)]) and rates[-1] < 0.05
+
+
+def test_fabric_on_a_cpu_changes_nothing():
+    from lightning_fabric import Fabric
+
+    plain, _ = run(None, steps=3)
+    s = stage()
+    list(train.fit(s, batches, 3, ema=0.9, fabric=Fabric(accelerator="cpu", devices=1)))
+    assert equal(plain, s)
+
+
+# ---- averaging ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_average_follows_by_its_formula():
+    s, mean, seen = stage(), None, []
+    for record in train.fit(s, batches, 12, ema=0.5):
+        new = s.averaged[0].weight.detach().double().clone()
+        n = record.step - 1
+        decay = min(0.5, (1 + n) / (10 + n))
+        mean = new * (1 - decay) + (stage().averaged[0].weight.detach().double() if mean is None else mean) * decay
+        seen.append(float((s.ema[0].weight.double() - mean).abs().max()))
+    assert max(seen) < 1e-6 and decay == 0.5
+    assert not torch.allclose(s.ema[0].weight, s.averaged[0].weight, atol=1e-4)
+
+
+def test_without_averaging_the_net_itself_is_what_is_kept():
+    s, _ = run(None, steps=2, ema=0)
+    assert s.ema is s.averaged
+
+
+def test_buffers_that_are_no_floats_are_copied():
+    average = train.EMA(torch.nn.BatchNorm2d(2))
+    average.update(torch.nn.BatchNorm2d(2).train(), 0)
+    net = torch.nn.BatchNorm2d(2)
+    net(noise(1, 2, 3, 3))
+    average.update(net, 1)
+    assert int(average.net.num_batches_tracked) == 1
+
+
+# ---- stopping and resuming ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 6])
+def test_a_run_that_was_left_and_resumed_equals_an_unbroken_one(tmp_path, stop):
+    whole, _ = run(tmp_path / "whole")
+    run(tmp_path / "parts", stop=stop)
+    resumed, done = run(tmp_path / "parts", seed=9)
+    assert done == list(range(stop + 1, 8)) and equal(whole, resumed)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path, stop):
+    """Killed: the folder as it is after `stop` steps, without what a run that is left in good order still writes."""
+    whole, _ = run(tmp_path / "whole")
+    records = train.fit(stage(), batches, 7, tmp_path / "first", save_every=2, ema=0.9)
+    assert [next(records).step for _ in range(stop)][-1] == stop
+    shutil.copytree(tmp_path / "first", tmp_path / "parts")
+    resumed, done = run(tmp_path / "parts")
+    assert done == list(range(stop // 2 * 2 + 1, 8)) and equal(whole, resumed)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "flipped"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, capsys, damage):
+    whole, _ = run(tmp_path / "whole")
+    saved, _ = run(tmp_path / "parts", stop=6)
+    newest = tmp_path / "parts/checkpoints/step-00000006.pt"
+    content = newest.read_bytes()
+    at = content.index(saved.averaged[0].bias.detach().numpy().tobytes())
+    flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+    newest.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "garbage": b"\x7f" * 999, "flipped": flipped}[damage])
+    resumed, done = run(tmp_path / "parts", seed=9)
+    assert done == [5, 6, 7] and equal(whole, resumed)
+    assert "step-00000006.pt cannot be read" in capsys.readouterr().out
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found_or_harmless(tmp_path, capsys):
+    def plain(x: object) -> object:
+        return {k: plain(v) for k, v in x.items()} if isinstance(x, dict) else x.tolist() if isinstance(x, torch.Tensor) else x
+
+    run(tmp_path, steps=2)
+    (newest,) = (tmp_path / "checkpoints").iterdir()
+    content, whole = newest.read_bytes(), plain(train.newest_checkpoint(newest.parent))
+    found = 0
+    for bit in np.random.default_rng(0).integers(8 * len(content), size=100).tolist():
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        newest.write_bytes(bytes(damaged))
+        loaded = train.newest_checkpoint(newest.parent)
+        found += loaded is None
+        assert loaded is None or plain(loaded) == whole
+    assert found > 30, "the rest lies in padding and in names that nobody reads"
+
+
+def test_when_no_checkpoint_can_be_read_the_run_begins_again_and_keeps_what_it_saves(tmp_path):
+    whole, _ = run(tmp_path / "whole")
+    run(tmp_path / "parts", stop=6)
+    for file in (tmp_path / "parts/checkpoints").iterdir():
+        file.write_bytes(b"")
+    assert run(tmp_path / "parts", stop=3)[1] == [1, 2, 3]
+    assert names(tmp_path / "parts") == ["step-00000002.pt", "step-00000003.pt"], "the unreadable ones are not kept in their stead"
+    resumed, done = run(tmp_path / "parts")
+    assert done == [4, 5, 6, 7] and equal(whole, resumed)
+
+
+def test_a_restarted_run_forgets_the_old_one(tmp_path):
+    run(tmp_path)
+    run(tmp_path, stop=2, resume=False)
+    assert names(tmp_path) == ["step-00000002.pt"]
+    assert run(tmp_path)[1] == [3, 4, 5, 6, 7]
+
+
+def test_a_checkpoint_of_another_net_is_an_error_in_one_sentence(tmp_path):
+    run(tmp_path, stop=2)
+    other = stages.Supervised(torch.nn.Conv2d(3, 3, 1))
+    with pytest.raises(ValueError, match="holds a training of another net; choose another folder") as caught:
+        next(train.fit(other, batches, 7, tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_finished_run_does_nothing_more(tmp_path):
+    whole, _ = run(tmp_path)
+    again, done = run(tmp_path, seed=9)
+    assert done == [] and equal(whole, again)
+
+
+def test_the_two_newest_checkpoints_are_kept_and_nothing_else(tmp_path):
+    run(tmp_path)
+    assert names(tmp_path) == ["step-00000006.pt", "step-00000007.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "log.jsonl"]
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_step_waits_for_the_steps_end(tmp_path, number):
+    whole, _ = run(tmp_path / "whole")
+    s, before = stage(), signal.getsignal(signal.SIGTERM)
+    step = s.optimizer.step
+
+    def interrupted() -> None:
+        signal.raise_signal(number)  # after the gradients, before the weights
+        step()
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        records = train.fit(s, batches, 7, tmp_path / "parts", save_every=2, ema=0.9)
+        assert [next(records).step for _ in range(3)] == [1, 2, 3]
+        s.optimizer.step = interrupted
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
+            next(records)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert names(tmp_path / "parts")[-1] == "step-00000004.pt"
+    resumed, done = run(tmp_path / "parts")
+    assert done == [5, 6, 7] and equal(whole, resumed)
+
+
+def test_training_runs_in_a_thread_too():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(run(None)))
+    thread.start()
+    thread.join()
+    assert equal(found[0][0], run(None)[0])
+
+
+# ---- faults -------------------------------------------------------------------------------------------------------------------
+
+
+def poisoned(step: int) -> data.Batch:
+    batch = batches(step)
+    return {**batch, "target": batch["target"] * float("nan")} if step == 3 else batch
+
+
+def test_a_loss_that_is_not_finite_stops_before_any_weight_is_touched(tmp_path):
+    s = stage()
+    with pytest.raises(FloatingPointError, match="the loss is nan; try a smaller learning rate than 0.01"):
+        list(train.fit(s, poisoned, 7, tmp_path, save_every=100, ema=0.9))
+    good, _ = run(None, stop=3)
+    assert equal(s, good)
+    assert names(tmp_path) == ["step-00000003.pt"]
+    assert run(tmp_path)[1] == [4, 5, 6, 7], "the last good state was saved"
+
+
+def test_a_gradient_that_is_not_finite_stops_before_any_weight_is_touched():
+    s = stage()
+    list(train.fit(s, batches, 2))
+    before = {k: v.clone() for k, v in state(s).items()}
+    s.terms["pixel"] = lambda out, _: (out * 0).abs().sqrt().sum()  # the loss is 0, its slope is not a number
+    with pytest.raises(FloatingPointError, match="the gradient is nan; try a smaller learning rate"):
+        s.update(batches(2))
+    assert all(torch.equal(v, before[k]) for k, v in state(s).items())
+
+
+def test_a_batch_that_fails_leaves_the_steps_before_it(tmp_path):
+    def failing(step: int) -> data.Batch:
+        if step == 3:
+            raise OSError("the disk is gone")
+        return batches(step)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(train.fit(stage(), failing, 7, tmp_path, save_every=100, workers=1))
+    assert names(tmp_path) == ["step-00000003.pt"]
+
+
+# ---- batches made ahead -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize(("start", "stop"), [(0, 7), (4, 6), (5, 5), (7, 3)])
+def test_batches_come_in_order_and_each_once(workers, start, stop):
+    made = []
+
+    def slow_first(n: int) -> int:
+        time.sleep(0.01 * (n % 2 == 0))
+        made.append(n)
+        return n * n
+
+    assert list(train.prefetch(slow_first, start, stop, workers)) == [(n, n * n) for n in range(start, stop)]
+    assert sorted(made) == list(range(start, stop))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_no_more_batches_are_made_ahead_than_workers(workers):
+    made = []
+    taken = train.prefetch(lambda n: made.append(n), 0, 100, workers)
+    for _ in range(4):
+        next(taken)
+    taken.close()
+    assert set(range(4)) <= set(made) and len(made) <= 4 + workers
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_no_bit(workers):
+    assert equal(run(None)[0], run(None, workers=workers)[0])
+
+
+# ---- the log ------------------------------------------------------------------------------------------------------------------
+
+
+def logged(out: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_log_has_every_twentieth_step_and_the_last(tmp_path):
+    run(tmp_path, steps=45)
+    assert logged(tmp_path) == [20, 40, 45]
+    first = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    assert first.keys() == {"step", "losses", "seconds", "rate"} and math.isfinite(first["losses"]["pixel"])
+
+
+@pytest.mark.parametrize("tail", ["", '{"step": 9, "losses": {"loss": 1}', "\0\0\0", '{"n": 1}'], ids=["whole", "torn", "zeros", "other"])
+def test_after_a_resume_no_step_is_logged_twice(tmp_path, tail):
+    records = train.fit(stage(), batches, 45, tmp_path / "first", save_every=15)
+    for _ in range(42):
+        next(records)
+    assert logged(tmp_path / "first") == [20, 40]
+    shutil.copytree(tmp_path / "first", tmp_path / "parts")
+    with (tmp_path / "parts/log.jsonl").open("a") as file:
+        file.write(tail)
+    assert run(tmp_path / "parts", steps=45)[1][0] == 31
+    assert logged(tmp_path / "parts") == [20, 40, 45]
+
+
+def test_a_restarted_run_begins_a_new_log(tmp_path):
+    run(tmp_path, steps=10)
+    run(tmp_path, steps=25, resume=False)
+    assert logged(tmp_path) == [20, 25]
+
+
+# ---- settings -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stage: face\nsteps: 5\nlr: 1", "unknown setting 'lr'; known are batches, ema"),
+        ("stage: face\nsteps: 5\n3: 1", "unknown setting '3'"),
+        ("stage: dreams\nsteps: 5", "trains 'dreams', expected face or restorer or refiner or sharpener or landmarks"),
+        ("stage: [face]\nsteps: 5", r"trains \['face'\], expected face or"),
+        ("stage: face", "must be a mapping with at least stage and steps"),
+        ("- face\n- 5", "must be a mapping with at least stage and steps"),
+        ("", "must be a mapping with at least stage and steps"),
+        ("stage: face\nsteps: 0", "steps must be a whole number from 1 up, got 0"),
+        ("stage: face\nsteps: -3", "steps must be a whole number from 1 up, got -3"),
+        ("stage: face\nsteps: many", "steps must be a whole number from 1 up, got 'many'"),
+        ("stage: face\nsteps: 1.5", "steps must be a whole number from 1 up, got 1.5"),
+        ("stage: face\nsteps: true", "steps must be a whole number from 1 up, got True"),
+        ("stage: face\nsteps: 5\nnet: S", "net must be a mapping of options, got 'S'"),
+        ("stage: face\nsteps: 5\nbatches:", "batches must be a mapping of options, got None"),
+        ("stage: {face", "is not YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "is not YAML"),
+        ("[" * 700, "is not YAML"),
+        ("\x00\x01", "is not YAML"),
+    ],
+)
+def test_settings_that_are_wrong_are_named_in_one_line(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        plan.read_settings(path)
+    assert "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_settings_of_another_stage_are_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("stage: face\nsteps: 5\n")
+    assert plan.read_settings(tmp_path / "a.yaml", "face") == {"stage": "face", "steps": 5}
+    with pytest.raises(ValueError, match="trains 'face', expected restorer"):
+        plan.read_settings(tmp_path / "a.yaml", "restorer")
+
+
+def test_settings_that_are_missing_are_named(tmp_path):
+    with pytest.raises(ValueError, match="nothing.yaml"):
+        plan.read_settings(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"net": {"depth": 3}}, "FaceNet cannot be made with {depth: 3}: .*unexpected keyword"),
+        ({"net": {"join": "cat"}}, "join must be one of"),
+        ({"train": {"rate": 1}}, "Supervised cannot be made with {rate: 1}"),
+        ({"train": {"weights": {"charm": 1}}}, "weights must name losses"),
+        ({"batches": {"colour": 1}}, "FaceBatches cannot be made with {seed: 0, colour: 1}"),
+    ],
+    ids=["net", "join", "train", "loss", "batches"],
+)
+def test_options_that_a_part_does_not_take_are_named(data_root, tmp_path, part, message):
+    settings = {"stage": "face", "steps": 1, "net": {"widths": "XS"}, "batches": {"sizes": [32], "batch": 2}, **part}
+    with pytest.raises(ValueError, match=message):
+        next(plan.run(settings, data_root, tmp_path))
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda p: p.stem)
+def test_committed_settings_can_be_trained(path):
+    settings = plan.read_settings(path)
+    net = plan.make(plan.NETS[settings["stage"]], **settings.get("net", {}))
+    plan.make(stages.Supervised, net, **settings.get("train", {}))
+    kind = {"face": data.FaceBatches, "landmarks": data.LandmarkBatches, "restorer": data.PhotoBatches,
+            "refiner": data.UpsamplerBatches, "sharpener": data.SharpenerBatches}[settings["stage"]]  # fmt: skip
+    assert settings.get("batches", {}).keys() <= inspect.signature(kind).parameters.keys()
+    assert str(settings.get("weights", ".safetensors")).endswith(".safetensors")
+
+
+def test_there_are_settings_for_every_stage():
+    assert {plan.read_settings(path)["stage"] for path in SETTINGS} == set(plan.NETS)
+
+
+# ---- from settings to weights -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory, _astronaut) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_faces(root / "train_faces", _astronaut)
+    make_photos(root / "train_photos", _astronaut)
+    return root
+
+
+STAGES = {
+    "face": {"net": {"widths": "XS"}, "batches": {"sizes": [32], "batch": 2}},
+    "restorer": {"net": {"widths": [4, 4]}, "batches": {"size": 16, "batch": 2}},
+    "refiner": {"net": {"width": 4, "blocks": 1}, "batches": {"small": 16, "batch": 2, "most": 64}},
+    "sharpener": {"net": {"scale": 2, "width": 4, "blocks": 1}, "batches": {"size": 16, "batch": 2}},
+    "landmarks": {"net": {"widths": [4, 4, 4, 4, 4], "hidden": 8}, "batches": {"batch": 2}, "train": {"weights": {"points": 1.0}}},
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_settings_become_weights(data_root, tmp_path, name):
+    settings = {"stage": name, "steps": 2, **STAGES[name]}
+    if name == "refiner":
+        settings["restorer"] = str(weights.save(nets.RestorerNet((4, 4)), tmp_path / "restorer.safetensors"))
+    assert [r.step for r in plan.run(settings, data_root, tmp_path / "out")] == [1, 2]
+    net = weights.load(tmp_path / f"out/{name}.safetensors", plan.NETS[name])
+    assert net.notes["settings"] == settings and net.notes["steps"] == 2
+    average = train.newest_checkpoint(tmp_path / "out/checkpoints")["ema"]
+    assert all(torch.equal(v, average[k].half().float()) for k, v in net.state_dict().items()), "the averaged weights are shipped"
+
+
+def test_a_training_can_begin_from_weights(data_root, tmp_path):
+    first = weights.save(nets.FaceNet("XS", residual=True), tmp_path / "first.safetensors", torch.float32)
+    settings = {"stage": "face", "steps": 1, "init": str(first), "train": {"lr": 1e-9}, **STAGES["face"]}
+    list(plan.run(settings, data_root, tmp_path))
+    found = weights.load(tmp_path / "face.safetensors")
+    assert all(torch.allclose(v, found.state_dict()[k], atol=1e-3) for k, v in weights.load(first).state_dict().items())
+
+
+def test_the_landmark_net_begins_at_the_mean_face(data_root, tmp_path):
+    settings = {"stage": "landmarks", "steps": 1, **STAGES["landmarks"]}
+    list(plan.run(settings, data_root, tmp_path))
+    mean = data.LandmarkBatches(data_root / "train_faces").mean
+    assert np.abs(weights.load(tmp_path / "landmarks.safetensors").mean.numpy() - mean).max() < 1e-3
+
+
+def command(tmp_path: Path, data_root: Path, out: Path, *more: str) -> list[str]:
+    settings = tmp_path / "small.yaml"
+    settings.write_text(yaml.safe_dump({"stage": "landmarks", "steps": 8, "save_every": 3, "seed": 4, **STAGES["landmarks"]}))
+    return ["train", "landmarks", "--settings", str(settings), "--data", str(data_root), "--out", str(out), "--threads", "1", *more]
+
+
+@pytest.mark.parametrize("steps", ["0", "-1"])
+def test_the_command_refuses_steps_below_one(data_root, tmp_path, capsys, steps):
+    assert cli.main(command(tmp_path, data_root, tmp_path / "out", "--steps", steps)) == 1
+    assert "--steps must be at least 1" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_command_shows_the_step_it_is_at(data_root, tmp_path, capsys):
+    assert cli.main(command(tmp_path, data_root, tmp_path / "out", "--every", "0", "--workers", "0")) == 0
+    printed = capsys.readouterr()
+    assert " 8/8 " in printed.err and "landmarks: 8 steps done" in printed.out
+
+
+# Blocks for ever at one point, having told so by a file; the parent then kills it there.
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from mtrestore import cli, data
+
+def stay(where):
+    Path(sys.argv[1]).touch()
+    time.sleep(600)
+
+if sys.argv[2] == "batch":  # between two checkpoints, with steps that are in none
+    make = data.LandmarkBatches.__call__
+    data.LandmarkBatches.__call__ = lambda self, n: stay(n) if n == 5 else make(self, n)
+else:  # half-way through the second checkpoint: it is written under its temporary name alone
+    replace = os.replace
+    os.replace = lambda a, b: stay(b) if str(b).endswith("step-00000006.pt") else replace(a, b)
+sys.exit(cli.main(sys.argv[3:]))
+"""
+
+
+def kill_at(point: str, marker: Path, arguments: list[str]) -> None:
+    program = [sys.executable, "-c", CHILD, str(marker), point, *arguments]
+    child = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not marker.exists():
+            assert child.poll() is None, "the child ended before it reached the point where it is to be killed"
+            time.sleep(0.02)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_run_that_is_killed_twice_ends_in_the_same_file(data_root, tmp_path):
+    assert cli.main(command(tmp_path, data_root, tmp_path / "whole")) == 0
+    arguments = command(tmp_path, data_root, tmp_path / "parts")
+    kill_at("batch", tmp_path / "first", [*arguments, "--workers", "0"])
+    assert names(tmp_path / "parts") == ["step-00000003.pt"]
+    kill_at("checkpoint", tmp_path / "second", arguments)
+    assert [n for n in names(tmp_path / "parts") if n.startswith("step")] == ["step-00000003.pt"]
+    assert len(names(tmp_path / "parts")) == 2, "killed while a temporary file was there"
+    assert cli.main(arguments) == 0
+    whole, parts = ((tmp_path / d / "landmarks.safetensors").read_bytes() for d in ("whole", "parts"))
+    assert whole == parts
