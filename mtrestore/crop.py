@@ -31,6 +31,9 @@ def five_from_mesh(points: np.ndarray) -> np.ndarray:
 def fit_size(side: float, scale: float = 1.0, least: int = 64, most: int = 512) -> int:
     """Net size for a face: the smallest multiple of 32 that holds side x scale pixels, kept within least..most.
 
+    An untouched cut pasted back on a photo of scale 1 is within 44 dB where this leaves no spare pixels (a turned grid holds a little less
+    than the photo's), 49 dB from 1.2 times as many; enlarged photos, which hold nothing so fine, 53 dB and more.
+
     >>> fit_size(100), fit_size(100, scale=2), fit_size(9), fit_size(3000)
     (128, 224, 64, 512)
     """
@@ -132,10 +135,10 @@ class Crop:
     def _feather(self, rows: slice, cols: slice) -> np.ndarray:
         x, y = np.arange(cols.start, cols.stop), np.arange(rows.start, rows.stop)[:, None]
         out = np.ones((len(y), len(x)), np.float32)
-        for a, b, c in self.inverse:
-            u = ((a * x + c) + b * y + 0.5) / self.size  # 0..1 from border to border
-            t = np.clip(np.minimum(u, 1 - u) / FEATHER, 0, 1)
-            out *= (t * t * (3 - 2 * t)).astype(np.float32)  # smoothstep
+        for a, b, c in self.inverse / self.size:
+            u = np.float32(a * x + c + 0.5 / self.size - 0.5) + np.float32(b * y)  # -1/2..1/2 from border to border
+            t = np.clip((0.5 - 1e-6 - np.abs(u)) / FEATHER, 0, 1)  # the millionth: rounding must not light up the border
+            out *= t * t * (3 - 2 * t)  # smoothstep
         return out
 
 

@@ -182,10 +182,14 @@ class Photos:
 
 
 class PhotoBatches:
-    """Patches degraded in every way the whole-photo restorer should mend; one in ten is a real noisy/clean pair."""
+    """Patches degraded in every way the whole-photo restorer should mend.
 
-    def __init__(self, photos: Photos, size: int = 96, batch: int = 16, preset: str = "photo", seed: int = 0, real: float = 0.1) -> None:
-        self.photos, self.size, self.batch, self.preset, self.seed, self.real = photos, size, batch, preset, seed, real
+    `real`: share of real noisy/clean pairs. `jpeg`: further share with JPEG alone, quality 5..50, the fault that takes longest to learn.
+    """
+
+    def __init__(self, photos: Photos, size: int = 96, batch: int = 16, preset: str = "photo", seed: int = 0,
+                 real: float = 0.1, jpeg: float = 0.0) -> None:  # fmt: skip
+        self.photos, self.size, self.batch, self.preset, self.seed, self.real, self.jpeg = photos, size, batch, preset, seed, real, jpeg
 
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -196,6 +200,8 @@ class PhotoBatches:
         if self.photos.pairs and rng.random() < self.real:
             return self.photos.pair(rng, self.size)
         truth = self.photos.patch(rng, self.size)
+        if self.jpeg and rng.random() < self.jpeg:
+            return degrade.apply(truth, degrade.Recipe(({"op": "jpeg", "quality": int(rng.integers(5, 51))},))), truth
         return degrade.apply(truth, degrade.draw(self.preset, rng, order="shuffled" if rng.random() < 0.3 else "fixed")), truth
 
 

@@ -26,9 +26,9 @@ __all__ = ["Face", "dense", "detect", "faces_from", "five_from_mesh", "suppress"
 Detector = Callable[[np.ndarray], np.ndarray]  # uint8 RGB H x W x 3 -> (N, 15): x0 y0 x1 y1, five points x y, score 0..1
 LEAST_SIDE = 16  # px on the photo: below this a face is "too_small"
 LEAST_LONG_SIDE = 256  # px: smaller photos are enlarged before detection
-# The score a face needs on the upright photo, and the score that ends the search and that turned or cleared pictures must reach, for they
-# invite false boxes. Measured on 74 labelled portraits and 171 landscapes and street scenes.
-SCORES = {"mtcnn": (0.9, 0.99), "yunet": (0.7, 0.85)}
+# Scores: what a face needs on the upright photo; what ends the search there; what it needs on turned or cleared copies, which invite false
+# boxes. Measured on 74 labelled portraits and 171 landscapes and street scenes.
+SCORES = {"mtcnn": (0.9, 0.99, 0.99), "yunet": (0.7, 0.9, 0.8)}
 MEAN_FIVE = np.array([[0.27, 0.41], [0.73, 0.41], [0.5, 0.61], [0.285, 0.75], [0.715, 0.75]])  # in MTCNN's box 0..1, median of 70 faces
 
 
@@ -77,7 +77,7 @@ def detect(
     shown to it: faces from about 20 px there are found. `landmarks`: a net for `dense`. `yunet_file`: where YuNet's ONNX file lies; else
     the environment variable MTRESTORE_YUNET, else ~/.cache/mtrestore/yunet_s_dynamic.onnx.
     """
-    look, enough, sure = _detector(detector, yunet_file)
+    look, *scores = _detector(detector, yunet_file)
     long = max(photo.shape[:2])
     if long < LEAST_LONG_SIDE:
         small = resize(photo, tuple(max(1, round(n * LEAST_LONG_SIDE / long)) for n in photo.shape[:2]))
@@ -85,7 +85,7 @@ def detect(
         small = shrink(photo, size)
     if min(small.shape[:2]) < 16:
         return []
-    rows = _search(look, np.rint(small * 255).astype(np.uint8), enough, sure)
+    rows = _search(look, np.rint(small * 255).astype(np.uint8), *scores)
     ratio = np.array(photo.shape[1::-1]) / small.shape[1::-1]
     xy = (rows[:, :14].reshape(-1, 7, 2) + 0.5) * ratio - 0.5
     faces = [Face((*p[0], *p[1]), p[2:], min(float(s), 1.0)) for p, s in zip(xy, rows[:, 14], strict=True)]
@@ -120,9 +120,10 @@ def faces_from(items: Iterable) -> list[Face]:
     faces = []
     for item in items:
         a = np.asarray(item, np.float64)
-        if a.shape == (4,) and a[2] > a[0] and a[3] > a[1]:
+        finite = np.isfinite(a).all()
+        if finite and a.shape == (4,) and a[2] > a[0] and a[3] > a[1]:
             face = Face(tuple(a), a[:2] + MEAN_FIVE * (a[2:] - a[:2]))
-        elif a.shape in ((5, 2), (468, 2)):
+        elif finite and a.shape in ((5, 2), (468, 2)):
             low, high = five_from_mesh(a).min(0), five_from_mesh(a).max(0)
             span, middle = (high - low) / np.ptp(MEAN_FIVE, axis=0), (high + low) / 2
             centre = middle - (MEAN_FIVE.max(0) + MEAN_FIVE.min(0) - 1) / 2 * span
@@ -153,22 +154,22 @@ def _largest_first(faces: list[Face]) -> list[Face]:
     return sorted(faces, key=lambda f: (f.box[2] - f.box[0]) * (f.box[3] - f.box[1]), reverse=True)
 
 
-def _search(look: Detector, picture: np.ndarray, enough: float, sure: float) -> np.ndarray:
-    """Rows found upright if one is sure; else of the surest quarter turn of the picture, then of a cleared copy; else any upright."""
+def _search(look: Detector, picture: np.ndarray, enough: float, sure: float, elsewhere: float) -> np.ndarray:
+    """Rows found upright if one is sure; else those, upright or turned, with the surest; if none will do, so with a cleared copy."""
 
     def found(copy: np.ndarray, turns: int, least: float) -> np.ndarray:
         rows = np.asarray(look(np.ascontiguousarray(np.rot90(copy, turns))), np.float64).reshape(-1, 15)
         return _unturned(suppress(rows[rows[:, 14] >= least]), turns, *copy.shape[:2])  # suppress puts the surest first
 
-    upright = found(picture, 0, enough)
-    if len(upright) and upright[0, 14] >= sure:
-        return upright
+    best = found(picture, 0, enough)
+    if len(best) and best[0, 14] >= sure:
+        return best
     for change, turns in ((None, (1, 2, 3)), (_cleared, (0, 1, 2, 3))):
         copy = change(picture) if change else picture
-        best = max((found(copy, t, sure) for t in turns), key=lambda rows: rows[:1, 14].sum())
-        if len(best):
+        best = max([best, *(found(copy, t, elsewhere) for t in turns)], key=lambda rows: rows[0, 14] if len(rows) else -np.inf)
+        if len(best) and best[0, 14] >= elsewhere:
             return best
-    return upright
+    return best
 
 
 def _unturned(rows: np.ndarray, turns: int, height: int, width: int) -> np.ndarray:
@@ -190,10 +191,10 @@ def _cleared(picture: np.ndarray) -> np.ndarray:
 _mine = threading.local()  # detectors keep state and thread pools: one for each thread of each process
 
 
-def _detector(detector: str | Detector, yunet_file: str | Path | None) -> tuple[Detector, float, float]:
-    """The function and its two scores; a person's own function is always believed."""
+def _detector(detector: str | Detector, yunet_file: str | Path | None) -> tuple[Detector, float, float, float]:
+    """The function and its three scores; a person's own function is always believed."""
     if callable(detector):
-        return detector, -np.inf, -np.inf
+        return detector, -np.inf, -np.inf, -np.inf
     if detector not in ("auto", "mtcnn", "yunet"):
         raise ValueError(f'detector must be "auto", "mtcnn", "yunet" or a function, got {detector!r}')
     file = Path(yunet_file or os.environ.get("MTRESTORE_YUNET") or "~/.cache/mtrestore/yunet_s_dynamic.onnx").expanduser()

@@ -77,6 +77,16 @@ def keep_large(small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
     return large
 
 
+def detail_size(face: Photo, sizes: Sequence[int] = (128, 192, 256, 384), loss: float = 0.75 / 255) -> int:
+    """The smallest of `sizes` that holds all of a square picture's detail: shrunk to it and enlarged again it differs by at most `loss` (RMS)."""
+    for size in sizes:
+        if size < len(face):
+            back = image.resize(image.resize(face, (size, size)), face.shape[:2])
+            if np.sqrt(np.mean((back - face) ** 2)) <= loss:
+                return size
+    return len(face)
+
+
 def as_net(given: Any, name: str, device: torch.device) -> Callable[..., Tensor]:
     """A net from what the user gave: None (the shipped weights), a .safetensors or .onnx file, or any callable on B×3×H×W tensors in 0..1."""
     if given is None or isinstance(given, (str, Path)):
@@ -205,11 +215,16 @@ class Restorer:
         return self.landmarks(x.to(self.device)).cpu()
 
     def _face(self, photo: Photo, f: Face, k: float) -> tuple[Crop, Photo]:
-        """One face restored at a size that follows it: up to 512 px by the net alone, beyond with the full crop as the filter's guide."""
+        """One face restored at a size that follows it: up to 512 px by the net alone, beyond with the full crop as the filter's guide.
+
+        A crop too blurred to need its size is shown to the net smaller, where the same blur is narrower and the net can undo more of it.
+        """
         crop = self.rule(f)
         crop = crop.resized(fit_size(crop.side, k, most=MOST_FACE))
         poor = crop.cut(photo)
-        fixed = image.to_photo(self._run(self.face, image.to_tensor(poor)))
+        size = detail_size(poor)
+        fixed = image.to_photo(self._run(self.face, image.to_tensor(image.resize(poor, (size, size)))))
+        fixed = image.resize(fixed, poor.shape[:2])
         full = round(crop.side * k)
         if full > MOST_FACE:
             guide = crop.resized(full).cut(photo)

@@ -42,8 +42,9 @@ def read_settings(path: str | Path, stage: str | None = None) -> dict[str, Any]:
         raise ValueError(f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(KEYS))}")
     if str(settings["stage"]) not in NETS or stage not in (None, settings["stage"]):
         raise ValueError(f"{path} trains {settings['stage']!r}, expected {stage or ' or '.join(NETS)}")
-    if type(settings["steps"]) is not int or settings["steps"] < 1:
-        raise ValueError(f"{path}: steps must be a whole number from 1 up, got {settings['steps']!r}")
+    for key, least in {"steps": 1, "schedule": 1, "save_every": 1, "seed": 0}.items():
+        if type(settings.get(key, least)) is not int or settings.get(key, least) < least:
+            raise ValueError(f"{path}: {key} must be a whole number from {least} up, got {settings[key]!r}")
     for key in ("net", "batches", "train"):
         if not isinstance(settings.get(key, {}), dict):
             raise ValueError(f"{path}: {key} must be a mapping of options, got {settings[key]!r}")

@@ -16,7 +16,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {f.__name__: f for f in 
 
 
 def cosine(progress: float, warmup: float = 0.02) -> float:
-    """Learning-rate factor at `progress` 0..1 of a training: linear warm-up, then half a cosine down to 0."""
+    """Learning-rate factor at `progress` 0..1 of a training: linear warm-up, then half a cosine down to 0, where it stays."""
+    progress = min(progress, 1)
     if progress < warmup:
         return (progress + 1e-3) / (warmup + 1e-3)
     return 0.5 + 0.5 * math.cos(math.pi * (progress - warmup) / (1 - warmup))

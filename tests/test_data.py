@@ -212,7 +212,7 @@ def test_labels_lie_on_what_they_name_after_jitter_and_mirroring(root, tmp_path)
     names = [f"tiny/face_{size}.jpg" for size in (512, 384, 320)]
     np.savez(folder / "mesh468.npz", names=np.array(names), points=np.stack([(points + 0.5) * s / 512 - 0.5 for s in (512, 384, 320)]))
     faces, labels = tensors(data.LandmarkBatches(folder, batch=24, preset="clean")(0))
-    mirrored = []
+    mirrored, off = [], []
     for face, label in zip(faces.numpy(), labels.numpy(), strict=True):
         xy = {i: label[i] * 128 - 0.5 for i in dots}
         assert xy[33][0] < xy[263][0], "the viewer's left eye stays the viewer's left eye"
@@ -222,8 +222,9 @@ def test_labels_lie_on_what_they_name_after_jitter_and_mirroring(root, tmp_path)
             expected = dots[{33: 263, 263: 33, 61: 291, 291: 61}.get(i, i)] if mirrored[-1] else dots[i]
             assert np.abs(colour - expected).max() < 0.4
             middle = np.argwhere(np.abs(face.transpose(1, 2, 0) - expected).max(-1) < 0.4).mean(0)[::-1]
-            assert np.abs(middle - xy[i]).max() < 0.75, "the label is the dot's centre, within a pixel"
+            off.append(middle - xy[i])
     assert any(mirrored) and not all(mirrored)
+    assert np.abs(off).max() < 0.75 and np.abs(np.mean(off, 0)).max() < 0.15, "the label is the dot's centre"
 
 
 def test_the_mirrored_place_of_each_point_is_found(root):
@@ -283,6 +284,12 @@ def test_real_pairs_come_as_often_as_asked(photos):
     assert (poor - truth * 0.5).abs().mean() < 0.01
     poor, truth = tensors(data.PhotoBatches(photos, size=48, batch=4, real=0.0)(0))
     assert (poor - truth * 0.5).abs().mean(dim=(1, 2, 3)).min() > 0.02
+
+
+def test_a_share_of_the_photos_has_jpeg_alone(photos, monkeypatch):
+    monkeypatch.setattr(degrade, "draw", None)
+    poor, truth = tensors(data.PhotoBatches(photos, size=48, batch=6, real=0.0, jpeg=1.0)(0))
+    assert all(18 < psnr(p, t) < 60 for p, t in zip(poor, truth, strict=True))
 
 
 UPSAMPLING = [(r, s) for r in (1.25, 1.5, 2, 3, 4, 6) for s in (1, 1.5, 2)] + [(1, 1.5), (1, 2)]

@@ -327,6 +327,15 @@ def test_the_guided_filter_is_its_definition(radius, eps, ratio, dtype, within):
     assert np.abs(found - expected).max() < within
 
 
+def test_the_guided_filter_is_exact_where_the_guide_is_nearly_flat():
+    """E[g²] − E[g]² in float32 would lose every digit of these variances."""
+    case = guided_case(2, np.float32)
+    case[0], case[2] = 0.9 + 1e-3 * case[0], 0.9 + 1e-3 * case[2]
+    found = guided.GuidedFilter(1, 1e-8)(*map(torch.from_numpy, case)).numpy()
+    expected = np.stack([by_hand(*(np.float64(x[0, c]) for x in case), 1, 1e-8) for c in range(2)])[None]
+    assert np.abs(found - expected).max() < 1e-3
+
+
 @pytest.mark.parametrize("radius", [1, 2])
 def test_the_guided_filter_reproduces_an_affine_map(radius):
     small, large = noise(1, 3, 8, 8), noise(1, 3, 24, 24)

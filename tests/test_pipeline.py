@@ -9,7 +9,7 @@ import mtrestore as mt
 from mtrestore import degrade, image, metrics, weights
 from mtrestore.crop import landmark_crop
 from mtrestore.face import faces_from
-from mtrestore.pipeline import Restorer, identity, keep_large, restore
+from mtrestore.pipeline import Restorer, detail_size, identity, keep_large, restore
 
 IDENTITY = {"face": identity, "restorer": identity, "upsampler": keep_large, "sharpener": identity, "landmarks": False, "device": "cpu"}
 
@@ -136,6 +136,16 @@ def test_a_clean_face_larger_than_the_net_stays_sharp(astronaut):
     inner = crop.resized(600)
     before, after = laplacian(inner.cut(photo)), laplacian(inner.cut(result.image))
     assert after >= 0.9 * before
+
+
+@pytest.mark.parametrize("sigma, least, most", [(0, 384, 384), (3, 128, 384), (9, 128, 192), (40, 128, 128)])
+def test_a_blurred_face_needs_a_smaller_size(face_photo, sigma, least, most):
+    import cv2
+
+    face = image.resize(face_photo, (384, 384)) + np.random.default_rng(0).normal(0, 0.01, (384, 384, 1)).astype(np.float32)
+    blurred = cv2.GaussianBlur(face, (0, 0), sigma) if sigma else face
+    assert least <= detail_size(blurred) <= most
+    assert detail_size(blurred[:96, :96]) == 96
 
 
 def test_grey_stays_grey(astronaut, faces):

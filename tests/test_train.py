@@ -137,6 +137,15 @@ def test_the_learning_rate_follows_the_schedule_to_the_last_step():
     assert rates == pytest.approx([stages.cosine(n / 10) for n in range(10)]) and rates[-1] < 0.05
 
 
+@pytest.mark.parametrize("schedule", [20, 5])
+def test_a_schedule_may_be_longer_or_shorter_than_the_run(schedule):
+    s, rates = stage(), []
+    for _ in train.fit(s, batches, 10, schedule=schedule):
+        rates.append(s.optimizer.param_groups[0]["lr"] / s.lr)
+    assert rates == pytest.approx([stages.cosine(min(n / schedule, 1)) for n in range(10)])
+    assert rates[-1] > 0.5 if schedule == 20 else rates[5:] == [0] * 5
+
+
 def test_fabric_on_a_cpu_changes_nothing():
     from lightning_fabric import Fabric
 
@@ -428,6 +437,9 @@ def test_a_restarted_run_begins_a_new_log(tmp_path):
         ("stage: face\nsteps: many", "steps must be a whole number from 1 up, got 'many'"),
         ("stage: face\nsteps: 1.5", "steps must be a whole number from 1 up, got 1.5"),
         ("stage: face\nsteps: true", "steps must be a whole number from 1 up, got True"),
+        ("stage: face\nsteps: 5\nseed: -1", "seed must be a whole number from 0 up, got -1"),
+        ("stage: face\nsteps: 5\nschedule: long", "schedule must be a whole number from 1 up, got 'long'"),
+        ("stage: face\nsteps: 5\nsave_every: 0", "save_every must be a whole number from 1 up, got 0"),
         ("stage: face\nsteps: 5\nnet: S", "net must be a mapping of options, got 'S'"),
         ("stage: face\nsteps: 5\nbatches:", "batches must be a mapping of options, got None"),
         ("stage: {face", "is not YAML"),

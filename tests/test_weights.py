@@ -154,6 +154,12 @@ def test_a_truncated_file_is_found(path, share):
     fails(path, data[: int(share * len(data))])
 
 
+def test_two_tensors_that_have_changed_places_are_found(path):
+    one, two, free = (f"body.2.body.{i}.weight".encode() for i in "02x")
+    data = path.read_bytes().replace(one, free).replace(two, one).replace(free, two)
+    assert data != path.read_bytes() and "its sha256 does not match" in fails(path, data)
+
+
 def test_bytes_after_the_end_are_found(path):
     assert "damaged" in fails(path, path.read_bytes() + b"\0")
 
