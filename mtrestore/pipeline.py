@@ -38,6 +38,7 @@ from .tile import strips, tiled
 RULES = {"landmark": landmark_crop, "eye": eye_crop}
 Photo = np.ndarray
 GREY = 4 / 255  # channels that differ by less than this everywhere make a grey picture
+HEADROOM = 1.2  # crop pixels for a photo pixel: a turned grid no finer than the photo gives an untouched face back at 44 dB, this one at 49 and more
 MOST_FACE = 512  # the face net's largest size; a face that is larger on the photo is brought back up by the guided filter
 
 
@@ -219,7 +220,7 @@ class Restorer:
 
         A crop too blurred to need its size is shown to the net smaller, where the same blur is narrower and the net can undo more of it.
         """
-        crop = self.rule(f)
+        crop, k = self.rule(f), max(k, HEADROOM)
         crop = crop.resized(fit_size(crop.side, k, most=MOST_FACE))
         poor = crop.cut(photo)
         size = detail_size(poor)
