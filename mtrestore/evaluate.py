@@ -98,7 +98,7 @@ def evaluate(folder: str | Path, seeds: Sequence[int] = (0, 1, 2), size: int = 2
     folder, rows = Path(folder), []
     if not any((folder / d).is_dir() for d in ("faces_clean", "photos_clean", "polyu_pairs")):
         raise FileNotFoundError(f"{folder} has none of faces_clean/, photos_clean/, polyu_pairs/; give a folder with at least one of them")
-    plain = Restorer(sharpener=identity)
+    plain = Restorer(sharpener=identity, landmarks=False)
     others = {"input": lambda p: p, "bicubic": bicubic} | ({"non-local means": non_local_means} if nlm else {})
 
     def face(photo: np.ndarray) -> np.ndarray:

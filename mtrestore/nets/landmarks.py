@@ -25,8 +25,11 @@ class LandmarkNet(Net):
         steps = zip((3, *widths), widths, strict=False)
         self.body = nn.Sequential(*(nn.Sequential(conv(a, b, stride=2), act(), conv(b, b), act()) for a, b in steps))  # 4 x 4
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * 16, hidden), act(), nn.Linear(hidden, 2 * POINTS))
+        for layer in self.modules():  # He et al., ICCV 2015: by torch's default the signal shrinks 80-fold and nothing is learned for 600 steps
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(layer.weight, a=0.2)
+                nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
         self.register_buffer("mean", torch.full((POINTS, 2), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
