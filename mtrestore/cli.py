@@ -229,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
 
     e = commands.add_parser("evaluate", help="measure on degraded pictures with a known truth")
     e.add_argument("folder", help="a folder like dev_eval: faces_clean/ with mesh468.npz, photos_clean/, polyu_pairs/")
-    e.add_argument("--seeds", type=int, default=3, help="degradations for each picture (default: %(default)s)")
+    e.add_argument("--seeds", type=int, default=3, help="degradations for each face (default: %(default)s)")
     e.add_argument("--size", type=int, default=256, help="face size, px (default: %(default)s)")
     e.add_argument("--what", default="faces,photos", help="faces, photos or both (default: %(default)s)")
     e.add_argument("--no-nlm", action="store_true", help="leave out non-local means, which is slow")

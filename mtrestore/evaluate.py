@@ -66,13 +66,12 @@ def face_cases(folder: Path, severity: str, seeds: Sequence[int], size: int = 25
             yield degrade.apply(truth, recipe), degrade.apply(truth, kept)
 
 
-def photo_cases(folder: Path, fault: dict[str, Any] | None, seeds: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(degraded, truth) of each picture of a folder; a fault without chance is applied once."""
+def photo_cases(folder: Path, fault: dict[str, Any] | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(degraded, truth) of each picture of a folder, with a noise seed of its own; a whole photo has pixels enough for one seed."""
     for i, path in enumerate(sorted(p for p in folder.iterdir() if p.suffix.lower() in image.SUFFIXES)):
         truth = image.read(path)
-        for seed in seeds if fault and "sigma" in fault and fault["op"].endswith("noise") else seeds[:1]:
-            step = [] if fault is None else [{**fault, "seed": 1000 * seed + i} if fault["op"].endswith("noise") else fault]
-            yield degrade.apply(truth, degrade.Recipe(tuple(step))), truth
+        step = [] if fault is None else [{**fault, "seed": i} if fault["op"].endswith("noise") else fault]
+        yield degrade.apply(truth, degrade.Recipe(tuple(step))), truth
 
 
 def real_noise(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -112,7 +111,7 @@ def evaluate(folder: str | Path, seeds: Sequence[int] = (0, 1, 2), size: int = 2
             rows += measure("faces", severity, face_cases(folder / "faces_clean", severity, seeds, size), others | {"face net": face})
     if "photos" in what and (folder / "photos_clean").is_dir():
         for fault, step in PHOTO_FAULTS.items():
-            rows += measure("photos", fault, photo_cases(folder / "photos_clean", step, seeds), others | ours)
+            rows += measure("photos", fault, photo_cases(folder / "photos_clean", step), others | ours)
     if "photos" in what and (folder / "polyu_pairs").is_dir():
         rows += measure("polyu", "real noise", real_noise(folder / "polyu_pairs"), others | ours)
     return rows

@@ -158,9 +158,9 @@ def test_fetching_offline_is_one_line(monkeypatch, tmp_path, capsys):
 def test_evaluate_prints_its_table(tmp_path, astronaut, capsys):
     (tmp_path / "photos_clean").mkdir()
     image.write(tmp_path / "photos_clean" / "a.png", astronaut[::6, ::6])
-    assert run("evaluate", tmp_path, "--seeds", 1, "--no-nlm", "--json", tmp_path / "rows.json") == 0
+    assert run("evaluate", tmp_path, "--seeds", 1, "--json", tmp_path / "rows.json") == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert {r["method"] for r in rows} == {"input", "bicubic", "photo branch", "photo branch, sharpened"}
+    assert {r["method"] for r in rows} == {"input", "bicubic", "non-local means", "photo branch", "photo branch, sharpened"}
     assert "| photos | noise 25 | photo branch |" in capsys.readouterr().out
 
 
