@@ -242,19 +242,32 @@ class UpsamplerBatches:
 
 
 class SharpenerBatches:
-    """For x2: patches and their antialiased halves. For x1: patches and slightly blurred copies, a quarter of them not blurred at all."""
+    """For x2: patches and their antialiased halves. For x1: patches, and what reaches the sharpener in the flow.
 
-    def __init__(self, photos: Photos, scale: int = 1, size: int = 96, batch: int = 16, seed: int = 0) -> None:
-        self.photos, self.scale, self.size, self.batch, self.seed = photos, scale, size, batch, seed
+    That is the restorer's output on pictures that are slightly blurred, left alone or worn in every way, so that the sharpener learns what
+    may be sharpened and what is a trace of noise or JPEG. Without a `restorer`, and for one patch in eight, the picture comes as it is.
+    """
+
+    def __init__(self, photos: Photos, scale: int = 1, size: int = 96, batch: int = 16, seed: int = 0,
+                 restorer: Callable[[Tensor], Tensor] | None = None) -> None:  # fmt: skip
+        self.photos, self.scale, self.size, self.batch, self.seed, self.restorer = photos, scale, size, batch, seed, restorer
 
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
         truth = [self.photos.patch(rng, self.size) for _ in range(self.batch)]
-        return {"inputs": (stack([self._input(t, rng) for t in truth]),), "target": stack(truth)}
+        given = stack([self._input(t, rng) for t in truth])
+        if self.scale == 1 and self.restorer:
+            flow = torch.from_numpy(rng.random(self.batch) >= 1 / 8)
+            with torch.no_grad():
+                given[flow] = self.restorer(given[flow]).clamp(0, 1)
+        return {"inputs": (given,), "target": stack(truth)}
 
     def _input(self, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.scale == 2:
             return image.resize(truth, (self.size // 2, self.size // 2))
-        if rng.random() < 0.25:
+        chance = rng.random()
+        if chance < 0.5 and self.restorer:
+            return degrade.apply(truth, degrade.draw("photo", rng))
+        if chance < 0.65:
             return truth
-        return cv2.GaussianBlur(truth, (0, 0), rng.uniform(0.3, 1.0), borderType=cv2.BORDER_REFLECT_101)
+        return cv2.GaussianBlur(truth, (0, 0), rng.uniform(0.3, 1.6), borderType=cv2.BORDER_REFLECT_101)

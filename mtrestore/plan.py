@@ -13,6 +13,7 @@ A settings file (YAML, see experiments/train/) says only what its stage needs:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,10 @@ def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[
     photos = data.Photos(root / "train_photos", root / "train_faces" if settings.get("faces", True) else None)
     if stage == "restorer":
         return make(data.PhotoBatches, photos, **options)
+    restorer = partial(padded, weights.load(settings["restorer"], nets.RestorerNet)) if "restorer" in settings else None
     if stage == "refiner":
-        restorer = weights.load(settings.get("restorer", "restorer"), nets.RestorerNet)
-        return make(data.UpsamplerBatches, photos, lambda x: padded(restorer, x), **options)
-    return make(data.SharpenerBatches, photos, scale=net.scale, **options)
+        return make(data.UpsamplerBatches, photos, restorer or (lambda x: x), **options)
+    return make(data.SharpenerBatches, photos, scale=net.scale, restorer=restorer, **options)
 
 
 def run(

@@ -128,7 +128,7 @@ def face_sharpness(photo, face):
     """Laplacian energy of the restored face over that of the photo's, on the inner part of the crop at the photo's own resolution."""
     crop = landmark_crop(face)
     result = Restorer(device="cpu")(photo, [face])
-    assert [f.status for f in result.faces] == ["restored"] and crop.side > 1.5 * MOST_FACE
+    assert [f.status for f in result.faces] == ["restored"] and crop.side > 1.3 * MOST_FACE
     inner = Crop.at(crop.centre, crop.side * 0.7, crop.roll, round(crop.side * 0.7))
     return laplacian(inner.cut(result.image)) / laplacian(inner.cut(photo))
 
@@ -190,8 +190,7 @@ def test_memory_changes_tiles_not_the_result(astronaut):
     photo = image.enlarge(astronaut, 1.6)
     roomy = Restorer(device="cpu", faces=False)(photo).image
     tight = Restorer(device="cpu", faces=False, memory_mb=64)(photo).image
-    assert np.abs(roomy - tight).max() < 0.02  # other tiles in the deep net; strips are exact
-    assert metrics.psnr(roomy, tight) > 50
+    assert np.abs(roomy - tight).max() < 1e-5
 
 
 def test_strips_are_exact(astronaut):
@@ -234,7 +233,7 @@ def test_an_onnx_file_stands_in_for_a_net(tmp_path, astronaut):
     graph = onnx.helper.make_graph([node], "g", [value("x", 1, [1, 3, None, None])], [value("y", 1, [1, 3, None, None])],
                                    [onnx.helper.make_tensor("half", 1, [1], [0.5])])  # fmt: skip
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), tmp_path / "half.onnx")
-    result = Restorer(**{**IDENTITY, "restorer": tmp_path / "half.onnx", "faces": False})(astronaut)
+    result = Restorer(**IDENTITY | {"restorer": tmp_path / "half.onnx"}, faces=False)(astronaut)
     assert np.allclose(result.image, astronaut / 2, atol=1e-6)
 
 
@@ -246,8 +245,9 @@ def test_a_broken_onnx_file_is_one_error(tmp_path, content):
 
 
 def test_restoring_helps(shipped, astronaut):
-    """The sample, worn by its recorded kind of recipe, comes back nearer to the truth, on the face and on the whole."""
-    worn = degrade.apply(astronaut, degrade.draw("severe", np.random.default_rng(4)))
+    """A noisy, over-compressed portrait comes back nearer to the truth, on the face and on the whole."""
+    steps = {"op": "gaussian_noise", "sigma": 20.0, "seed": 4}, {"op": "jpeg", "quality": 40}
+    worn = degrade.apply(astronaut, degrade.Recipe(steps))
     result = shipped(worn)
     assert [f.status for f in result.faces] == ["restored"]
     crop = result.crops[0].resized(192)

@@ -23,7 +23,9 @@ class RestorerNet(Net):
 
     def __init__(self, widths: Sequence[int] = (16, 32, 64, 128), blocks: int = 1) -> None:
         super().__init__()
-        self.multiple = 2 ** (len(widths) - 1)
+        self.multiple = m = 2 ** (len(widths) - 1)
+        sight = 2 + (m - 1) * (2 * blocks + 2) + 2 * m * (blocks + 1)  # receptive field to each side: stem, levels down and up, middle
+        self.reach = -(-sight // m) * m  # the context a tile needs to equal the whole
         self.stem = conv(3, widths[0])
         self.enc = nn.ModuleList(nn.Sequential(*(ResBlock(w) for _ in range(blocks))) for w in widths[:-1])
         self.downs = nn.ModuleList(conv(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False))
