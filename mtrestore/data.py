@@ -265,8 +265,8 @@ class SharpenerBatches:
     def _input(self, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.scale == 2:
             return image.resize(truth, (self.size // 2, self.size // 2))
-        chance = rng.random()
-        if chance < 0.5 and self.restorer:
+        chance = rng.random() if self.restorer else rng.uniform(0.5, 1)
+        if chance < 0.5:
             return degrade.apply(truth, degrade.draw("photo", rng))
         if chance < 0.65:
             return truth

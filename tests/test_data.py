@@ -334,6 +334,15 @@ def test_the_sharpener_x1_sees_sharp_pictures_too(photos):
     assert (poor.diff(dim=3).abs().mean() < truth.diff(dim=3).abs().mean()).item(), "the others are blurred"
 
 
+def test_the_sharpener_x1_sees_what_the_restorer_gives(root):
+    """Seven patches in eight pass through the restorer first; the truth stays as it is."""
+    photos = data.Photos(root / "train_photos")
+    poor, truth = tensors(data.SharpenerBatches(photos, size=32, batch=64, restorer=lambda x: 0 * x)(0))
+    assert (poor == 0).all((1, 2, 3)).float().mean() == pytest.approx(7 / 8, abs=0.1)
+    assert not (truth == 0).all((1, 2, 3)).any()
+
+
+
 # ---- what can be wrong with a folder ------------------------------------------------------------------------------------------
 
 
