@@ -240,8 +240,7 @@ def parser() -> argparse.ArgumentParser:
     m.add_argument("fetch", nargs="*", default=[], metavar="fetch yunet", help="`fetch yunet` downloads the YuNet face detector")
     m.set_defaults(run=models)
 
-    j = commands.add_parser("lab", help="open the notebooks in JupyterLab")
-    j.add_argument("rest", nargs=argparse.REMAINDER, help="passed on to JupyterLab")
+    j = commands.add_parser("lab", help="open the notebooks in JupyterLab; other options are passed on to it")
     j.set_defaults(run=lab)
 
     t = commands.add_parser("train", help="train a net from a settings file")
@@ -262,7 +261,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     top = parser()
-    args = top.parse_args(argv)
+    args, rest = top.parse_known_args(argv)
+    args.rest = rest
+    if rest and args.command != "lab":
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
     if args.command == "models" and args.fetch not in ([], ["fetch", "yunet"]):
         top.error(f"models takes nothing, or `fetch yunet`, got {' '.join(args.fetch)!r}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

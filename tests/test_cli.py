@@ -82,7 +82,10 @@ def test_set_up_errors_exit_1_in_one_line(small, tmp_path, capsys, option):
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("args", [[], ["restore"], ["restore", "x.jpg"], ["nonsense"], ["restore", "x", "-o", "y", "--scale", "two"], ["models", "eat"]])
+@pytest.mark.parametrize("args", [
+    [], ["restore"], ["restore", "x.jpg"], ["nonsense"], ["restore", "x", "-o", "y", "--scale", "two"], ["models", "eat"],
+    ["demo", "--port", "1"],
+])  # fmt: skip
 def test_usage_exits_2(args, capsys):
     assert run(*args) == 2
     assert "Traceback" not in capsys.readouterr().err
@@ -144,6 +147,14 @@ def test_models_lists_what_is_shipped(capsys):
     out = capsys.readouterr().out
     for name in ("face", "restorer", "upsampler", "sharpener_x1", "sharpener_x2", "landmarks"):
         assert name in out
+
+
+def test_lab_opens_the_notebooks_and_passes_options_on(monkeypatch):
+    called = []
+    monkeypatch.setattr(cli.os, "execv", lambda program, args: called.append(args))
+    run("lab", "--port", "8899")
+    assert called[0][1:3] == ["-m", "jupyterlab"] and called[0][-2:] == ["--port", "8899"]
+    assert (Path(called[0][3].removeprefix("--notebook-dir=")) / "00_tour.ipynb").exists()
 
 
 def test_fetching_offline_is_one_line(monkeypatch, tmp_path, capsys):
