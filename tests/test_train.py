@@ -285,7 +285,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_within_a_step_waits_for_the_steps_end(tmp_path, number):
     whole, _ = run(tmp_path / "whole")
-    s, before = stage(), signal.getsignal(signal.SIGTERM)
+    s, before = stage(), {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     step = s.optimizer.step
 
     def interrupted() -> None:
@@ -293,6 +293,7 @@ def test_a_signal_within_a_step_waits_for_the_steps_end(tmp_path, number):
         step()
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
     try:
         records = train.fit(s, batches, 7, tmp_path / "parts", save_every=2, ema=0.9)
         assert [next(records).step for _ in range(3)] == [1, 2, 3]
@@ -301,7 +302,8 @@ def test_a_signal_within_a_step_waits_for_the_steps_end(tmp_path, number):
             next(records)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for n, handler in before.items():
+            signal.signal(n, handler)
     assert names(tmp_path / "parts")[-1] == "step-00000004.pt"
     resumed, done = run(tmp_path / "parts")
     assert done == [5, 6, 7] and equal(whole, resumed)
