@@ -47,6 +47,11 @@ def labelled_faces(folder: str | Path, kinds: Sequence[str] | None = None) -> It
             yield row, image.read(Path(folder) / row["file"]), points[row["file"]]
 
 
+def tone(recipe: degrade.Recipe) -> degrade.Recipe:
+    """The part of a recipe that the truth keeps too."""
+    return replace(recipe, steps=tuple(s for s in recipe.steps if s["op"] in TONE))
+
+
 def to_uint8(photo: np.ndarray) -> np.ndarray:
     return np.rint(photo * 255).astype(np.uint8)
 
@@ -107,7 +112,7 @@ class FaceBatches:
             face = quick_cut(stored, crop)
             face = face[:, ::-1].copy() if rng.random() < 0.5 else face
             recipe = degrade.draw(self.preset, rng, scale=(size / 256) ** 0.5, order="shuffled" if rng.random() < 0.3 else "fixed")
-            clean.append(degrade.apply(face, replace(recipe, steps=tuple(s for s in recipe.steps if s["op"] in TONE))))
+            clean.append(degrade.apply(face, tone(recipe)))
             poor.append(degrade.apply(face, recipe))
         return {"inputs": (stack(poor),), "target": stack(clean)}
 

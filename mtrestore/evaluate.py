@@ -6,7 +6,7 @@ Beside our nets stand the input itself, a bicubic smoothing (half size and back)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,7 @@ def face_cases(folder: Path, severity: str, seeds: Sequence[int], size: int = 25
         truth = landmark_crop(p, size=size).cut(image.read(folder.parent / name if "/" in name else folder / name))
         for seed in seeds:
             recipe = degrade.draw(severity, np.random.default_rng([seed, i]))
-            kept = replace(recipe, steps=tuple(s for s in recipe.steps if s["op"] in data.TONE))
-            yield degrade.apply(truth, recipe), degrade.apply(truth, kept)
+            yield degrade.apply(truth, recipe), degrade.apply(truth, data.tone(recipe))
 
 
 def photo_cases(folder: Path, fault: dict[str, Any] | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -190,10 +190,12 @@ class Restorer:
         if source.grey or np.ptp(small, axis=-1).max() < GREY:  # grey stays grey, also in a file that stores three channels
             out = np.repeat(out.mean(-1, keepdims=True), 3, -1)
         timings["total"] = time.perf_counter() - began
-        steps = {"photo": photo, "small": small, "clean": clean, "large": large, "whole": whole, "pasted": pasted, "out": out}
-        for i, (c, f) in enumerate(zip(crops, fixed, strict=True)):
-            steps |= {f"face {i}": c.resized(len(f)).cut(photo), f"face {i} restored": f}
-        return Restored(out, found, steps if self.keep_steps else {"out": out}, timings, mask, source, [c.scaled(self.scale) for c in crops], source.notes)
+        steps = {"out": out}
+        if self.keep_steps:
+            steps = {"photo": photo, "small": small, "clean": clean, "large": large, "whole": whole, "pasted": pasted, "out": out}
+            for i, (c, f) in enumerate(zip(crops, fixed, strict=True)):
+                steps |= {f"face {i}": c.resized(len(f)).cut(photo), f"face {i} restored": f}
+        return Restored(out, found, steps, timings, mask, source, [c.scaled(self.scale) for c in crops], source.notes)
 
     def _plan(self, shape: Sequence[int]) -> tuple[tuple[int, int], int]:
         """The size before the sharpener and its factor: 2 where that reaches the output size exactly, else 1."""

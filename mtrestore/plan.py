@@ -73,9 +73,10 @@ def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[
     photos = data.Photos(root / "train_photos", root / "train_faces" if settings.get("faces", True) else None)
     if stage == "restorer":
         return make(data.PhotoBatches, photos, **options)
-    restorer = partial(padded, weights.load(settings["restorer"], nets.RestorerNet)) if "restorer" in settings else None
+    name = settings.get("restorer", "restorer" if stage == "refiner" else None)
+    restorer = partial(padded, weights.load(name, nets.RestorerNet)) if name else None
     if stage == "refiner":
-        return make(data.UpsamplerBatches, photos, restorer or (lambda x: x), **options)
+        return make(data.UpsamplerBatches, photos, restorer, **options)
     return make(data.SharpenerBatches, photos, scale=net.scale, restorer=restorer, **options)
 
 

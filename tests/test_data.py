@@ -61,12 +61,16 @@ def make_photos(folder: Path, photo: np.ndarray) -> Path:
     return folder
 
 
+def make_root(root: Path, photo: np.ndarray) -> Path:
+    """A data folder with both sets."""
+    make_faces(root / "train_faces", photo)
+    make_photos(root / "train_photos", photo)
+    return root
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, _astronaut) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    make_faces(root / "train_faces", _astronaut)
-    make_photos(root / "train_photos", _astronaut)
-    return root
+    return make_root(tmp_path_factory.mktemp("data"), _astronaut)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from test_data import make_faces, make_photos
+from test_data import make_root
 
 from mtrestore import cli, data, nets, plan, stages, train, weights
 
@@ -507,10 +507,7 @@ def test_there_are_settings_for_every_stage():
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory, _astronaut) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    make_faces(root / "train_faces", _astronaut)
-    make_photos(root / "train_photos", _astronaut)
-    return root
+    return make_root(tmp_path_factory.mktemp("data"), _astronaut)
 
 
 STAGES = {
