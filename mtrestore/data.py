@@ -85,14 +85,15 @@ class FaceBatches:
     """Degraded and clean faces at `sizes` px, cut by the landmark rule with some jitter, flipped half of the time.
 
     A step has one size, drawn from `sizes`; `batch` faces at the first size, fewer at larger ones so that the pixels stay about the
-    same. Faces whose crop is smaller than `sharpness` × the largest size are left out: they could only teach blur.
+    same. Faces whose crop is smaller than `sharpness` × the largest size are left out: they could only teach blur. `enlarged`: share of
+    faces that are degraded at 1/3 to the whole of their size and then enlarged, as small faces on a photo are, whose noise is then wide.
     """
 
     MARGIN = 1.25  # stored faces are this much larger than what a batch shows, so that jitter rarely meets a border
 
     def __init__(self, folder: str | Path, sizes: Sequence[int] = (128,), batch: int = 16, preset: str = "mixed", seed: int = 0,
-                 kinds: Sequence[str] | None = None, sharpness: float = 0.7) -> None:  # fmt: skip
-        self.sizes, self.batch, self.preset, self.seed, self.faces = tuple(sizes), batch, preset, seed, []
+                 kinds: Sequence[str] | None = None, sharpness: float = 0.7, enlarged: float = 0.0) -> None:  # fmt: skip
+        self.sizes, self.batch, self.preset, self.seed, self.enlarged, self.faces = tuple(sizes), batch, preset, seed, enlarged, []
         for _, photo, points in labelled_faces(folder, kinds):
             crop = landmark_crop(points)
             if crop.side >= sharpness * max(self.sizes):
@@ -111,9 +112,10 @@ class FaceBatches:
             crop = jitter(rng, len(stored), self.MARGIN, size, turn=8, zoom=1.12, shift=0.04)
             face = quick_cut(stored, crop)
             face = face[:, ::-1].copy() if rng.random() < 0.5 else face
-            recipe = degrade.draw(self.preset, rng, scale=(size / 256) ** 0.5, order="shuffled" if rng.random() < 0.3 else "fixed")
+            small = round(size / rng.uniform(1, 3)) if self.enlarged and rng.random() < self.enlarged else size
+            recipe = degrade.draw(self.preset, rng, scale=(small / 256) ** 0.5, order="shuffled" if rng.random() < 0.3 else "fixed")
             clean.append(degrade.apply(face, tone(recipe)))
-            poor.append(degrade.apply(face, recipe))
+            poor.append(image.resize(degrade.apply(image.resize(face, (small, small)), recipe), (size, size)))
         return {"inputs": (stack(poor),), "target": stack(clean)}
 
 
@@ -122,9 +124,7 @@ class LandmarkBatches:
 
     SIZE, MARGIN = 128, 1.5
 
-    def __init__(
-        self, folder: str | Path, batch: int = 32, preset: str = "mixed", seed: int = 0, kinds: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, folder: str | Path, batch: int = 32, preset: str = "mixed", seed: int = 0, kinds: Sequence[str] | None = None) -> None:
         self.batch, self.preset, self.seed, self.faces, self.points = batch, preset, seed, [], []
         stored = round(self.SIZE * self.MARGIN)
         for _, photo, points in labelled_faces(folder, kinds):
@@ -150,6 +150,39 @@ class LandmarkBatches:
             poor.append(degrade.apply(face, degrade.draw(self.preset, rng, scale=rng.uniform(0.5, 1))))
             labels.append(points)
         return {"inputs": (stack(poor),), "target": torch.from_numpy(np.float32(labels))}
+
+
+class PersonBatches:
+    """Pairs of views of one person at 96 px, for the embedding: two pictures of the person where the manifest has them, else one twice.
+
+    Each view has its own jitter, light and mild fault, half of the time. `target` holds one number for each person, the second half of the
+    batch repeating the first.
+    """
+
+    SIZE, MARGIN = 96, 1.25
+
+    def __init__(self, folder: str | Path, batch: int = 64, seed: int = 0, kinds: Sequence[str] | None = None) -> None:
+        self.batch, self.seed, people = batch, seed, {}
+        for row, photo, points in labelled_faces(folder, kinds):
+            stored = to_uint8(widened(landmark_crop(points), self.MARGIN, round(self.SIZE * self.MARGIN)).cut(photo))
+            people.setdefault(row.get("person") or row["file"], []).append(stored)
+        self.people = list(people.values())
+        if len(self.people) < batch:
+            raise ValueError(f"{folder} has {len(self.people)} people, fewer than the batch of {batch}; lower the batch")
+
+    def __call__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, step])
+        chosen = rng.choice(len(self.people), self.batch, replace=False)
+        views = [self._view(self.people[i], rng) for _ in range(2) for i in chosen]
+        return {"inputs": (stack(views),), "target": torch.arange(self.batch).repeat(2)}
+
+    def _view(self, pictures: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        stored = pictures[rng.integers(len(pictures))]
+        face = jitter(rng, len(stored), self.MARGIN, self.SIZE, turn=8, zoom=1.1, shift=0.05).cut(stored.astype(np.float32) / 255)
+        face = face[:, ::-1] if rng.random() < 0.5 else face
+        face = (face - 0.5) * rng.uniform(0.7, 1.2) + 0.5 + rng.uniform(-0.12, 0.12) + rng.uniform(-0.06, 0.06, 3)
+        face = np.clip(face if rng.random() < 0.8 else face.mean(-1, keepdims=True).repeat(3, -1), 0, 1).astype(np.float32)
+        return degrade.apply(face, degrade.draw("mild", rng, scale=self.SIZE / 256)) if rng.random() < 0.5 else face
 
 
 class Photos:

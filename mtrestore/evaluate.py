@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,23 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from . import data, degrade, image, metrics
-from .crop import landmark_crop
+from . import data, degrade, image, metrics, nets, weights
+from .crop import eye_crop, landmark_crop
 from .pipeline import Restorer, identity
 
 SEVERITIES = ("mild", "medium", "severe", "old-photo")
 PHOTO_FAULTS = {"noise 15": {"op": "gaussian_noise", "sigma": 15.0}, "noise 25": {"op": "gaussian_noise", "sigma": 25.0},
                 "noise 50": {"op": "gaussian_noise", "sigma": 50.0}, "jpeg 10": {"op": "jpeg", "quality": 10},
                 "jpeg 30": {"op": "jpeg", "quality": 30}, "blur 1.5": {"op": "gaussian_blur", "sigma": 1.5}, "clean": None}  # fmt: skip
+FACE_NETS = {"fidelity-only net": "face_fidelity", "GAN net": "face"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a set of pictures under one fault, one method, means over pictures and seeds."""
+    """One line of the table: a set of pictures under one fault, one method, means over pictures and seeds.
+
+    Faces also have the landmark error (mean distance of the 468 points that our net finds, over the eye distance) and the identity distance.
+    """
 
     set: str
     fault: str
@@ -36,6 +41,8 @@ class Row:
     ssim: float
     sharpness: float
     n: int
+    landmarks: float | None = None
+    identity: float | None = None
 
 
 def bicubic(photo: np.ndarray) -> np.ndarray:
@@ -54,15 +61,16 @@ def non_local_means(photo: np.ndarray) -> np.ndarray:
     return out[..., ::-1].astype(np.float32) / 255
 
 
-def face_cases(folder: Path, severity: str, seeds: Sequence[int], size: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(degraded, truth) of each labelled face, cut by the landmark rule at `size` px; what a restoration keeps (grey, fading) is in both."""
+def face_cases(folder: Path, severity: str, seeds: Sequence[int], size: int = 256) -> Iterator[tuple[np.ndarray, ...]]:
+    """(degraded, truth, its 468 points) of each labelled face, cut by the landmark rule at `size` px; what a restoration keeps is in both."""
     with np.load(folder / "mesh468.npz") as labels:
         names, points = labels["names"].tolist(), labels["points"].astype(np.float64)
     for i, (name, p) in enumerate(zip(names, points, strict=True)):
-        truth = landmark_crop(p, size=size).cut(image.read(folder.parent / name if "/" in name else folder / name))
+        crop = landmark_crop(p, size=size)
+        truth = crop.cut(image.read(folder.parent / name if "/" in name else folder / name))
         for seed in seeds:
             recipe = degrade.draw(severity, np.random.default_rng([seed, i]))
-            yield degrade.apply(truth, recipe), degrade.apply(truth, data.tone(recipe))
+            yield degrade.apply(truth, recipe), degrade.apply(truth, data.tone(recipe)), crop.points(p)
 
 
 def photo_cases(folder: Path, fault: dict[str, Any] | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -79,13 +87,31 @@ def real_noise(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield image.read(path), image.read(path.with_name(path.name.replace("_real", "_mean")))
 
 
-def measure(name: str, fault: str, cases: Iterator[tuple[np.ndarray, np.ndarray]], methods: dict[str, Callable[[np.ndarray], np.ndarray]]) -> list[Row]:
-    sums: dict[str, list[tuple[float, float, float]]] = {m: [] for m in methods}
-    for poor, truth in tqdm(cases, desc=f"{name}, {fault}", unit="picture", leave=False, mininterval=1):
+def measure(name: str, fault: str, cases: Iterator[tuple[np.ndarray, ...]], methods: dict[str, Callable[[np.ndarray], np.ndarray]]) -> list[Row]:
+    """Every method on every case (degraded, truth, and for a face its points), averaged."""
+    sums: dict[str, list[tuple[float, ...]]] = {m: [] for m in methods}
+    for poor, truth, *points in tqdm(cases, desc=f"{name}, {fault}", unit="picture", leave=False, mininterval=1):
         for method, fn in methods.items():
             out = fn(poor)
-            sums[method].append((min(metrics.psnr(out, truth), 60.0), metrics.ssim(out, truth), metrics.sharpness(out, truth)))
-    return [Row(name, fault, m, *(float(v) for v in np.mean(s, 0)), len(s)) for m, s in sums.items() if s]
+            told = (min(metrics.psnr(out, truth), 60.0), metrics.ssim(out, truth), metrics.sharpness(out, truth))
+            if points:
+                told += (landmark_error(out, points[0]), metrics.identity_distance(out, truth))
+            sums[method].append(told)
+    means = {m: [float(v) for v in np.mean(s, 0)] for m, s in sums.items() if s}
+    return [Row(name, fault, m, *v[:3], len(sums[m]), *v[3:]) for m, v in means.items()]
+
+
+def landmark_error(face: np.ndarray, points: np.ndarray) -> float:
+    """Where our landmark net sees the points on a face, against where they are on the truth; the crop it looks at is the truth's."""
+    crop = eye_crop(points, size=nets.LandmarkNet.size)
+    with torch.inference_mode():
+        found = landmark_net()(image.to_tensor(crop.cut(face)))[0].numpy().astype(np.float64)
+    return metrics.landmark_distance(crop.on_photo(found * crop.size - 0.5), points)
+
+
+@cache
+def landmark_net() -> nets.LandmarkNet:
+    return weights.load("landmarks", nets.LandmarkNet)
 
 
 def evaluate(folder: str | Path, seeds: Sequence[int] = (0, 1, 2), size: int = 256, nlm: bool = True, what: Sequence[str] = ("faces", "photos")) -> list[Row]:
@@ -96,18 +122,23 @@ def evaluate(folder: str | Path, seeds: Sequence[int] = (0, 1, 2), size: int = 2
     folder, rows = Path(folder), []
     if not any((folder / d).is_dir() for d in ("faces_clean", "photos_clean", "polyu_pairs")):
         raise FileNotFoundError(f"{folder} has none of faces_clean/, photos_clean/, polyu_pairs/; give a folder with at least one of them")
-    plain = Restorer(sharpener=identity, landmarks=False)
     others = {"input": lambda p: p, "bicubic": bicubic} | ({"non-local means": non_local_means} if nlm else {})
 
-    def face(photo: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return image.to_photo(plain._run(plain.face, image.to_tensor(photo)))
+    def face(name: str) -> Callable[[np.ndarray], np.ndarray]:
+        net = weights.load(name)
+
+        def restored(photo: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                return image.to_photo(net(image.to_tensor(photo)))
+
+        return restored
 
     whole, sharp = Restorer(faces=False, sharpener=identity), Restorer(faces=False)
     ours = {"photo branch": lambda p: whole(p).image, "photo branch, sharpened": lambda p: sharp(p).image}
     if "faces" in what and (folder / "faces_clean").is_dir():
+        face_nets = {title: face(name) for title, name in FACE_NETS.items() if name in weights.shipped()}
         for severity in SEVERITIES:
-            rows += measure("faces", severity, face_cases(folder / "faces_clean", severity, seeds, size), others | {"face net": face})
+            rows += measure("faces", severity, face_cases(folder / "faces_clean", severity, seeds, size), others | face_nets)
     if "photos" in what and (folder / "photos_clean").is_dir():
         for fault, step in PHOTO_FAULTS.items():
             rows += measure("photos", fault, photo_cases(folder / "photos_clean", step), others | ours)
@@ -118,9 +149,10 @@ def evaluate(folder: str | Path, seeds: Sequence[int] = (0, 1, 2), size: int = 2
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table; gain is over the input of the same set and fault."""
-    lines = ["| pictures | fault | method | PSNR dB | gain dB | SSIM | sharpness | n |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["| pictures | fault | method | PSNR dB | gain dB | SSIM | sharpness | landmarks | identity | n |", "|---|---|---|---|---|---|---|---|---|---|"]
     base = {(r.set, r.fault): r.psnr for r in rows if r.method == "input"}
     for r in rows:
         gain = r.psnr - base[r.set, r.fault]
-        lines.append(f"| {r.set} | {r.fault} | {r.method} | {r.psnr:.2f} | {gain:+.2f} | {r.ssim:.3f} | {r.sharpness:.2f} | {r.n} |")
+        more = " | ".join("" if v is None else f"{v:.3f}" for v in (r.landmarks, r.identity))
+        lines.append(f"| {r.set} | {r.fault} | {r.method} | {r.psnr:.2f} | {gain:+.2f} | {r.ssim:.3f} | {r.sharpness:.2f} | {more} | {r.n} |")
     return "\n".join(lines)

@@ -1,10 +1,16 @@
-"""How close a restored picture is to the truth; every number is computed by scikit-image or a few lines of numpy on 0..1 photos."""
+"""How close a restored picture is to the truth, in numbers; photos are float32, 0..1."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from . import image, weights
 
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
@@ -58,6 +64,38 @@ def consistency(restored: np.ndarray, given: np.ndarray, factor: int = 8) -> flo
     """PSNR, dB, between restored and given pictures after both are averaged over factor×factor px: what a restoration must not change."""
     h, w = (max(1, n // factor) for n in given.shape[:2])
     return psnr(*(cv2.resize(p, (w, h), interpolation=cv2.INTER_AREA) for p in (restored, given)))
+
+
+def identity_distance(photo: np.ndarray, truth: np.ndarray) -> float:
+    """1 minus the cosine of two faces' embeddings (0 the same, 1 unrelated), both cut by the landmark rule; the embedding is our own."""
+    a, b = (embedded([p])[0] for p in (photo, truth))
+    return float(1 - a @ b)
+
+
+def embedded(faces: Sequence[np.ndarray], features: bool = False) -> np.ndarray:
+    """N×D: each face (H×W×3, cut by the landmark rule) as our embedding's unit vector, or as the `features` before its projection."""
+    import torch
+
+    net = _embedding()
+    with torch.inference_mode():
+        return np.concatenate([(net.features if features else net)(image.to_tensor(f)).numpy() for f in faces]).astype(np.float64)
+
+
+@cache
+def _embedding() -> Any:
+    return weights.load("embedding")
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Squared maximum mean discrepancy of two N×D sets, unbiased, with the cubic kernel (x·y/D + 1)³ (Bińkowski et al., ICLR 2018, section 4).
+
+    On features of our own embedding: the number may be compared with others of this project alone, never with a KID or an FID.
+    """
+    aa, bb, ab = ((x @ y.T / a.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    n, m = len(a), len(b)
+    if min(n, m) < 2:
+        raise ValueError(f"kernel_distance needs at least two samples in each set, got {n} and {m}")
+    return float((aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1)) - 2 * ab.mean())
 
 
 def landmark_distance(found: np.ndarray, truth: np.ndarray) -> float:

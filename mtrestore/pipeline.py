@@ -101,6 +101,15 @@ def keep_detail(poor: Photo, fixed: Photo, guide: Photo, upsampled: Photo, level
     return np.clip(weight * kept + (1 - weight) * upsampled, 0, 1)
 
 
+def mixed(a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor], share: float) -> Callable[[Tensor], Tensor]:
+    """A net that gives (1 − share)·a(x) + share·b(x)."""
+
+    def both(x: Tensor) -> Tensor:
+        return torch.lerp(padded(a, x), padded(b, x), share) if share < 1 else padded(b, x)
+
+    return both
+
+
 def as_net(given: Any, name: str, device: torch.device) -> Callable[..., Tensor]:
     """A net from what the user gave: None (the shipped weights), a .safetensors or .onnx file, or any callable on B×3×H×W tensors in 0..1."""
     if given is None or isinstance(given, (str, Path)):
@@ -135,17 +144,20 @@ class Restorer:
     """The models, loaded once, for many photos: `Restorer(scale=2)("old.jpg").save("new.png")`.
 
     device: "cpu", "cuda" or "auto". scale: output size over input size. working_size: long side, px, at which the whole photo is restored.
-    face_strength: 0 leaves faces as the whole-photo branch made them, 1 takes the face net's. faces: False switches that branch off.
+    face_strength: 0 leaves faces as the whole-photo branch made them, 1 takes the face net's. face_fidelity: 0 takes the face net's living
+    texture, 1 the smoother face of the net that was trained for nearness to the truth alone; between them both are mixed. faces: False
+    switches that branch off.
     memory_mb: what full-size work may use for its own buffers. crop: "landmark" or "eye". detector: see `face.detect`.
     face, restorer, upsampler, sharpener, landmarks: in place of the shipped net, a weights file, an ONNX file or any callable on tensors;
     `sharpener=identity` and `landmarks=False` switch those off. keep_steps: keep every intermediate picture on the result.
     """
 
-    def __init__(self, *, device: str = "auto", scale: float = 1.0, working_size: int = 640, face_strength: float = 1.0, faces: bool = True,
-                 memory_mb: float | None = None, crop: str = "landmark", detector: Any = "auto", keep_steps: bool = True,
-                 face: Any = None, restorer: Any = None, upsampler: Any = None, sharpener: Any = None, landmarks: Any = None,
-                 progress: bool = False) -> None:  # fmt: skip
-        for name, value, low, high in (("scale", scale, 0.1, 8), ("face_strength", face_strength, 0, 1), ("working_size", working_size, 32, 16384)):
+    def __init__(self, *, device: str = "auto", scale: float = 1.0, working_size: int = 640, face_strength: float = 1.0,
+                 face_fidelity: float = 0.0, faces: bool = True, memory_mb: float | None = None, crop: str = "landmark",
+                 detector: Any = "auto", keep_steps: bool = True, face: Any = None, restorer: Any = None, upsampler: Any = None,
+                 sharpener: Any = None, landmarks: Any = None, progress: bool = False) -> None:  # fmt: skip
+        for name, value, low, high in (("scale", scale, 0.1, 8), ("face_strength", face_strength, 0, 1), ("face_fidelity", face_fidelity, 0, 1),
+                                       ("working_size", working_size, 32, 16384)):  # fmt: skip
             if not low <= value <= high:
                 raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
         if memory_mb is not None and memory_mb < 64:
@@ -167,6 +179,8 @@ class Restorer:
             self.sharpeners[2] = as_net(None, "sharpener_x2", self.device)
         if self.with_faces:
             self.face = as_net(face, "face", self.device)
+            if face_fidelity:
+                self.face = mixed(self.face, as_net(None, "face_fidelity", self.device), face_fidelity)
             self.landmarks = None if landmarks is False else as_net(landmarks, "landmarks", self.device)
 
     def __call__(self, src: Any, faces: Sequence[Face] | None = None) -> Restored:

@@ -2,7 +2,7 @@
 
 A settings file (YAML, see experiments/train/) says only what its stage needs:
 
-    stage: face                                 # face, restorer, refiner, sharpener or landmarks
+    stage: face                                 # one of STAGES, below
     net: {widths: S}                            # the net's keyword arguments
     batches: {sizes: [128], batch: 16}          # the batch class's keyword arguments
     train: {lr: 6.0e-4, weights: {pixel: 1.0}}  # Supervised's keyword arguments
@@ -24,10 +24,12 @@ from . import data, image, nets, stages, weights
 from .nets.blocks import Net, padded
 from .train import Record, fit
 
-KEYS = {"stage", "net", "batches", "train", "steps", "schedule", "seed", "ema", "save_every", "init", "restorer", "faces", "weights"}
-NETS: dict[str, type[Net]] = {
-    "face": nets.FaceNet, "restorer": nets.RestorerNet, "refiner": nets.GuidedUpsampler,
-    "sharpener": nets.Sharpener, "landmarks": nets.LandmarkNet,
+KEYS = {"stage", "net", "batches", "train", "steps", "schedule", "seed", "ema", "save_every", "init", "prior", "critic", "restorer", "faces", "weights"}
+STAGES: dict[str, tuple[type[Net], Callable[..., Any]]] = {  # name -> its net, and how that is trained
+    "prior": (nets.Generator, stages.GanPrior), "restoration": (nets.FaceNet, stages.FaceRestoration), "face": (nets.FaceNet, stages.Supervised),
+    "landmarks": (nets.LandmarkNet, stages.Supervised), "embedding": (nets.FaceEmbedding, stages.Supervised),
+    "restorer": (nets.RestorerNet, stages.Supervised), "refiner": (nets.GuidedUpsampler, stages.Supervised),
+    "sharpener": (nets.Sharpener, stages.Supervised),
 }  # fmt: skip
 
 
@@ -41,8 +43,8 @@ def read_settings(path: str | Path, stage: str | None = None) -> dict[str, Any]:
         raise ValueError(f"{path} must be a mapping with at least stage and steps; see experiments/train/")
     if unknown := sorted(set(map(str, settings)) - KEYS):
         raise ValueError(f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(KEYS))}")
-    if str(settings["stage"]) not in NETS or stage not in (None, settings["stage"]):
-        raise ValueError(f"{path} trains {settings['stage']!r}, expected {stage or ' or '.join(NETS)}")
+    if str(settings["stage"]) not in STAGES or stage not in (None, settings["stage"]):
+        raise ValueError(f"{path} trains {settings['stage']!r}, expected {stage or ' or '.join(STAGES)}")
     for key, least in {"steps": 1, "schedule": 1, "save_every": 1, "seed": 0}.items():
         if type(settings.get(key, least)) is not int or settings.get(key, least) < least:
             raise ValueError(f"{path}: {key} must be a whole number from {least} up, got {settings[key]!r}")
@@ -64,8 +66,10 @@ def make(kind: Callable[..., Any], *args: Any, **options: Any) -> Any:
 def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[[int], data.Batch]:
     """The batches of a stage; `root` holds train_faces/ and train_photos/."""
     stage, options = settings["stage"], {"seed": settings.get("seed", 0), **settings.get("batches", {})}
-    if stage == "face":
+    if stage in ("face", "prior", "restoration"):
         return make(data.FaceBatches, root / "train_faces", **options)
+    if stage == "embedding":
+        return make(data.PersonBatches, root / "train_faces", **options)
     if stage == "landmarks":
         batches = make(data.LandmarkBatches, root / "train_faces", **options)
         net.mean.copy_(torch.from_numpy(batches.mean))
@@ -80,19 +84,45 @@ def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[
     return make(data.SharpenerBatches, photos, scale=net.scale, restorer=restorer, **options)
 
 
+def make_stage(settings: Mapping[str, Any]) -> Any:
+    """The stage with its fresh net, or one that begins from `init`; `prior` gives the decoder and `critic` the discriminator of a restoration."""
+    kind, trained_by = STAGES[settings["stage"]]
+    net = make(kind, **settings.get("net", {}))
+    if init := settings.get("init"):
+        net.load_state_dict(weights.load(init, kind).state_dict())
+    if prior := settings.get("prior"):
+        net.take(weights.load(prior, nets.Generator))
+    options = dict(settings.get("train", {}))
+    if critic := settings.get("critic"):
+        loaded = weights.load(critic, nets.Critic)
+        options["critic"] = loaded.requires_grad_(True).train()
+    return make(trained_by, net, **options)
+
+
 def run(
-    settings: Mapping[str, Any], root: str | Path, out: str | Path, *, resume: bool = True, workers: int = 1, fabric: Any = None
-) -> Iterator[Record]:
-    """Train as `settings` say, yielding each step's Record; after the last step the averaged weights are written, settings inside."""
+    settings: Mapping[str, Any], root: str | Path, out: str | Path, *, resume: bool = True, workers: int = 1, fabric: Any = None,
+    tensorboard: bool = False,
+) -> Iterator[Record]:  # fmt: skip
+    """Train as `settings` say, yielding each step's Record; after the last step the averaged weights are written, settings inside.
+
+    An adversarial stage leaves its discriminator in out/critic.safetensors.
+    """
     torch.manual_seed(settings.get("seed", 0))
-    init = settings.get("init")
-    net = make(NETS[settings["stage"]], **settings.get("net", {}))
-    if init:
-        net.load_state_dict(weights.load(init, type(net)).state_dict())
-    batches = make_batches(settings, Path(root), net)
-    stage = make(stages.Supervised, net, **settings.get("train", {}))
+    stage = make_stage(settings)
+    batches = make_batches(settings, Path(root), stage.averaged)
     options = {k: settings[k] for k in ("seed", "schedule", "ema", "save_every") if k in settings}
-    yield from fit(stage, batches, settings["steps"], out, resume=resume, workers=workers, fabric=fabric, **options)
-    target = Path(settings.get("weights") or Path(out) / f"{settings['stage']}.safetensors")
+    yield from fit(stage, batches, settings["steps"], out, resume=resume, workers=workers, fabric=fabric, tensorboard=tensorboard, **options)
+    if fabric is None or fabric.global_rank == 0:
+        write_weights(settings, stage, Path(out))
+    if fabric is not None:
+        fabric.barrier()  # no process goes on before the files are there
+
+
+def write_weights(settings: Mapping[str, Any], stage: Any, out: Path) -> None:
+    """The averaged net, where the settings say or in `out`, and the discriminator of an adversarial stage in `out`."""
+    notes = {"settings": dict(settings), "steps": settings["steps"], "device": str(next(stage.averaged.parameters()).device)}
+    target = Path(settings.get("weights") or out / f"{settings['stage']}.safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)
-    weights.save(stage.ema, target, settings=dict(settings), steps=settings["steps"], device=str(next(stage.net.parameters()).device))
+    weights.save(stage.ema, target, **notes)
+    if hasattr(stage, "adversary"):
+        weights.save(stage.adversary.critic, out / "critic.safetensors", **notes)

@@ -1,18 +1,29 @@
-"""Stages of training. A stage owns its nets and optimisers and knows one thing: `update(batch)` -> named losses."""
+"""Stages of training. A stage owns its nets and optimisers and knows one thing: `update(batch)` -> named losses.
+
+`Supervised` learns input -> truth. `GanPrior` trains the face decoder alone, as a generator fed with fresh random tensors;
+`FaceRestoration` then joins the encoder and trains all against the same discriminator (Yang et al., GPEN, CVPR 2021).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import losses
+from .augment import KINDS, augment
+from .nets import Critic, FaceNet, Generator
 
 Losses = dict[str, float]
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {f.__name__: f for f in (losses.pixel, losses.frequency, losses.points)}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {f.__name__: f for f in (losses.pixel, losses.frequency, losses.points, losses.same_person)}
+
+
+class Collapse(FloatingPointError):
+    """An adversarial training that learns nothing more; the run stops at its last good state."""
 
 
 def cosine(progress: float, warmup: float = 0.02) -> float:
@@ -23,53 +34,315 @@ def cosine(progress: float, warmup: float = 0.02) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (progress - warmup) / (1 - warmup))
 
 
+def micro(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
+    """A batch cut into `parts` along its first axis (fewer where it is smaller), for gradients that are accumulated."""
+    parts = max(1, min(parts, len(batch["target"])))
+    inputs = list(zip(*(x.chunk(parts) for x in batch["inputs"]), strict=True))
+    return [{"inputs": i, "target": t} for i, t in zip(inputs, batch["target"].chunk(parts), strict=True)]
+
+
+class Descent:
+    """Adam over one net's parameter groups: finite losses and gradients only, clipped, with or without a lightning Fabric."""
+
+    def __init__(self, net: nn.Module, groups: Sequence[tuple[nn.Module, float]], betas: tuple[float, float], clip: float) -> None:
+        self.net, self.rates, self.clip = net, [lr for _, lr in groups], clip
+        self.adam = torch.optim.Adam([{"params": list(m.parameters()), "lr": lr} for m, lr in groups], betas=betas)
+        self.fabric: Any = None
+        self.scaled = False  # float16 losses are scaled up, and the scaler leaves out a step whose gradients overflow
+
+    def setup(self, fabric: Any, *methods: str) -> None:
+        """Hand net and optimiser to the Fabric: device, precision and data parallelism are its business. `methods` are called beside forward."""
+        self.fabric, self.scaled = fabric, getattr(fabric._precision, "scaler", None) is not None
+        self.net, self.adam = fabric.setup(self.net, self.adam)
+        for name in methods:
+            self.net.mark_forward_method(name)
+
+    def start(self, factor: float) -> None:
+        """Begin a step at `factor` of the learning rates, without gradients."""
+        for group, lr in zip(self.adam.param_groups, self.rates, strict=True):
+            group["lr"] = lr * factor
+        self.adam.zero_grad(set_to_none=True)
+
+    def each(self, parts: Sequence[Any]) -> Iterator[Any]:
+        """The parts of a batch, one after the other; several processes exchange their gradients at the last one only."""
+        for part in parts[:-1]:
+            with self.fabric.no_backward_sync(self.net) if self.fabric else nullcontext():
+                yield part
+        yield parts[-1]
+
+    def mean(self, value: float) -> float:
+        """The mean over all processes, so that they decide alike."""
+        if self.fabric is None or self.fabric.world_size == 1:
+            return value
+        return self.fabric.all_reduce(torch.tensor(value, device=self.fabric.device), reduce_op="mean").item()
+
+    def backward(self, loss: Tensor, what: str = "loss") -> None:
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the {what} is {loss.item()}; try a smaller learning rate than {max(self.rates)}")
+        self.fabric.backward(loss) if self.fabric else loss.backward()
+
+    def step(self) -> None:
+        if self.fabric:
+            norm = self.fabric.clip_gradients(self.net, self.adam, max_norm=self.clip, error_if_nonfinite=False)
+        else:
+            norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+        if not torch.isfinite(norm) and not self.scaled:
+            raise FloatingPointError(f"the gradient is {norm.item()}; try a smaller learning rate than {max(self.rates)}")
+        self.adam.step()
+
+
 class Supervised:
     """Learn `net(*inputs)` ≈ target with Adam and a weighted sum of losses.
 
     A batch is {"inputs": tuple of tensors, "target": tensor}. `weights` names functions of losses.py:
     {"pixel": 1.0, "frequency": 0.1}. Losses or gradients that are not finite raise FloatingPointError before any weight is touched.
+    `accumulate`: parts in which a batch is computed, for batches that do not fit into memory.
     """
 
-    def __init__(self, net: nn.Module, lr: float = 6e-4, weights: Mapping[str, float] | None = None, clip: float = 1.0) -> None:
-        self.net, self.lr, self.clip = net, lr, clip
+    def __init__(self, net: nn.Module, lr: float = 6e-4, weights: Mapping[str, float] | None = None, clip: float = 1.0, accumulate: int = 1) -> None:
         self.weights = dict(weights or {"pixel": 1.0})
         if unknown := self.weights.keys() - LOSSES.keys():
             raise ValueError(f"weights must name losses out of {', '.join(LOSSES)}, got {sorted(map(str, unknown))[0]!r}")
+        if accumulate > 1 and "same_person" in self.weights:
+            raise ValueError("same_person compares all faces of a batch, so it cannot be accumulated; leave accumulate at 1")
         self.terms = {name: LOSSES[name] for name in self.weights}
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=lr, betas=(0.9, 0.99))
+        self.descent, self.accumulate = Descent(net, [(net, lr)], (0.9, 0.99), clip), accumulate
         self.averaged = net  # what EMA follows and what is shipped
-        self.fabric: Any = None
-        self.scaled = False  # float16 losses are scaled up, and the scaler leaves out a step whose gradients overflow
 
     def setup(self, fabric: Any) -> None:
-        """Hand net and optimiser to a lightning Fabric: device, precision and data parallelism are its business."""
-        self.fabric, self.scaled = fabric, getattr(fabric._precision, "scaler", None) is not None
-        self.net, self.optimizer = fabric.setup(self.net, self.optimizer)
+        self.descent.setup(fabric)
 
     def update(self, batch: Mapping[str, Any], progress: float = 0.0) -> Losses:
         """One step of the optimiser; `progress` 0..1 sets the learning rate. Returns each loss by name, and their sum as `loss`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * cosine(progress)
-        out = self.net(*batch["inputs"])
-        parts = {name: term(out, batch["target"]) for name, term in self.terms.items()}
-        total = sum(self.weights[name] * part for name, part in parts.items())
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"the loss is {total.item()}; try a smaller learning rate than {self.lr}")
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.fabric:
-            self.fabric.backward(total)
-            norm = self.fabric.clip_gradients(self.net, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
-        else:
-            total.backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
-        if not torch.isfinite(norm) and not self.scaled:
-            raise FloatingPointError(f"the gradient is {norm.item()}; try a smaller learning rate than {self.lr}")
-        self.optimizer.step()
-        return {"loss": total.item(), **{name: part.item() for name, part in parts.items()}}
+        self.descent.start(cosine(progress))
+        told: Losses = {}
+        for part in self.descent.each(micro(batch, self.accumulate)):
+            share = len(part["target"]) / len(batch["target"])
+            out = self.descent.net(*part["inputs"])
+            parts = {name: term(out, part["target"]) for name, term in self.terms.items()}
+            total = sum(self.weights[name] * value for name, value in parts.items())
+            self.descent.backward(total * share)
+            for name, value in {"loss": total, **parts}.items():
+                told[name] = told.get(name, 0.0) + value.item() * share
+        self.descent.step()
+        return told
 
     def state_dict(self) -> dict[str, Any]:
-        return {"net": self.averaged.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"net": self.averaged.state_dict(), "optimizer": self.descent.adam.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.averaged.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.descent.adam.load_state_dict(state["optimizer"])
+
+
+class Adversary:
+    """The discriminator, its optimiser, and what keeps it in check: lazy R1, augmentation, and a balance that is watched.
+
+    critic: the net, or its widths. r1: gamma; None takes StyleGAN2-ADA's 0.0002 · s² / batch. every: steps between two R1 terms, each
+    weighted `every`-fold. paired: each picture made is compared with its own truth, else real and made are judged apart. balance: running
+    share of verdicts that are right, 0.5 chance and 1 overwhelming. `ready` once it has told real from fake: before, nobody should train
+    against it. More than `patience` steps on end above 0.995 are a `Collapse`.
+    """
+
+    def __init__(
+        self, critic: Critic | str | Sequence[int], lr: float, r1: float | None = None, every: int = 16, kinds: Sequence[str] = KINDS,
+        patience: int = 1000, paired: bool = False,
+    ) -> None:  # fmt: skip
+        if unknown := set(kinds) - set(KINDS):
+            raise ValueError(f"augment must name some of {', '.join(KINDS)}, got {sorted(unknown)[0]!r}")
+        self.critic = critic if isinstance(critic, nn.Module) else Critic(critic)
+        self.r1, self.every, self.kinds, self.patience, self.paired = r1, every, tuple(kinds), patience, paired
+        self.descent = Descent(self.critic, [(self.critic, lr)], (0.0, 0.99), 10.0)
+        self.watch = {"steps": 0, "balance": 0.5, "ready": 0, "overwhelmed": 0}
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.watch["ready"])
+
+    @property
+    def healthy(self) -> bool:
+        return not self.watch["overwhelmed"]
+
+    def judge(self, pictures: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The discriminator's verdicts and features, in the Fabric's precision."""
+        with self.descent.fabric.autocast() if self.descent.fabric else nullcontext():
+            return self.descent.net.judge(pictures)
+
+    def train(self, truths: Sequence[Tensor], made: Sequence[Tensor], factor: float) -> Losses:
+        """One step on real and generated pictures, in parts of the same sizes; augmented alike where they are pairs."""
+        self.descent.start(factor)
+        count, right, told = sum(map(len, truths)), 0.0, {"critic": 0.0}
+        penalise = self.watch["steps"] % self.every == 0
+        for truth, fake in self.descent.each(list(zip(truths, made, strict=True))):
+            share, fake = len(truth) / count, fake.detach()
+            truth, fake = augment([truth, fake], self.kinds) if self.paired else augment([truth], self.kinds) + augment([fake], self.kinds)
+            on_real, on_fake = self.judge(truth)[0], self.judge(fake)[0]
+            loss = losses.ranked(on_real, on_fake) if self.paired else losses.real(on_real) + losses.fake(on_fake)
+            told["critic"] += loss.item() * share
+            if penalise:
+                gamma = 2e-4 * truth.shape[-1] ** 2 / count if self.r1 is None else self.r1
+                penalty = losses.r1(self.critic, truth)  # not through the Fabric: in full precision
+                told["r1"] = told.get("r1", 0.0) + penalty.item() * share
+                loss = loss + self.every * gamma / 2 * penalty
+            self.descent.backward(loss * share, "discriminator's loss")
+            if self.paired:
+                hits = [a > b for a, b in zip(on_real, on_fake, strict=True)]
+            else:
+                hits = [v > 0 for v in on_real] + [v < 0 for v in on_fake]
+            right += share * sum(h.float().mean().item() for h in hits) / len(hits)
+        self.descent.step()
+        watch = self.watch
+        watch["steps"] += 1
+        watch["balance"] += 0.02 * (self.descent.mean(right) - watch["balance"])
+        watch["ready"] = int(watch["ready"] or watch["balance"] > 0.7)
+        watch["overwhelmed"] = watch["overwhelmed"] + 1 if watch["balance"] > 0.995 else 0
+        if watch["overwhelmed"] > self.patience:
+            raise Collapse(f"the discriminator was right on more than 99.5 % for {self.patience} steps; lower its rate or raise r1")
+        return told | {"balance": watch["balance"]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"critic": self.critic.state_dict(), "optimizer": self.descent.adam.state_dict(), "watch": dict(self.watch)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.critic.load_state_dict(state["critic"])
+        self.descent.adam.load_state_dict(state["optimizer"])
+        self.watch = dict(state["watch"])
+
+
+class GanPrior:
+    """Train the decoder alone: every iteration draws a fresh s/32×s/32 tensor and a fresh tensor for every join.
+
+    Non-saturating loss (Goodfellow et al., 2014) with lazy R1 (Karras et al., StyleGAN2, 2020, appendix B). A batch's `target` holds the
+    real faces; its size is the size that is generated. Pictures that hardly differ from each other (standard deviation below 0.01) for
+    100 steps on end are a `Collapse`.
+    """
+
+    def __init__(
+        self, net: Generator, critic: Critic | str | Sequence[int] | None = None, lr: float = 1e-3, critic_lr: float = 1e-4, r1: float | None = None,
+        every: int = 16, augment: Sequence[str] = KINDS, clip: float = 10.0, accumulate: int = 1,
+    ) -> None:  # fmt: skip
+        self.averaged, self.accumulate, self.alike, self.midway, self.size = net, accumulate, 0, False, 128
+        self.descent = Descent(net, [(net, lr)], (0.0, 0.99), clip)
+        self.adversary = Adversary(critic or net.decoder.widths, critic_lr, r1, every, augment)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the state is one to go on from: no collapse in sight, and not in the middle of a step."""
+        return self.adversary.healthy and not self.alike and not self.midway
+
+    def setup(self, fabric: Any) -> None:
+        self.descent.setup(fabric)
+        self.adversary.descent.setup(fabric, "judge")
+
+    def update(self, batch: Mapping[str, Any], progress: float = 0.0) -> Losses:
+        self.midway = True
+        parts, factor = micro(batch, self.accumulate), min(1.0, 50 * progress + 0.02)
+        net, adversary, told, variety, made = self.descent.net, self.adversary, {"loss": 0.0}, 0.0, []
+        self.descent.start(factor)
+        adversary.critic.requires_grad_(False)
+        for part in self.descent.each(parts):
+            truth, share = part["target"], len(part["target"]) / len(batch["target"])
+            pictures = net(self.averaged.draw(len(truth), truth.shape[-1], device=truth.device))
+            loss = losses.real(adversary.judge(augment([pictures], adversary.kinds)[0])[0])
+            self.descent.backward(loss * share, "generator's loss")
+            made.append(pictures.detach())
+            told["loss"] += loss.item() * share
+            variety += made[-1].float().std(0, unbiased=False).mean().item() * share
+        adversary.critic.requires_grad_(True)
+        self.descent.step()
+        judged = adversary.train([part["target"] for part in parts], made, factor)
+        self.alike, self.size = self.alike + 1 if self.descent.mean(variety) < 0.01 else 0, truth.shape[-1]
+        if self.alike > 100:
+            raise Collapse("the generated faces are all alike; lower the rates or raise r1")
+        self.midway = False
+        return told | judged | {"variety": variety}
+
+    @torch.no_grad()
+    def picture(self, count: int = 18, size: int | None = None) -> Tensor:
+        """Faces of the averaged generator from tensors that are the same each time, by default at the last batch's size: B×3×s×s."""
+        net = getattr(self, "ema", self.averaged)
+        drawn = net.draw(count, size or self.size, torch.Generator().manual_seed(0))
+        return net([x.to(next(net.parameters())) for x in drawn]).float().clamp(0, 1).cpu()
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"net": self.averaged.state_dict(), "optimizer": self.descent.adam.state_dict(), "alike": self.alike}
+        return own | {"adversary": self.adversary.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.averaged.load_state_dict(state["net"])
+        self.descent.adam.load_state_dict(state["optimizer"])
+        self.adversary.load_state_dict(state["adversary"])
+        self.alike = state["alike"]
+
+
+class FaceRestoration:
+    """Encoder and decoder restore; the discriminator tells restored from real; three rates, encoder > decoder > discriminator.
+
+    Losses: `weights` of pixel and frequency against the truth, `features` (feature matching on the discriminator) and `adversarial`, for
+    which each restored face is compared with its own truth. The last two wait until the discriminator has told restored from real. GPEN
+    (CVPR 2021, section 3.3) publishes rates of 100:10:1.
+    """
+
+    TERMS = {"pixel": 1.0, "frequency": 0.0, "features": 0.02, "adversarial": 0.01}
+
+    def __init__(
+        self, net: FaceNet, critic: Critic | str | Sequence[int] | None = None, lr: float = 4e-4, decoder_lr: float = 2e-4, critic_lr: float = 1e-4,
+        weights: Mapping[str, float] | None = None, r1: float | None = None, every: int = 16, augment: Sequence[str] = ("shift",),
+        clip: float = 1.0, accumulate: int = 1,
+    ) -> None:  # fmt: skip
+        self.weights = self.TERMS | dict(weights or {})
+        if unknown := self.weights.keys() - self.TERMS.keys():
+            raise ValueError(f"weights must name losses out of {', '.join(self.TERMS)}, got {sorted(map(str, unknown))[0]!r}")
+        self.averaged, self.accumulate, self.midway = net, accumulate, False
+        self.descent = Descent(net, [(net.encoder, lr), (net.decoder, decoder_lr)], (0.0, 0.99), clip)
+        self.adversary = Adversary(critic or net.decoder.widths, critic_lr, r1, every, augment, paired=True)
+        self.last: Tensor | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the state is one to go on from: no collapse in sight, and not in the middle of a step."""
+        return self.adversary.healthy and not self.midway
+
+    def setup(self, fabric: Any) -> None:
+        self.descent.setup(fabric)
+        self.adversary.descent.setup(fabric, "judge")
+
+    def update(self, batch: Mapping[str, Any], progress: float = 0.0) -> Losses:
+        self.midway = True
+        parts, factor, adversary = micro(batch, self.accumulate), cosine(progress), self.adversary
+        ready, made, told = adversary.ready, [], {}
+        self.descent.start(factor)
+        adversary.critic.requires_grad_(False)
+        for part in self.descent.each(parts):
+            share, truth = len(part["target"]) / len(batch["target"]), part["target"]
+            restored = self.descent.net(*part["inputs"])
+            terms = {"pixel": losses.pixel(restored, truth), "frequency": losses.frequency(restored, truth)}
+            if ready:
+                seen, real = augment([restored, truth], adversary.kinds)
+                verdicts, found = adversary.judge(seen)
+                with torch.no_grad():
+                    standard, wanted = adversary.judge(real)
+                terms |= {"features": losses.features(found, wanted), "adversarial": losses.ranked(verdicts, standard)}
+            total = sum(self.weights[name] * value for name, value in terms.items())
+            self.descent.backward(total * share)
+            made.append(restored.detach())
+            for name, value in {"loss": total, **terms}.items():
+                told[name] = told.get(name, 0.0) + value.item() * share
+        adversary.critic.requires_grad_(True)
+        self.descent.step()
+        judged = adversary.train([part["target"] for part in parts], made, max(factor, 0.3))
+        self.last, self.midway = torch.cat([batch["inputs"][0][:6], torch.cat(made)[:6], batch["target"][:6]]), False
+        return told | judged
+
+    def picture(self) -> Tensor | None:
+        """Inputs, restorations and truths of the last batch, up to six each, one after the other."""
+        return None if self.last is None else self.last.float().clamp(0, 1).cpu()
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"net": self.averaged.state_dict(), "optimizer": self.descent.adam.state_dict()}
+        return own | {"adversary": self.adversary.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.averaged.load_state_dict(state["net"])
+        self.descent.adam.load_state_dict(state["optimizer"])
+        self.adversary.load_state_dict(state["adversary"])

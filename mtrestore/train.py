@@ -136,29 +136,37 @@ def fit(
     resume: bool = True,
     workers: int = 0,
     fabric: Any = None,
+    tensorboard: bool = False,
 ) -> Iterator[Record]:
     """Train `stage` to `steps`, yielding a Record after each; stop by leaving the loop.
 
     batches: step number -> batch, a pure function. out: folder for checkpoints/, log.jsonl; None keeps nothing. resume:
     go on from the newest checkpoint in `out`; False deletes those there. ema: decay of the averaged weights, found on
-    `stage.ema` (0 switches it off). fabric: a lightning_fabric.Fabric for device and precision; None trains on the CPU in float32.
+    `stage.ema` (0 switches it off). fabric: a lightning_fabric.Fabric for device, precision and processes (each sees other batches, the
+    first one writes); None trains on the CPU in float32. tensorboard: write the losses for TensorBoard as well.
+
+    A FloatingPointError of the stage (a loss that is not finite, a collapse) names the step; the newest checkpoint is then its last good state.
     """
-    torch.manual_seed(seed)
+    world, rank = (fabric.world_size, fabric.global_rank) if fabric is not None else (1, 0)
+    torch.manual_seed(seed + rank)
     folder = Path(out) if out else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     stage.averaged.to(memory_format=torch.channels_last)
     if fabric is not None:
         stage.setup(fabric)
-    device = next(stage.net.parameters()).device
+    device = next(stage.averaged.parameters()).device
     average = EMA(stage.averaged, ema) if ema else None
     stage.ema = average.net if average else stage.averaged
     done, state = 0, None
-    if folder and resume:
-        state = newest_checkpoint(folder / "checkpoints")
-    elif folder:
-        for old in (folder / "checkpoints").glob("step-*.pt"):
-            old.unlink()
+    if folder and rank == 0:
+        if resume:
+            state = newest_checkpoint(folder / "checkpoints")
+        else:
+            for old in (folder / "checkpoints").glob("step-*.pt"):
+                old.unlink()
+    if world > 1:
+        state = fabric.broadcast(state)  # what the first process read, so that all begin at one step
     if state:
         try:
             stage.load_state_dict(state["stage"])
@@ -166,40 +174,67 @@ def fit(
             raise ValueError(f"{folder} holds a training of another net; choose another folder, or restart it (resume=False)") from e
         if average:
             average.net.load_state_dict(state["ema"])
-        torch.set_rng_state(state["rng"])
         done = state["step"]
+        torch.manual_seed(seed + rank + world * done)  # fresh draws; only one process on a CPU is promised to resume bit for bit
+        if rank == 0:
+            torch.set_rng_state(state["rng"])
 
     def checkpoint(step: int) -> None:
-        if folder:
+        if folder and rank == 0 and getattr(stage, "healthy", True):
             kept = {"step": step, "stage": stage.state_dict(), "ema": stage.ema.state_dict(), "rng": torch.get_rng_state()}
             save_checkpoint(folder / "checkpoints", step, kept)
+            if hasattr(stage, "picture") and (shown := stage.picture()) is not None:
+                save_pictures(folder / "pictures" / f"step-{step:08d}.png", shown)
 
     began, rate, saved, first = time.monotonic(), 0.0, done, done
     log = None
+    board = open_board(folder, done) if tensorboard and folder and rank == 0 and done < steps else None
     try:
-        for n, batch in prefetch(batches, done, steps, workers):
+        for n, batch in prefetch(lambda n: batches(n * world + rank), done, steps, workers):
             tick = time.monotonic()
             with undivided():
-                losses = stage.update(to_device(batch, device), n / (schedule or steps))
+                try:
+                    losses = stage.update(to_device(batch, device), n / (schedule or steps))
+                except FloatingPointError as e:
+                    raise type(e)(f"step {n + 1}: {e}") from e
                 if average:
                     average.update(stage.averaged, n)
                 done = n + 1
             now = time.monotonic()
             rate = 0.98 * rate + 0.02 / max(now - tick, 1e-9) if rate else 1 / max(now - tick, 1e-9)
             record = Record(done, losses, now - began, rate)
-            if folder and (done % 20 == 0 or done == steps):
+            if folder and rank == 0 and (done % 20 == 0 or done == steps):
                 log = log or open_log(folder, first)
                 log.write(json.dumps(asdict(record)) + "\n")
                 log.flush()
+                if board:
+                    for name, value in losses.items():
+                        board.add_scalar(name, value, done)
             if done % save_every == 0 or done == steps:
                 checkpoint(done)
                 saved = done
             yield record
     finally:
-        if log:
-            log.close()
+        for file in filter(None, (log, board)):
+            file.close()
         if saved < done:
             checkpoint(done)
+
+
+def save_pictures(path: Path, pictures: torch.Tensor, rows: int = 3) -> None:
+    """B×3×s×s as one picture of `rows` rows, B a multiple of it."""
+    rows = [torch.cat(list(row), 2) for row in pictures.chunk(rows)]
+    path.parent.mkdir(exist_ok=True)
+    image.write(path, torch.cat(rows, 1).permute(1, 2, 0).numpy())
+
+
+def open_board(folder: Path, done: int) -> Any:
+    """A TensorBoard writer whose curves forget what lies beyond the step we resume from."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as e:
+        raise ValueError("tensorboard is not installed; pip install tensorboard, or leave it off (log.jsonl has every number)") from e
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
 
 def open_log(folder: Path, done: int) -> Any:

@@ -1,6 +1,7 @@
 """The discriminator of the face net: residual, with equalised learning rates and minibatch standard deviation.
 
-Karras et al., Progressive Growing (ICLR 2018), sections 3 and 4.1, and StyleGAN2 (CVPR 2020), figure 7: residual blocks.
+Karras et al., Progressive Growing (ICLR 2018), sections 3 and 4.1, and StyleGAN2 (CVPR 2020), figure 7: residual blocks. Beside
+the verdict on the whole face it gives one on each patch (Isola et al., CVPR 2017, section 3.2.2): texture is a local matter.
 """
 
 from __future__ import annotations
@@ -12,20 +13,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import Net, act
-from .face import WIDTHS
+from .face import plan_of
 
 
 class EqualConv(nn.Module):
-    """A convolution whose weights are N(0,1) and scaled by sqrt(1/fan-in) at run time: every layer learns at the same rate."""
+    """A convolution whose weights are scaled to sqrt(2/fan-in) at run time: every layer learns at the same rate.
 
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1) -> None:
+    They are stored at a standard deviation of 1/20, about that of the other nets' weights, so that learning rates can be compared.
+    """
+
+    STORED = 0.05
+
+    def __init__(self, cin: int, cout: int, kernel: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(cout, cin, kernel, kernel))
+        self.weight = nn.Parameter(torch.randn(cout, cin, kernel, kernel) * self.STORED)
         self.bias = nn.Parameter(torch.zeros(cout))
-        self.gain, self.stride, self.pad = (cin * kernel * kernel) ** -0.5, stride, kernel // 2
+        self.gain, self.pad = (2 / (cin * kernel * kernel)) ** 0.5 / self.STORED, kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * self.gain, self.bias, self.stride, self.pad)
+        return F.conv2d(x, self.weight * self.gain, self.bias, padding=self.pad)
 
 
 class Down(nn.Module):
@@ -34,7 +40,7 @@ class Down(nn.Module):
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
         self.body = nn.Sequential(EqualConv(cin, cin, 3), act(), EqualConv(cin, cout, 3), act(), nn.AvgPool2d(2))
-        self.skip = nn.Sequential(EqualConv(cin, cout, 1), nn.AvgPool2d(2))
+        self.skip = nn.Sequential(nn.AvgPool2d(2), EqualConv(cin, cout, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.body(x) + self.skip(x)) * 0.5**0.5
@@ -50,26 +56,29 @@ def minibatch_std(x: Tensor, group: int = 4) -> Tensor:
 
 
 class Critic(Net):
-    """B×3×s×s in 0..1 -> B×1 logits (high means real); s a multiple of 32. `features(x)` also returns each level's features."""
+    """B×3×s×s in 0..1 -> B×1 logits (high means real); s a multiple of 32. `judge(x)` gives the verdicts apart, and features."""
 
     multiple = 32
     minimum = 32
+    PATCH = 2  # the level, s/8, whose every place is judged: it sees 38 px
 
     def __init__(self, widths: str | Sequence[int] = "S") -> None:
         super().__init__()
-        plan = WIDTHS[widths] if isinstance(widths, str) else tuple(widths)
+        plan = plan_of(widths)
         self.stem = nn.Sequential(EqualConv(3, plan[0], 1), act())
         self.downs = nn.ModuleList(Down(a, b) for a, b in zip(plan, plan[1:], strict=False))
+        self.patch = EqualConv(plan[self.PATCH + 1], 1, 1)
         self.last = nn.Sequential(EqualConv(plan[-1] + 1, plan[-1], 3), act())
         self.head = EqualConv(plan[-1], 1, 1)
 
-    def features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def judge(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """([B×1×1×1 logits of the face, B×1×s/8×s/8 of its patches], features at s/2 ... s/32)."""
         y, feats = self.stem(2 * x - 1), []
         for down in self.downs:
             y = down(y)  # s/2 ... s/32
             feats.append(y)
         y = self.last(minibatch_std(y))
-        return self.head(y.mean((2, 3), keepdim=True)).flatten(1), feats
+        return [self.head(y.mean((2, 3), keepdim=True)), self.patch(feats[self.PATCH])], feats
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.features(x)[0]
+        return sum(v.mean((2, 3)) for v in self.judge(x)[0])

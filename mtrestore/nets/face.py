@@ -17,15 +17,21 @@ WIDTHS = {"XS": (8, 16, 24, 32, 48, 64), "S": (16, 32, 64, 128, 192, 256), "M": 
 JOINS = ("concat", "add", "add-matched", "none")
 
 
+def plan_of(widths: str | Sequence[int]) -> Sequence[int]:
+    """The six widths, s ... s/32, of a plan's name."""
+    plan = WIDTHS.get(widths, ()) if isinstance(widths, str) else widths
+    if not isinstance(plan, Sequence) or len(plan) != 6:
+        raise ValueError(f"widths must be one of {', '.join(WIDTHS)} or six numbers, got {widths!r}")
+    return plan
+
+
 class Encoder(nn.Module):
     """B×3×s×s -> six features: s, s/2, ... s/32."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv(3, widths[0]), act())
-        self.downs = nn.ModuleList(
-            nn.Sequential(conv(a, b, stride=2), act(), conv(b, b), act()) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.downs = nn.ModuleList(nn.Sequential(conv(a, b, stride=2), act(), conv(b, b), act()) for a, b in zip(widths, widths[1:], strict=False))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         feats = [self.stem(2 * x - 1)]
@@ -62,6 +68,8 @@ class Decoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], join: str = "concat") -> None:
         super().__init__()
+        if join not in JOINS:
+            raise ValueError(f"join must be one of {', '.join(JOINS)}, got {join!r}")
         self.widths = tuple(widths)
         self.start = nn.Sequential(conv(widths[-1], widths[-1]), act())
         self.joins = nn.ModuleList(Join(a, b, join) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=False))
@@ -78,6 +86,28 @@ class Decoder(nn.Module):
         return [(batch, w, size >> i, size >> i) for i, w in enumerate(self.widths)]
 
 
+class Generator(Net):
+    """The decoder alone: six random tensors -> a face B×3×s×s, 0..1 (Yang et al., CVPR 2021, section 3.1, with concatenated noise)."""
+
+    multiple = 32
+    minimum = 32
+
+    def __init__(self, widths: str | Sequence[int] = "S", join: str = "concat") -> None:
+        super().__init__()
+        self.decoder = Decoder(plan_of(widths), join)
+        for layer in self.modules():  # the deepest tensor is to be heard through eleven layers (He et al., ICCV 2015)
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, a=0.2)
+                nn.init.zeros_(layer.bias)
+
+    def draw(self, batch: int, size: int, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> list[Tensor]:
+        """Fresh N(0,1) tensors: one of s/32×s/32 and one of every join's shape."""
+        return [torch.randn(shape, generator=generator, device=device) for shape in self.decoder.shapes(batch, size)]
+
+    def forward(self, feats: Sequence[Tensor]) -> Tensor:
+        return (self.decoder(feats) + 1) / 2
+
+
 class FaceNet(Net):
     """A degraded face B×3×s×s in 0..1 -> the restored face, same shape; s any multiple of 32.
 
@@ -92,13 +122,15 @@ class FaceNet(Net):
 
     def __init__(self, widths: str | Sequence[int] = "S", join: str = "concat", residual: bool = True) -> None:
         super().__init__()
-        plan = WIDTHS.get(widths, ()) if isinstance(widths, str) else widths
-        if not isinstance(plan, Sequence) or len(plan) != 6:
-            raise ValueError(f"widths must be one of {', '.join(WIDTHS)} or six numbers, got {widths!r}")
-        if join not in JOINS:
-            raise ValueError(f"join must be one of {', '.join(JOINS)}, got {join!r}")
+        plan = plan_of(widths)
         self.encoder, self.decoder, self.residual = Encoder(plan), Decoder(plan, join), residual
         if residual:
+            zero(self.decoder.to_rgb)
+
+    def take(self, generator: Generator) -> None:
+        """The trained generator's decoder becomes this net's; where the net is residual, all but the last layer."""
+        self.decoder.load_state_dict(generator.decoder.state_dict())
+        if self.residual:
             zero(self.decoder.to_rgb)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,41 @@
+"""Augmentations that a gradient passes through, for a discriminator that sees few faces (Zhao et al., DiffAugment, NeurIPS 2020)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KINDS = ("colour", "shift", "cutout")
+
+
+def augment(pictures: list[Tensor], kinds: tuple[str, ...] = KINDS) -> list[Tensor]:
+    """The B×3×H×W pictures of each list entry, all changed by the same fresh draw: sample i of one as sample i of the others.
+
+    colour: brightness, saturation, contrast. shift: up to an eighth of the side, mirrored at the border. cutout: a square of half the side, grey.
+    Random numbers are torch's own, so a resumed training repeats them.
+    """
+    x = torch.cat(pictures)
+    b, h, w = len(pictures[0]), *x.shape[-2:]
+
+    def draw(low: float, high: float) -> Tensor:
+        return torch.empty(b, 1, 1, 1, device=x.device).uniform_(low, high).repeat(len(pictures), 1, 1, 1)
+
+    if "colour" in kinds:
+        x = x + draw(-0.25, 0.25)
+        grey = x.mean(1, keepdim=True)
+        x = grey + (x - grey) * draw(0.5, 1.5)
+        middle = x.mean((1, 2, 3), keepdim=True)
+        x = middle + (x - middle) * draw(0.75, 1.25)
+    if "shift" in kinds:
+        py, px = h // 8, w // 8
+        x = F.pad(x, (px, px, py, py), mode="reflect")
+        rows = (torch.arange(h, device=x.device) + draw(0, 2 * py + 1).flatten().long()[:, None])[:, None, :, None]
+        columns = (torch.arange(w, device=x.device) + draw(0, 2 * px + 1).flatten().long()[:, None])[:, None, None]
+        x = x.gather(2, rows.expand(-1, 3, -1, x.shape[3])).gather(3, columns.expand(-1, 3, h, -1))
+    if "cutout" in kinds:
+        top, left = draw(-h // 4, 3 * h // 4), draw(-w // 4, 3 * w // 4)
+        y, z = torch.arange(h, device=x.device).reshape(1, 1, h, 1), torch.arange(w, device=x.device).reshape(1, 1, 1, w)
+        hole = (y >= top) & (y < top + h / 2) & (z >= left) & (z < left + w / 2)
+        x = torch.where(hole, 0.5, x)
+    return list(x.split(b))
