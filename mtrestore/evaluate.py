@@ -5,7 +5,7 @@ Beside our nets stand the input itself, a bicubic smoothing (half size and back)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -114,17 +114,20 @@ def landmark_net() -> nets.LandmarkNet:
     return weights.load("landmarks", nets.LandmarkNet)
 
 
-def evaluate(folder: str | Path, seeds: Sequence[int] = (0, 1, 2), size: int = 256, nlm: bool = True, what: Sequence[str] = ("faces", "photos")) -> list[Row]:
+def evaluate(
+    folder: str | Path, seeds: Sequence[int] = (0, 1, 2), size: int = 256, nlm: bool = True, what: Sequence[str] = ("faces", "photos"),
+    more: Mapping[str, str | Path] | None = None,
+) -> list[Row]:  # fmt: skip
     """All rows for a folder laid out like dev_eval: faces_clean/ with mesh468.npz, photos_clean/, polyu_pairs/; what is missing is left out.
 
-    PSNR is cut at 60 dB so that a picture that comes back unchanged does not make a mean infinite.
+    `more`: title -> weights file of further face nets. PSNR is cut at 60 dB so that a picture that comes back unchanged does not make a mean infinite.
     """
     folder, rows = Path(folder), []
     if not any((folder / d).is_dir() for d in ("faces_clean", "photos_clean", "polyu_pairs")):
         raise FileNotFoundError(f"{folder} has none of faces_clean/, photos_clean/, polyu_pairs/; give a folder with at least one of them")
     others = {"input": lambda p: p, "bicubic": bicubic} | ({"non-local means": non_local_means} if nlm else {})
 
-    def face(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    def face(name: str | Path) -> Callable[[np.ndarray], np.ndarray]:
         net = weights.load(name)
 
         def restored(photo: np.ndarray) -> np.ndarray:
@@ -137,6 +140,7 @@ def evaluate(folder: str | Path, seeds: Sequence[int] = (0, 1, 2), size: int = 2
     ours = {"photo branch": lambda p: whole(p).image, "photo branch, sharpened": lambda p: sharp(p).image}
     if "faces" in what and (folder / "faces_clean").is_dir():
         face_nets = {title: face(name) for title, name in FACE_NETS.items() if name in weights.shipped()}
+        face_nets |= {title: face(path) for title, path in (more or {}).items()}
         for severity in SEVERITIES:
             rows += measure("faces", severity, face_cases(folder / "faces_clean", severity, seeds, size), others | face_nets)
     if "photos" in what and (folder / "photos_clean").is_dir():

@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 from . import face as faces_module
 from . import image, view, weights
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
+from .export import kept
 from .face import Face, detect
 from .image import Picture
 from .nets.blocks import padded
@@ -178,7 +179,8 @@ class Restorer:
         if sharpener is None and scale >= 2:
             self.sharpeners[2] = as_net(None, "sharpener_x2", self.device)
         if self.with_faces:
-            self.face = as_net(face, "face", self.device)
+            fast = kept("face") if face is None and self.device.type == "cpu" else None  # a file is there once it was exported
+            self.face = as_net(fast if fast and fast.is_file() else face, "face", self.device)
             if face_fidelity:
                 self.face = mixed(self.face, as_net(None, "face_fidelity", self.device), face_fidelity)
             self.landmarks = None if landmarks is False else as_net(landmarks, "landmarks", self.device)

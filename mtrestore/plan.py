@@ -48,6 +48,9 @@ def read_settings(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     for key, least in {"steps": 1, "schedule": 1, "save_every": 1, "seed": 0}.items():
         if type(settings.get(key, least)) is not int or settings.get(key, least) < least:
             raise ValueError(f"{path}: {key} must be a whole number from {least} up, got {settings[key]!r}")
+    for key, kinds in {"prior": ("restoration", "face"), "critic": ("prior", "restoration")}.items():
+        if key in settings and settings["stage"] not in kinds:
+            raise ValueError(f"{path}: {key} is for {' or '.join(kinds)}, not for {settings['stage']}")
     for key in ("net", "batches", "train"):
         if not isinstance(settings.get(key, {}), dict):
             raise ValueError(f"{path}: {key} must be a mapping of options, got {settings[key]!r}")
@@ -88,10 +91,13 @@ def make_stage(settings: Mapping[str, Any]) -> Any:
     """The stage with its fresh net, or one that begins from `init`; `prior` gives the decoder and `critic` the discriminator of a restoration."""
     kind, trained_by = STAGES[settings["stage"]]
     net = make(kind, **settings.get("net", {}))
-    if init := settings.get("init"):
-        net.load_state_dict(weights.load(init, kind).state_dict())
-    if prior := settings.get("prior"):
-        net.take(weights.load(prior, nets.Generator))
+    try:
+        if init := settings.get("init"):
+            net.load_state_dict(weights.load(init, kind).state_dict())
+        if prior := settings.get("prior"):
+            net.take(weights.load(prior, nets.Generator))
+    except RuntimeError as e:
+        raise ValueError(f"{settings.get('prior') or init} was made with other widths or joins than net: {settings.get('net', {})}") from e
     options = dict(settings.get("train", {}))
     if critic := settings.get("critic"):
         loaded = weights.load(critic, nets.Critic)

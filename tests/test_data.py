@@ -84,6 +84,8 @@ def half(x: torch.Tensor) -> torch.Tensor:
 
 BATCHES = {
     "face": lambda root, seed=0: data.FaceBatches(root / "train_faces", sizes=(32, 64), batch=4, seed=seed),
+    "face enlarged": lambda root, seed=0: data.FaceBatches(root / "train_faces", sizes=(64,), batch=4, seed=seed, enlarged=0.5),
+    "embedding": lambda root, seed=0: data.PersonBatches(root / "train_faces", batch=2, seed=seed),
     "landmarks": lambda root, seed=0: data.LandmarkBatches(root / "train_faces", batch=2, seed=seed),
     "photo": lambda root, seed=0: data.PhotoBatches(data.Photos(root / "train_photos"), size=32, batch=4, seed=seed),
     "upsampler": lambda root, seed=0: data.UpsamplerBatches(data.Photos(root / "train_photos"), half, small=16, most=96, seed=seed),
@@ -130,7 +132,7 @@ def test_another_step_and_another_seed_give_another_batch(root, kind):
 def test_batches_are_float32_in_range(root, kind):
     make, edge = BATCHES[kind](root), 0.25 if kind == "landmarks" else 0  # a jittered face may leave its crop
     for n in range(3):
-        for t in tensors(make(n)):
+        for t in tensors(make(n))[: 1 if kind == "embedding" else None]:  # its target counts people
             assert t.dtype == torch.float32 and t.is_contiguous() and torch.isfinite(t).all()
             assert -edge <= t.min() and t.max() <= 1 + edge
 
@@ -193,6 +195,34 @@ def test_a_face_that_is_shrunk_is_antialiased(factor):
 def test_the_quick_cut_is_the_crops_cut_near_scale_one(astronaut):
     stored, crop = data.to_uint8(astronaut), Crop.at((220, 120), 66, 0.1, 64)
     assert np.abs(data.quick_cut(stored, crop) - crop.cut(astronaut)).mean() < 0.01
+
+
+@pytest.mark.parametrize(("enlarged", "low", "high"), [(0.0, -0.1, 0.1), (1.0, 0.3, 1.0)])
+def test_the_noise_of_a_face_that_was_enlarged_is_wide(root, monkeypatch, enlarged, low, high):
+    always(monkeypatch, {"op": "gaussian_noise", "sigma": 25, "seed": 1})
+    poor, truth = tensors(data.FaceBatches(root / "train_faces", sizes=(96,), batch=8, enlarged=enlarged)(0))
+    noise = poor - truth
+    left, right = noise[..., 8:-8, 8:-9].flatten(), noise[..., 8:-8, 9:-8].flatten()
+    assert low < float(torch.corrcoef(torch.stack([left, right]))[0, 1]) < high
+
+
+# ---- people -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_people_has_each_twice(root):
+    faces, person = tensors(data.PersonBatches(root / "train_faces", batch=3)(0))
+    assert faces.shape == (6, 3, 96, 96) and person.tolist() == [0, 1, 2, 0, 1, 2]
+    assert not torch.equal(faces[:3], faces[3:]), "two views, not one picture twice"
+
+
+def test_pictures_of_one_person_in_the_manifest_are_one_person(tmp_path, astronaut):
+    folder = make_faces(tmp_path / "faces", astronaut)
+    text = (folder / "manifest.csv").read_text().splitlines()
+    people = ["person", "a", "b", "a", ""]
+    (folder / "manifest.csv").write_text("\n".join(f"{line},{p}" for line, p in zip(text, people, strict=True)) + "\n")
+    assert sorted(map(len, data.PersonBatches(folder, batch=2).people)) == [1, 2]
+    with pytest.raises(ValueError, match="has 2 people, fewer than the batch of 3; lower the batch"):
+        data.PersonBatches(folder, batch=3)
 
 
 # ---- landmarks ----------------------------------------------------------------------------------------------------------------
@@ -344,7 +374,6 @@ def test_the_sharpener_x1_sees_what_the_restorer_gives(root):
     poor, truth = tensors(data.SharpenerBatches(photos, size=32, batch=64, restorer=lambda x: 0 * x)(0))
     assert (poor == 0).all((1, 2, 3)).float().mean() == pytest.approx(7 / 8, abs=0.1)
     assert not (truth == 0).all((1, 2, 3)).any()
-
 
 
 # ---- what can be wrong with a folder ------------------------------------------------------------------------------------------

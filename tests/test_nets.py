@@ -17,7 +17,9 @@ from mtrestore.nets import blocks, critic, face, guided
 JOINS = face.JOINS
 SMALL = {  # constructor arguments for tests, kinds of input, and factor from the last input's size to the output's
     "FaceNet": ({"widths": "XS"}, 1, 1),
+    "Generator": ({"widths": "XS"}, 6, 1),
     "Critic": ({"widths": "XS"}, 1, None),
+    "FaceEmbedding": ({"widths": (8, 8, 8, 16, 16), "out": 8}, 1, None),
     "RestorerNet": ({"widths": (8, 12, 16), "blocks": 1}, 1, 1),
     "DeepGuidedFilter": ({"width": 4}, 3, 1),
     "GuidedUpsampler": ({"guide_width": 4, "width": 4, "blocks": 1}, 3, 1),
@@ -49,6 +51,8 @@ def shaken(net: torch.nn.Module) -> torch.nn.Module:
 def inputs(name: str, h: int, w: int, batch: int = 2) -> list[torch.Tensor]:
     """Random inputs whose picture is h×w; for the guided nets the small pair has half its size."""
     kinds = SMALL[name][1]
+    if kinds == 6:
+        return [[noise(*shape, seed=i) for i, shape in enumerate(made(name).decoder.shapes(batch, h)) if h == w]]
     if kinds == 3:
         return [*noise(2, batch, 3, max(1, h // 2), max(1, w // 2)), noise(batch, 3, h, w)]
     return [noise(batch, 3, h, w, seed=i) for i in range(kinds)]
@@ -70,11 +74,11 @@ def test_a_net_runs_at_its_minimum_and_keeps_the_stated_shape(name):
     net, scale = made(name), SMALL[name][2]
     assert net.minimum % net.multiple == 0 or net.multiple == 1
     out = net(*inputs(name, net.minimum, net.minimum))
-    expected = {"Critic": (2, 1), "LandmarkNet": (2, 468, 2)}.get(name) or (2, 3, net.minimum * scale, net.minimum * scale)
+    expected = {"Critic": (2, 1), "LandmarkNet": (2, 468, 2), "FaceEmbedding": (2, 8)}.get(name) or (2, 3, net.minimum * scale, net.minimum * scale)
     assert tuple(out.shape) == expected and out.dtype == torch.float32 and torch.isfinite(out).all()
 
 
-@pytest.mark.parametrize("name", [n for n in SMALL if n not in ("Critic", "LandmarkNet")])
+@pytest.mark.parametrize("name", [n for n in SMALL if n not in ("Critic", "Generator", "LandmarkNet", "FaceEmbedding")])
 @pytest.mark.parametrize("sides", [(1, 2), (3, 1), (2, 5)])
 def test_every_pair_of_multiples_gives_a_picture_of_its_size(name, sides):
     net, scale = made(name), SMALL[name][2]
@@ -263,16 +267,38 @@ def test_the_critic_scores_a_picture_by_its_company():
 
 
 def test_critic_features_halve_at_each_level():
-    logits, feats = made("Critic").features(noise(2, 3, 64, 32))
-    assert logits.shape == (2, 1)
+    verdicts, feats = made("Critic").judge(noise(2, 3, 64, 32))
+    assert [tuple(v.shape) for v in verdicts] == [(2, 1, 1, 1), (2, 1, 8, 4)], "one for the face, one for each patch"
     assert [tuple(f.shape[2:]) for f in feats] == [(32, 16), (16, 8), (8, 4), (4, 2), (2, 1)]
 
 
 @pytest.mark.parametrize(("cin", "cout", "kernel"), [(3, 16, 1), (16, 64, 3), (64, 32, 3)])
-def test_an_equalised_convolution_keeps_the_deviation(cin, cout, kernel):
+def test_an_equalised_convolution_keeps_the_power_that_an_activation_halves(cin, cout, kernel):
+    """Its output's variance is 2 (He et al., ICCV 2015), although every weight is stored at a standard deviation of 1/20."""
     torch.manual_seed(0)
-    y = critic.EqualConv(cin, cout, kernel)(torch.randn(4, cin, 32, 32))[..., 1:-1, 1:-1]
-    assert y.std().item() == pytest.approx(1, abs=0.1)
+    layer = critic.EqualConv(cin, cout, kernel)
+    y = layer(torch.randn(4, cin, 32, 32))[..., 1:-1, 1:-1]
+    assert y.std().item() == pytest.approx(2**0.5, rel=0.15)
+    assert layer.weight.std().item() == pytest.approx(1 / 20, rel=0.25)
+
+
+def test_the_logit_is_the_sum_of_the_faces_verdict_and_the_mean_of_its_patches():
+    net, x = made("Critic"), noise(2, 3, 64, 64)
+    (face_, patches), _ = net.judge(x)
+    assert torch.allclose(net(x), face_[:, :, 0, 0] + patches.mean((2, 3)))
+
+
+def test_the_patch_verdict_sees_38_px():
+    net, x = made("Critic"), noise(1, 3, 96, 96).requires_grad_()
+    net.judge(x)[0][1][0, 0, 6, 6].backward()
+    rows = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert int(rows.max() - rows.min()) + 1 == 38
+
+
+@pytest.mark.parametrize("widths", ["XXL", (8,) * 5, 8])
+def test_critic_widths_that_do_not_fit_are_named(widths):
+    with pytest.raises(ValueError, match="widths must be one of XS, S, M or six numbers, got"):
+        nets.Critic(widths)
 
 
 # ---- guided filter ------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def run(out: Path | None, steps: int = 7, stop: int | None = None, seed: int = 0
 
 def state(s: stages.Supervised) -> dict[str, torch.Tensor]:
     """Everything that training changes, flat: weights, averaged weights, the optimiser's moments and steps."""
-    moments = s.optimizer.state_dict()["state"]
+    moments = s.descent.adam.state_dict()["state"]
     return {
         **{f"net {k}": v for k, v in s.averaged.state_dict().items()},
         **{f"ema {k}": v for k, v in s.ema.state_dict().items()},
@@ -119,7 +119,7 @@ def test_losses_by_hand():
 
 
 def test_an_unknown_loss_is_named():
-    with pytest.raises(ValueError, match="weights must name losses out of pixel, frequency, points, got 'perceptual'"):
+    with pytest.raises(ValueError, match="weights must name losses out of pixel, frequency, points, same_person, got 'perceptual'"):
         stages.Supervised(torch.nn.Conv2d(3, 3, 1), weights={"perceptual": 1})
 
 
@@ -133,7 +133,7 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
 def test_the_learning_rate_follows_the_schedule_to_the_last_step():
     s, rates = stage(), []
     for _ in train.fit(s, batches, 10):
-        rates.append(s.optimizer.param_groups[0]["lr"] / s.lr)
+        rates.append(s.descent.adam.param_groups[0]["lr"] / s.descent.rates[0])
     assert rates == pytest.approx([stages.cosine(n / 10) for n in range(10)]) and rates[-1] < 0.05
 
 
@@ -141,7 +141,7 @@ def test_the_learning_rate_follows_the_schedule_to_the_last_step():
 def test_a_schedule_may_be_longer_or_shorter_than_the_run(schedule):
     s, rates = stage(), []
     for _ in train.fit(s, batches, 10, schedule=schedule):
-        rates.append(s.optimizer.param_groups[0]["lr"] / s.lr)
+        rates.append(s.descent.adam.param_groups[0]["lr"] / s.descent.rates[0])
     assert rates == pytest.approx([stages.cosine(min(n / schedule, 1)) for n in range(10)])
     assert rates[-1] > 0.5 if schedule == 20 else rates[5:] == [0] * 5
 
@@ -286,7 +286,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 def test_a_signal_within_a_step_waits_for_the_steps_end(tmp_path, number):
     whole, _ = run(tmp_path / "whole")
     s, before = stage(), {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    step = s.optimizer.step
+    step = s.descent.adam.step
 
     def interrupted() -> None:
         signal.raise_signal(number)  # after the gradients, before the weights
@@ -297,7 +297,7 @@ def test_a_signal_within_a_step_waits_for_the_steps_end(tmp_path, number):
     try:
         records = train.fit(s, batches, 7, tmp_path / "parts", save_every=2, ema=0.9)
         assert [next(records).step for _ in range(3)] == [1, 2, 3]
-        s.optimizer.step = interrupted
+        s.descent.adam.step = interrupted
         with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
             next(records)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -327,7 +327,7 @@ def poisoned(step: int) -> data.Batch:
 
 def test_a_loss_that_is_not_finite_stops_before_any_weight_is_touched(tmp_path):
     s = stage()
-    with pytest.raises(FloatingPointError, match="the loss is nan; try a smaller learning rate than 0.01"):
+    with pytest.raises(FloatingPointError, match="^step 4: the loss is nan; try a smaller learning rate than 0.01"):
         list(train.fit(s, poisoned, 7, tmp_path, save_every=100, ema=0.9))
     good, _ = run(None, stop=3)
     assert equal(s, good)
@@ -427,10 +427,10 @@ def test_a_restarted_run_begins_a_new_log(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stage: face\nsteps: 5\nlr: 1", "unknown setting 'lr'; known are batches, ema"),
+        ("stage: face\nsteps: 5\nlr: 1", "unknown setting 'lr'; known are batches, critic, ema"),
         ("stage: face\nsteps: 5\n3: 1", "unknown setting '3'"),
-        ("stage: dreams\nsteps: 5", "trains 'dreams', expected face or restorer or refiner or sharpener or landmarks"),
-        ("stage: [face]\nsteps: 5", r"trains \['face'\], expected face or"),
+        ("stage: dreams\nsteps: 5", "trains 'dreams', expected prior or restoration or face or landmarks or embedding or restorer or refiner or sharpener"),
+        ("stage: [face]\nsteps: 5", r"trains \['face'\], expected prior or"),
         ("stage: face", "must be a mapping with at least stage and steps"),
         ("- face\n- 5", "must be a mapping with at least stage and steps"),
         ("", "must be a mapping with at least stage and steps"),
@@ -444,6 +444,8 @@ def test_a_restarted_run_begins_a_new_log(tmp_path):
         ("stage: face\nsteps: 5\nsave_every: 0", "save_every must be a whole number from 1 up, got 0"),
         ("stage: face\nsteps: 5\nnet: S", "net must be a mapping of options, got 'S'"),
         ("stage: face\nsteps: 5\nbatches:", "batches must be a mapping of options, got None"),
+        ("stage: face\nsteps: 5\ncritic: a.safetensors", "critic is for prior or restoration, not for face"),
+        ("stage: refiner\nsteps: 5\nprior: a.safetensors", "prior is for restoration or face, not for refiner"),
         ("stage: {face", "is not YAML"),
         ("a: !!python/object/apply:os.getcwd []", "is not YAML"),
         ("[" * 700, "is not YAML"),
@@ -490,16 +492,21 @@ def test_options_that_a_part_does_not_take_are_named(data_root, tmp_path, part, 
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda p: p.stem)
 def test_committed_settings_can_be_trained(path):
     settings = plan.read_settings(path)
-    net = plan.make(plan.NETS[settings["stage"]], **settings.get("net", {}))
-    plan.make(stages.Supervised, net, **settings.get("train", {}))
-    kind = {"face": data.FaceBatches, "landmarks": data.LandmarkBatches, "restorer": data.PhotoBatches,
-            "refiner": data.UpsamplerBatches, "sharpener": data.SharpenerBatches}[settings["stage"]]  # fmt: skip
+    started = {k: v for k, v in settings.items() if k not in ("init", "prior", "critic")}  # files of trainings before it
+    assert isinstance(plan.make_stage(started), plan.STAGES[settings["stage"]][1])
+    kind = {"landmarks": data.LandmarkBatches, "restorer": data.PhotoBatches, "refiner": data.UpsamplerBatches,
+            "sharpener": data.SharpenerBatches, "embedding": data.PersonBatches}.get(settings["stage"], data.FaceBatches)  # fmt: skip
     assert settings.get("batches", {}).keys() <= inspect.signature(kind).parameters.keys()
     assert str(settings.get("weights", ".safetensors")).endswith(".safetensors")
 
 
 def test_there_are_settings_for_every_stage():
-    assert {plan.read_settings(path)["stage"] for path in SETTINGS} == set(plan.NETS)
+    assert {plan.read_settings(path)["stage"] for path in SETTINGS} == set(plan.STAGES)
+
+
+def test_the_command_trains_every_stage():
+    choices = next(a.choices for a in cli.parser()._subparsers._group_actions[0].choices["train"]._actions if a.dest == "stage")
+    assert set(choices) == set(plan.STAGES)
 
 
 # ---- from settings to weights -------------------------------------------------------------------------------------------------
@@ -516,6 +523,9 @@ STAGES = {
     "refiner": {"net": {"width": 4, "blocks": 1}, "batches": {"small": 16, "batch": 2, "most": 64}},
     "sharpener": {"net": {"scale": 2, "width": 4, "blocks": 1}, "batches": {"size": 16, "batch": 2}},
     "landmarks": {"net": {"widths": [4, 4, 4, 4, 4], "hidden": 8}, "batches": {"batch": 2}, "train": {"weights": {"points": 1.0}}},
+    "embedding": {"net": {"widths": [8, 8, 8, 8, 8], "out": 4}, "batches": {"batch": 2}, "train": {"weights": {"same_person": 1.0}}},
+    "prior": {"net": {"widths": [4, 4, 8, 8, 8, 8]}, "batches": {"sizes": [32], "batch": 2}},
+    "restoration": {"net": {"widths": [4, 4, 8, 8, 8, 8]}, "batches": {"sizes": [32], "batch": 2}},
 }
 
 
@@ -525,7 +535,7 @@ def test_settings_become_weights(data_root, tmp_path, name):
     if name == "refiner":
         settings["restorer"] = str(weights.save(nets.RestorerNet((4, 4)), tmp_path / "restorer.safetensors"))
     assert [r.step for r in plan.run(settings, data_root, tmp_path / "out")] == [1, 2]
-    net = weights.load(tmp_path / f"out/{name}.safetensors", plan.NETS[name])
+    net = weights.load(tmp_path / f"out/{name}.safetensors", plan.STAGES[name][0])
     assert net.notes["settings"] == settings and net.notes["steps"] == 2
     average = train.newest_checkpoint(tmp_path / "out/checkpoints")["ema"]
     assert all(torch.equal(v, average[k].half().float()) for k, v in net.state_dict().items()), "the averaged weights are shipped"
@@ -546,10 +556,10 @@ def test_the_landmark_net_begins_at_the_mean_face(data_root, tmp_path):
     assert np.abs(weights.load(tmp_path / "landmarks.safetensors").mean.numpy() - mean).max() < 1e-3
 
 
-def command(tmp_path: Path, data_root: Path, out: Path, *more: str) -> list[str]:
+def command(tmp_path: Path, data_root: Path, out: Path, *more: str, stage: str = "landmarks") -> list[str]:
     settings = tmp_path / "small.yaml"
-    settings.write_text(yaml.safe_dump({"stage": "landmarks", "steps": 8, "save_every": 3, "seed": 4, **STAGES["landmarks"]}))
-    return ["train", "landmarks", "--settings", str(settings), "--data", str(data_root), "--out", str(out), "--threads", "1", *more]
+    settings.write_text(yaml.safe_dump({"stage": stage, "steps": 8, "save_every": 3, "seed": 4, **STAGES[stage]}))
+    return ["train", stage, "--settings", str(settings), "--data", str(data_root), "--out", str(out), "--threads", "1", *more]
 
 
 @pytest.mark.parametrize("steps", ["0", "-1"])
@@ -562,6 +572,32 @@ def test_the_command_shows_the_step_it_is_at(data_root, tmp_path, capsys):
     assert cli.main(command(tmp_path, data_root, tmp_path / "out", "--every", "0", "--workers", "0")) == 0
     printed = capsys.readouterr()
     assert " 8/8 " in printed.err and "landmarks: 8 steps done" in printed.out
+    assert ", loss=" in printed.err.split("\r")[-1]
+
+
+def test_the_progress_line_of_a_gan_names_its_losses(data_root, tmp_path, capsys):
+    arguments = command(tmp_path, data_root, tmp_path / "out", "--every", "0", "--workers", "0", "--steps", "2", stage="restoration")
+    assert cli.main(arguments) == 0
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert all(f"{name}=0." in last or f"{name}=1." in last for name in ("loss", "pixel", "critic", "balance"))
+
+
+def test_the_command_runs_one_process_for_each_device(data_root, tmp_path):
+    arguments = command(tmp_path, data_root, tmp_path / "out", "--devices", "2", "--workers", "0", "--steps", "3")
+    program = [sys.executable, "-m", "mtrestore", *arguments]
+    done = subprocess.run(program, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "MEMBER: 1/2" in done.stderr and "MEMBER: 2/2" in done.stderr
+    assert done.stdout.count("landmarks: 3 steps done") == 1 and " 3/3 " in done.stderr, "one of them tells"
+    assert weights.load(tmp_path / "out/landmarks.safetensors", nets.LandmarkNet).notes["steps"] == 3
+    assert logged(tmp_path / "out") == [3]
+
+
+@pytest.mark.parametrize(("options", "message"), [(["--devices", "0"], "--devices must be at least 1"), (["--device", "tpu"], "--device tpu --devices 1")])
+def test_devices_that_cannot_be_are_named_in_one_line(data_root, tmp_path, capsys, options, message):
+    assert cli.main(command(tmp_path, data_root, tmp_path / "out", *options)) == 1
+    printed = capsys.readouterr().err.strip()
+    assert message in printed and "\n" not in printed
 
 
 # Blocks for ever at one point, having told so by a file; the parent then kills it there.

@@ -99,6 +99,9 @@ class Generator(Net):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, a=0.2)
                 nn.init.zeros_(layer.bias)
+        if join == "concat":  # the noise at the joins begins faint, as StyleGAN's does, or the deepest tensor is drowned
+            for up in self.decoder.joins:
+                up.fuse[0].weight.data[:, up.fuse[0].out_channels :] *= 0.1
 
     def draw(self, batch: int, size: int, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> list[Tensor]:
         """Fresh N(0,1) tensors: one of s/32×s/32 and one of every join's shape."""
