@@ -16,7 +16,7 @@ PYTHON ?=
 READY := .venv/.ready
 PY := .venv/bin/python
 
-.PHONY: help setup venv restore test lint bench notebooks clean
+.PHONY: help setup venv restore test soak lint bench notebooks clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
@@ -49,6 +49,16 @@ restore: $(READY)  ## restore a sample portrait, or PHOTO=my.jpg, into outputs/
 
 test: $(READY)  ## run the tests (ARGS="-k crop" for some of them)
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+# bandit and pip-audit go beside the environment, not into it: its versions stay those of constraints.txt.
+soak: $(READY)  ## hours: the whole corpus of bad files, the mutator, kills and double starts, bandit and pip-audit
+	$(PY) experiments/corpus.py
+	$(PY) experiments/fuzz.py --seconds 1200 --seed "$$(date +%j)"
+	for trial in kills folder doubles throughput training-kills; do $(PY) experiments/soak.py $$trial --full; done
+	@if $(PY) -m pip install -q --target .venv/soak bandit pip-audit; then \
+	  PYTHONPATH=.venv/soak $(PY) -m bandit -q -ll -r mtrestore experiments; \
+	  PYTHONPATH=.venv/soak $(PY) -m pip_audit -r constraints.txt --no-deps || echo 'pip-audit: findings are above, or it could not ask'; \
+	else echo 'bandit and pip-audit: skipped, they cannot be installed here'; fi
 
 lint: $(READY)  ## check the style with ruff
 	$(PY) -m ruff check .

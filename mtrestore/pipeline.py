@@ -127,8 +127,10 @@ def onnx_net(path: Path) -> Callable[..., Tensor]:
     """An ONNX model as a callable on tensors; runs on the CPU."""
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong comes as an exception
     try:
-        session = onnxruntime.InferenceSession(image.read_bytes(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(image.read_bytes(path), options, providers=["CPUExecutionProvider"])
     except image.ImageError as e:
         raise weights.WeightsError(f"the ONNX file cannot be read: {e}") from e
     except Exception as e:  # onnxruntime raises its own exception classes, without a public base

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from . import data, image, nets, stages, weights
+from . import data, files, nets, stages, weights
 from .nets.blocks import Net, padded
 from .train import Record, fit
 
@@ -35,10 +34,7 @@ STAGES: dict[str, tuple[type[Net], Callable[..., Any]]] = {  # name -> its net, 
 
 def read_settings(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     """The settings in a YAML file, checked: known keys, a known stage (`stage`, when given), steps at least 1."""
-    try:
-        settings = yaml.safe_load(image.read_bytes(path, max_bytes=2**20))
-    except (yaml.YAMLError, RecursionError) as e:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(e).split())[:200]}") from e
+    settings = files.read_yaml(path)
     if not isinstance(settings, dict) or not {"stage", "steps"} <= settings.keys():
         raise ValueError(f"{path} must be a mapping with at least stage and steps; see experiments/train/")
     if unknown := sorted(set(map(str, settings)) - KEYS):

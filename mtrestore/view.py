@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from .image import read, resize, shrink, write_bytes
+from .lines import shown
 
 LOSSLESS_PIXELS = 600_000  # up to here a picture travels as PNG, above as JPEG (quality 92, full colour resolution)
 COLOURS = ("#ff5a36", "#18a0fb", "#35c759", "#ffcc00", "#c86bfa", "#00c7be")
@@ -141,8 +142,35 @@ class Comparison:
 
     def save(self, path: str | Path) -> Path:
         """Write a complete page that opens offline; returns where it is."""
-        title = html.escape(self.title or "before and after")
+        title = html.escape(shown(self.title) or "before and after")
         return write_bytes(path, PAGE.format(title=title, width=self.width, body=self.html).encode())
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers by row and column, as a table in a notebook and as plain lines elsewhere: `Table({"concat": {"GFLOP": 9.1, "ms": 48}})`.
+
+    rows: name -> column -> number or word; a place that a row lacks stays empty. Numbers with a fraction are shown to four digits.
+    """
+
+    rows: Mapping[str, Mapping[str, float | str]]
+    corner: str = ""
+
+    def cells(self) -> list[list[str]]:
+        """The heading and each row as words; the first column holds the names."""
+        columns = list(dict.fromkeys(column for row in self.rows.values() for column in row))
+        lines = [[name, *(_words(row.get(column, "")) for column in columns)] for name, row in self.rows.items()]
+        return [[shown(word) for word in line] for line in ([self.corner, *columns], *lines)]
+
+    def _repr_html_(self) -> str:
+        head, *body = ([html.escape(word) for word in line] for line in self.cells())
+        rows = "".join(f"<tr><th>{name}</th>{''.join(f'<td>{word}</td>' for word in words)}</tr>" for name, *words in body)
+        return f"<table><thead><tr>{''.join(f'<th>{word}</th>' for word in head)}</tr></thead><tbody>{rows}</tbody></table>"
+
+    def __repr__(self) -> str:
+        lines = self.cells()
+        wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join([line[0].ljust(wide[0]), *(w.rjust(n) for w, n in zip(line[1:], wide[1:], strict=True))]).rstrip() for line in lines)
 
 
 class Plot(Figure):
@@ -169,10 +197,10 @@ def compare(before, after, *, labels: Sequence[str] = ("before", "after"), title
     aside = max(1, min(natural, width // 2))  # what img attributes ask for where there is neither script nor style
     heads, cells = "", ""
     for label, original, picture in zip(labels, originals, pictures, strict=True):
-        name, size = html.escape(label), _size(original) + (f", shown at {_size(picture)}" if picture.shape != original.shape else "")
+        name, size = html.escape(shown(label)), _size(original) + (f", shown at {_size(picture)}" if picture.shape != original.shape else "")
         heads += f"<th>{name} <small>{size}</small></th>"
         cells += f'<td><img alt="{name}" width="{aside}" height="{max(1, round(aside * height / natural))}" src="{data_uri(picture)}"></td>'
-    heading = f"<p>{html.escape(title)}</p>\n" if title else ""
+    heading = f"<p>{html.escape(shown(title))}</p>\n" if title else ""
     sharp = " mtr-pixels" if width >= 2 * natural else ""  # a tiny crop is shown as the pixels it has
     return Comparison(
         f'<div class="mtr-compare{sharp}" data-width="{natural}" data-height="{height}" style="width:{width}px">\n<style>{STYLE}</style>\n'
@@ -213,10 +241,24 @@ def show(pictures: Mapping[str, np.ndarray] | Sequence[np.ndarray], columns: int
         # Nearest keeps the pixels of a small crop honest; a photo larger than its place is averaged, or it would alias.
         drawing = "nearest" if picture.shape[1] <= size * plot.dpi else "antialiased"
         axes.imshow(picture if grey else np.clip(picture, 0, 1), cmap="gray" if grey else None, interpolation=drawing)
-        axes.set_title(f"{name}  {_size(picture)}".strip(), fontsize=9)
+        axes.set_title(f"{shown(name)}  {_size(picture)}".strip(), fontsize=9, parse_math=False)
         axes.axis("off")
         axes.set_anchor("N")
     return plot
+
+
+def grid(pictures: Iterable[np.ndarray], columns: int = 8, gap: int = 2) -> np.ndarray:
+    """One photo of many of one size, in rows of `columns` with `gap` white pixels between: small faces to look over together."""
+    pictures = list(pictures)
+    if not pictures:
+        raise ValueError("grid needs at least one picture, got none; pass a list of photos of one size")
+    h, w = pictures[0].shape[:2]
+    columns = min(columns, len(pictures))
+    sheet = np.ones((ceil(len(pictures) / columns) * (h + gap) - gap, columns * (w + gap) - gap, 3), np.float32)
+    for i, picture in enumerate(pictures):
+        y, x = i // columns * (h + gap), i % columns * (w + gap)
+        sheet[y : y + h, x : x + w] = np.clip(picture, 0, 1)
+    return sheet
 
 
 def steps(result, columns: int | None = None, size: float = 3.0) -> Plot:
@@ -244,7 +286,7 @@ def faces(photo: np.ndarray, faces: Iterable, crops: Iterable = (), size: float 
         colour, (x0, y0, x1, y1) = COLOURS[i % len(COLOURS)], face.box
         axes.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=colour, linewidth=1.5)
         axes.plot(*face.landmarks.T, ".", color=colour, markersize=6 if len(face.landmarks) <= 5 else 1)
-        axes.annotate(f"{i + 1}: {face.score:.2f} {face.status}", (x0, y0), (0, 3), textcoords="offset points", color="white", fontsize=8,
+        axes.annotate(f"{i + 1}: {face.score:.2f} {face.status}", (x0, y0), (0, 3), textcoords="offset points", color="white", fontsize=8, parse_math=False,
                       bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
     for i, crop in enumerate(crops):
         low, high = -0.5, crop.size - 0.5  # the crop's edges lie half a pixel outside its pixel centres
@@ -255,7 +297,7 @@ def faces(photo: np.ndarray, faces: Iterable, crops: Iterable = (), size: float 
 
 
 def losses(records: Iterable, size: float = 3.0) -> Plot:
-    """One panel for each loss over the steps: every value thin, the running mean over a twentieth of the run thick.
+    """One panel for each loss over the steps: every value thin, the running mean over a twentieth of the run thick; rows of 4 at most.
 
     records: what `fit` yields, objects with `.step` and `.losses` (name -> number); a loss may be missing from some of them.
     """
@@ -265,9 +307,11 @@ def losses(records: Iterable, size: float = 3.0) -> Plot:
             curves.setdefault(name, []).append((record.step, float(value)))
     if not curves:
         raise ValueError("losses needs at least one record with a loss, got none; pass the list of records that fit yielded")
-    plot = Plot(figsize=(1.4 * size * len(curves), size), layout="constrained")
+    rows = ceil(len(curves) / 4)
+    columns = ceil(len(curves) / rows)
+    plot = Plot(figsize=(1.4 * size * columns, size * rows), layout="constrained")
     for i, (name, points) in enumerate(curves.items(), 1):
-        axes = plot.add_subplot(1, len(curves), i)
+        axes = plot.add_subplot(rows, columns, i)
         step, value = np.array(points).T
         span = max(1, len(value) // 20)
         mean = np.convolve(value, np.full(span, 1 / span), "valid")
@@ -295,6 +339,7 @@ def contact_sheet(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], width: in
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 12)
     for i, (name, *both) in enumerate(pairs):
+        name = shown(name)
         x, y = (i % columns) * 2 * side, (i // columns) * (cell + line)
         for k, picture in enumerate(both):
             h, w = picture.shape[:2]
@@ -310,3 +355,9 @@ def contact_sheet(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], width: in
 
 def _size(picture: np.ndarray) -> str:
     return f"{picture.shape[1]}×{picture.shape[0]}"
+
+
+def _words(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

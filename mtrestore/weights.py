@@ -8,20 +8,25 @@ refused before anything large is imported or made.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
+import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import image
+from .lines import one_line
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from .nets.blocks import Net
 
 FOLDER = Path(__file__).parent / "weights"
-MOST_BYTES = 256 * 2**20
+MOST_BYTES, MOST_HEADER = 256 * 2**20, 2**18
 CACHE = Path("~/.cache/mtrestore")
 OPTIONAL = {
     "yunet": (
@@ -40,8 +45,8 @@ class WeightsError(ValueError):
 def split(data: bytes) -> tuple[dict[str, Any], memoryview]:
     """(header, raw tensor bytes) of a safetensors file: eight bytes of length, JSON, values."""
     (length,) = struct.unpack("<Q", data[:8])
-    if length > min(len(data) - 8, 2**20):
-        raise ValueError("the header is longer than the file")
+    if length > min(len(data) - 8, MOST_HEADER):
+        raise ValueError("the header is longer than the file, or than any of ours")
     return json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
 
 
@@ -88,6 +93,7 @@ def check(name: str | Path) -> tuple[dict[str, str], bytes]:
     except (struct.error, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
         raise WeightsError(
             f"{path.name} is not a weights file of mtrestore, or it is damaged; expected a .safetensors made by `mtrestore train`"
+            + "; this one is a pointer: run `git lfs pull`" * data.startswith(b"version https://git-lfs")
         ) from e
     if digest(header, values) != meta["sha256"]:
         raise WeightsError(f"{path.name} is damaged: its sha256 does not match; get the file again")
@@ -112,14 +118,84 @@ def load(name: str | Path, kind: type[Net] | None = None) -> Net:
             raise ValueError("its configuration is larger than any net of ours")
         with torch.device("meta"):  # shapes alone, so that a hostile configuration cannot claim memory
             net = REGISTRY[meta["net"]](**config)
-        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in parse(data).items()}, assign=True)
+        net.load_state_dict(fitting(net, parse(data)), assign=True)
         notes = {**json.loads(meta["notes"]), "sha256": meta["sha256"], "file": file}
     except (SafetensorError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as e:
-        raise WeightsError(f"{file} does not fit its net: {' '.join(str(e).split())[:200]}") from e
+        raise WeightsError(f"{file} does not fit its net: {one_line(e)[:200]}") from e
     if kind and not isinstance(net, kind):
         raise WeightsError(f"{file} holds a {meta['net']}, expected a {kind.__name__}")
     net.notes = notes
     return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Module:
+    """The net, filled with weights that were made elsewhere: a state dict in a .safetensors file, or in a file of torch.save.
+
+    Such a file carries no checksum of ours, so give its sha256 where you know it. It may hold tensors and plain values, never code;
+    names, shapes and kinds must be the net's, and every value finite. Raises WeightsError and leaves the net as it was.
+    """
+    import torch
+    from safetensors.torch import load as parse
+
+    try:
+        data, name = image.read_bytes(path, max_bytes=MOST_BYTES), Path(path).name
+    except image.ImageError as e:
+        raise WeightsError(f"weights cannot be read: {e}") from e
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise WeightsError(f"{name} is not the file it should be: its sha256 is another; get the file again")
+    try:
+        if data[8:9] == b"{":
+            split(data)
+            found = parse(data)
+        else:
+            found = tensors_only(data)
+        found = next((found[k] for k in ("params_ema", "params", "state_dict") if isinstance(found.get(k), dict)), found)
+        with torch.no_grad():
+            net.load_state_dict(fitting(net, found, exact=True))
+    except Exception as e:  # torch, zipfile and pickle raise many kinds
+        raise WeightsError(f"{name} holds no weights for this net: {one_line(e)[:200]}") from e
+    return net
+
+
+def tensors_only(data: bytes) -> dict[Any, Any]:
+    """The mapping that torch.save wrote, if it is of tensors and plain values: no code is run, checksums are compared, nothing packed is unpacked."""
+    import torch
+
+    if data[:2] == b"PK":
+        with zipfile.ZipFile(io.BytesIO(data)) as parts:
+            if any(part.compress_type for part in parts.infolist()) or sum(part.file_size for part in parts.infolist()) > len(data):
+                raise ValueError("it is compressed, which torch.save never does")
+            if bad := parts.testzip():  # torch.load does not look at the checksums that torch.save writes
+                raise ValueError(f"wrong checksum of {bad!r}")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as e:  # torch's own message advises to load it all the same
+        raise ValueError("it is damaged, or holds more than tensors and plain values") from e
+    if not isinstance(found, dict):
+        raise ValueError(f"expected a mapping of names to tensors, got {type(found).__name__}")
+    return found
+
+
+def fitting(net: nn.Module, found: dict[str, torch.Tensor], exact: bool = False) -> dict[str, torch.Tensor]:
+    """The tensors, if they are the net's by name, shape, kind and finite values; other precisions are converted unless `exact`."""
+    import torch
+
+    wanted, kept = net.state_dict(), {}
+    if odd := sorted(wanted.keys() ^ found.keys(), key=str):
+        raise ValueError(f"{odd[0]!r:.80} is {'missing' if odd[0] in wanted else 'not of this net'}")
+    for name, want in wanted.items():
+        value = found[name]
+        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
+            raise ValueError(f"{name} is no plain tensor")
+        if value.shape != want.shape:
+            raise ValueError(f"{name} has the shape {tuple(value.shape)}, expected {tuple(want.shape)}")
+        if value.dtype != want.dtype and (exact or not (value.is_floating_point() and want.is_floating_point())):
+            raise ValueError(f"{name} is {value.dtype}, expected {want.dtype}")
+        kept[name] = value.to(want.dtype)
+        if not torch.isfinite(kept[name]).all():
+            raise ValueError(f"{name} holds values that are not finite")
+    return kept
 
 
 def modest(value: Any) -> bool:

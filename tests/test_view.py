@@ -234,7 +234,7 @@ def test_losses_have_a_panel_each_and_a_mean_that_is_the_mean(rng):
     np.testing.assert_allclose(r1.lines[1].get_ydata(), 2.0)
 
 
-@pytest.mark.parametrize("empty", [lambda: view.show({}), lambda: view.losses([]), lambda: view.contact_sheet([])])
+@pytest.mark.parametrize("empty", [lambda: view.show({}), lambda: view.losses([]), lambda: view.contact_sheet([]), lambda: view.grid([])])
 def test_nothing_to_draw_is_said(empty):
     with pytest.raises(ValueError, match="needs at least one"):
         empty()
@@ -257,3 +257,23 @@ def test_contact_sheet_places_every_pair(face_photo):
 def test_contact_sheet_of_one_tiny_pair():
     sheet = view.contact_sheet([("x", np.zeros((1, 1, 3), np.float32), np.ones((2, 1, 3), np.float32))], width=100)
     assert sheet.shape[1] == 100 and np.isfinite(sheet).all()
+
+
+def test_grid_puts_each_picture_in_its_place(rng):
+    pictures = rng.uniform(-0.2, 1.2, (5, 4, 6, 3)).astype(np.float32)
+    sheet = view.grid(pictures, columns=3, gap=1)
+    assert sheet.dtype == np.float32 and sheet.shape == (2 * 4 + 1, 3 * 6 + 2, 3)
+    for i, picture in enumerate(pictures):
+        y, x = 5 * (i // 3), 7 * (i % 3)
+        np.testing.assert_array_equal(sheet[y : y + 4, x : x + 6], picture.clip(0, 1))
+    np.testing.assert_array_equal(sheet[4], 1)
+    np.testing.assert_array_equal(sheet[5:, 14:], 1)  # the sixth place stays empty
+
+
+def test_a_table_shows_every_number_and_escapes_every_word():
+    table = view.Table({"<b>": {"dB": 28.123456, "n": 3}, "plain": {"n": 12345, "word": "a & b"}}, "method")
+    page = Page(table._repr_html_())
+    assert not page.open and not page.all("b") and len(page.all("tr")) == 3
+    assert page.text == "methoddBnword<b>28.123plain12,345a & b"
+    assert [line.split("  ")[0].strip() for line in repr(table).splitlines()] == ["method", "<b>", "plain"]
+    assert "28.12" in repr(table) and "a & b" in repr(table)

@@ -15,7 +15,9 @@ from mtrestore.weights import WeightsError
 
 SMALL = {
     "FaceNet": {"widths": (4, 4, 6, 6, 8, 8), "join": "add-matched", "residual": False},
+    "Generator": {"widths": [4, 4, 6, 6, 8, 8], "join": "add"},
     "Critic": {"widths": [4, 4, 4, 4, 4, 4]},
+    "FaceEmbedding": {"widths": [8, 8, 8, 8, 8], "out": 4},
     "RestorerNet": {"widths": (4, 6), "blocks": 2},
     "DeepGuidedFilter": {"radius": 2, "eps": 0.01, "width": 4},
     "GuidedUpsampler": {"guide_width": 4, "width": 4, "blocks": 1, "refine": True},
@@ -223,7 +225,7 @@ def test_another_kind_of_net_is_refused(path):
     ("net", "config"),
     [("FaceNet", {"widths": [10**9] * 6}), ("RestorerNet", {"widths": [10**9, 10**9]}), ("Refiner", {"width": 10**9}),
      ("Refiner", {"width": 10**300}), ("Refiner", {"blocks": 10**9}), ("Refiner", {"width": 4, "blocks": 10**9}),
-     ("RestorerNet", {"widths": [1] * 10**5}), ("RestorerNet", {"widths": []}), ("Critic", {"widths": [0] * 6}), ("Critic", {"widths": 5}),
+     ("RestorerNet", {"widths": [1] * 10**4}), ("RestorerNet", {"widths": []}), ("Critic", {"widths": [0] * 6}), ("Critic", {"widths": 5}),
      ("Critic", {"widths": "XXL"}), ("FaceNet", {"widths": "XXL"}), ("FaceNet", {"join": ["concat"]}), ("LandmarkNet", {"hidden": -1}),
      ("Refiner", {"width": "4"}), ("Refiner", {"width": None}), ("Refiner", {"width": 1.5}), ("Refiner", {"no_such": 1}), ("Refiner", []),
      ("Refiner", 3), ("Refiner", "not json"), ("Refiner", "[" * 10**5), ("Refiner", {"width": 8}), ("Sharpener", {"scale": 3}),

@@ -1,0 +1,85 @@
+"""What may not stand in our source at all: calls that run code from files, or that fail without a word. Read from the syntax tree."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted(p for folder in ("mtrestore", "experiments", "docs") for p in (ROOT / folder).rglob("*.py"))
+FORBIDDEN = {
+    "pickle.load", "pickle.loads", "pickle.Unpickler", "cPickle.load", "cPickle.loads", "dill.load", "dill.loads", "joblib.load", "cloudpickle.load",
+    "cloudpickle.loads", "marshal.load", "marshal.loads", "shelve.open", "eval", "exec", "compile", "__import__", "os.system", "os.popen",
+    "subprocess.getoutput", "subprocess.getstatusoutput", "yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "yaml.full_load_all",
+    "cv2.imread", "cv2.imwrite", "cv2.imreadmulti", "torch.hub.load", "torch.jit.load", "tempfile.mktemp", "Image.open", "PIL.Image.open",
+}  # fmt: skip
+
+
+def faults(source: str) -> list[str]:
+    """line: what, for every forbidden call; names are followed through `import a as b` and `from a import b as c`."""
+    tree, known, found = ast.parse(source), {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            known |= {a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            known |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        first, _, rest = ast.unparse(node.func).partition(".")
+        name = known.get(first, first) + ("." + rest if rest else "")
+        options = {k.arg: getattr(k.value, "value", None) for k in node.keywords}  # of a literal; None for anything else
+        if name in FORBIDDEN:
+            found.append(f"{node.lineno}: {name}")
+        if name == "torch.load" and options.get("weights_only") is not True:
+            found.append(f"{node.lineno}: torch.load without weights_only=True")
+        if name in ("numpy.load", "np.load") and ("allow_pickle" in options and options["allow_pickle"] is not False):
+            found.append(f"{node.lineno}: numpy.load with allow_pickle")
+        if "shell" in options and options["shell"] is not False:
+            found.append(f"{node.lineno}: a shell")
+        if name.endswith(".extractall"):
+            found.append(f"{node.lineno}: an archive unpacked to the disk")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_in_our_source_runs_code_from_files(path):
+    assert not faults(path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("line", [
+    "import pickle; pickle.load(f)", "from pickle import loads; loads(b)", "import pickle as p\np.Unpickler(f)", "import torch; torch.load(f)",
+    "from torch import load as get\nget(f, weights_only=False)", "import torch; torch.load(f, weights_only=x)", "import yaml; yaml.load(f)",
+    "from yaml import unsafe_load; unsafe_load(f)", "eval(s)", "exec(s)", "import os; os.system(s)", "import subprocess\nsubprocess.run(s, shell=True)",
+    "from subprocess import Popen\nPopen(s, shell=x)", "import cv2; cv2.imread(p)", "import cv2 as c\nc.imwrite(p, a)",
+    "import numpy as np; np.load(p, allow_pickle=True)", "from PIL import Image\nImage.open(p)", "import zipfile; zipfile.ZipFile(p).extractall()",
+])  # fmt: skip
+def test_the_search_finds_what_it_is_for(line):
+    assert faults(line)
+
+
+@pytest.mark.parametrize("line", [
+    "net.eval()", "import yaml; yaml.safe_load(f)", "import torch; torch.load(p, weights_only=True)", "import re; re.compile(s)", "model.load(f)",
+    "import cv2; cv2.imdecode(a, 1)", "import numpy as np; np.load(p)", "import numpy as np; np.load(p, allow_pickle=False)", "run(c, shell=False)",
+])  # fmt: skip
+def test_the_search_leaves_the_rest_alone(line):
+    assert not faults(line)
+
+
+def test_files_are_opened_for_reading_in_one_place():
+    """Pictures, weights and settings come through files.read_bytes, which waits for no pipe and knows a limit."""
+    readers = {}
+    for path in sorted((ROOT / "mtrestore").rglob("*.py")):
+        calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
+        readers[path.name] = sum(isinstance(c.func, ast.Attribute) and c.func.attr in ("read_bytes", "fromfile", "imread") and not (
+            isinstance(c.func.value, ast.Name) and c.func.value.id in ("image", "files")) for c in calls)
+    assert not {name for name, n in readers.items() if n}, "call image.read_bytes or files.read_bytes"
+
+
+def test_every_promise_in_the_docs_names_a_test_that_exists():
+    words = (ROOT / "docs" / "trust.md").read_text("utf-8")
+    there = {node.name for path in (ROOT / "tests").glob("test_*.py") for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.FunctionDef)}
+    named = set(re.findall(r"\btest_\w+", words)) - {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    assert len(named) > 25 and not named - there
+    assert all((ROOT / name).is_file() for name in re.findall(r"experiments/\w+\.py", words))
