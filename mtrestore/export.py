@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from . import image, weights
+from . import image
 from .nets.blocks import Net
 
 
@@ -30,9 +30,5 @@ def export(net: Net, path: str | Path) -> Path:
         warnings.simplefilter("ignore")  # of the traced size check, and that another exporter, with two more packages, is to be preferred
         torch.onnx.export(net, (picture,), buffer, dynamo=False, opset_version=17, input_names=["picture"], output_names=["restored"],
                           dynamic_axes={"picture": axes, "restored": axes})  # fmt: skip
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     return image.write_bytes(path, buffer.getvalue())
-
-
-def kept(name: str = "face") -> Path:
-    """Where the export of a shipped net is kept on this machine; its name holds the weights' sha256, so that new weights never meet an old file."""
-    return weights.CACHE.expanduser() / f"{name}-{weights.check(name)[0]['sha256'][:16]}.onnx"

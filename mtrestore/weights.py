@@ -222,6 +222,11 @@ def shipped() -> dict[str, Path]:
     return {p.stem: p for p in sorted(FOLDER.glob("*.safetensors"))}
 
 
+def exported(name: str) -> Path:
+    """Where the ONNX export of shipped weights is kept on this machine; other weights have another name, so they never meet an old file."""
+    return CACHE.expanduser() / f"{name}-{check(name)[0]['sha256'][:16]}.onnx"
+
+
 def fetch(name: str) -> Path:
     """Download an optional model into the cache, where it is then found; its sha256 is checked before it gets its name."""
     import pooch
