@@ -7,94 +7,35 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from .lines import one_line, shown
 
 
 def restore(args: argparse.Namespace) -> int:
     """Restore files, or all pictures of folders, into a file or a folder; one bad file never stops the rest."""
-    from tqdm import tqdm
+    from . import batch, outputs, task
 
-    from . import image, weights
-
-    jobs = plan_outputs(args.inputs, args.output)
     options = {"device": args.device, "scale": args.scale, "working_size": args.working_size, "face_strength": args.face_strength,
-               "faces": not args.no_faces, "memory_mb": args.memory_mb, "crop": args.crop, "detector": args.detector}  # fmt: skip
-    options |= {name: getattr(args, name) for name in ("face", "restorer", "upsampler") if getattr(args, name)}
-    for name in ("face", "restorer", "upsampler"):
-        if Path(options.get(name, name)).suffix != ".onnx":
-            weights.check(options.get(name, name))
-    restorer = None  # made for the first picture that can be read: bad files are refused before torch is imported
-    rows, quiet = [], len(jobs) == 1 or not sys.stderr.isatty()
-    for source, target in tqdm(jobs, unit="photo", disable=quiet):
-        row: dict[str, Any] = {"input": os.fsdecode(source), "output": os.fsdecode(target), "status": "failed", "code": None, "message": ""}
-        rows.append(row)
-        try:
-            if target.exists() and not args.overwrite:
-                raise image.ImageError("E_WRITE", f"{target} exists already; give another output or --overwrite")
-            picture = image.load(source)
-        except image.ImageError as e:
-            row |= {"code": e.code, "message": str(e)}
-        else:
-            if restorer is None:
-                from .pipeline import Restorer
-
-                restorer = Restorer(**options, keep_steps=False, progress=len(jobs) == 1 and sys.stderr.isatty())
-            row |= restore_one(restorer, picture, target, args)
-        done = row["status"] == "restored"
-        text = f"{row['status']} {row['input']}{' -> ' + row['output'] if done else ''}: {row['message']}"
-        tqdm.write(shown(text), file=sys.stdout if done else sys.stderr)
-    failed = sum(r["status"] == "failed" for r in rows)
-    if args.report:
-        image.write_bytes(args.report, json.dumps({"options": options, "files": rows}, indent=1).encode())
+               "face_fidelity": args.face_fidelity, "faces": not args.no_faces, "memory_mb": args.memory_mb,
+               "crop": args.crop, "detector": args.detector}  # fmt: skip
+    given = {name: getattr(args, name) for name in task.NETS if getattr(args, name)}
+    options |= {name: os.path.abspath(net) if Path(net).suffix else net for name, net in given.items()}  # a file, or a shipped name
+    settings = task.Settings(tuple(options.items()), task.made_by(options), overwrite=args.overwrite, html=args.html, debug=args.debug)
+    jobs, report = outputs.plan(args.inputs, args.output), args.report and Path(args.report)
+    if report and {outputs.inode(report), outputs.inode(report.with_suffix(".csv"))} & ({outputs.inode(job.source) for job in jobs} - {None}):
+        raise ValueError(f"the report {report} would overwrite an input; give another name")
+    if len(args.inputs) == 1 and not os.path.isdir(args.inputs[0]) and not (args.resume or args.timeout or args.dask):
+        rows = batch.single(jobs[0], replace(settings, progress=sys.stderr.isatty()), report)
+    else:
+        workers = min(len(jobs), args.jobs or (1 if args.device.startswith("cuda") else max(1, min(8, batch.cores() // 2))))
+        settings = replace(settings, threads=1 if args.dask else max(1, batch.cores() // workers))
+        rows = batch.folder(jobs, settings, workers=workers, timeout=args.timeout or batch.TIMEOUT, resume=args.resume, dask=args.dask, report=report)
+    failed = sum(row["status"] == "failed" for row in rows)
     return 0 if not failed else 3 if failed < len(rows) else 1
-
-
-def restore_one(restorer: Any, picture: Any, target: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Restore one picture that was read and write it; what became of it, as part of its row in the report."""
-    from . import image
-
-    try:
-        result = restorer(picture)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        result.save(target, overwrite=args.overwrite)
-        if args.html:
-            result.compare(title=target.name).save(target.with_suffix(".html"))
-    except image.ImageError as e:
-        return {"code": e.code, "message": str(e)}
-    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as e:
-        if args.debug:
-            raise
-        code = "E_MEMORY" if isinstance(e, MemoryError) else "E_NONFINITE" if isinstance(e, FloatingPointError) else "E_CRASH"
-        return {"code": code, "message": one_line(e)}
-    states = [f.status for f in result.faces]
-    notes = [*result.notes, *image.what_is_lost(picture, target.suffix)]
-    say = f"{len(states)} face{'s' * (len(states) != 1)}" + "".join(f" ({s})" for s in states if s != "restored")
-    seconds = result.timings["total"]
-    return {"status": "restored", "faces": states, "seconds": round(seconds, 3), "notes": notes, "message": "; ".join([f"{say}, {seconds:.1f} s", *notes])}
-
-
-def plan_outputs(inputs: Sequence[str], output: str) -> list[tuple[Path, Path]]:
-    """(input, output) pairs: a folder gives every file below it, at the same place below the output folder; formats we cannot write become PNG."""
-    from . import image
-
-    out, jobs = Path(output), []
-    for name in inputs:
-        source = Path(name)
-        if source.is_dir():
-            inside = out.resolve()
-            found = sorted(p for p in source.rglob("*") if not p.is_dir() and inside not in p.resolve().parents)
-            if not found:
-                raise image.ImageError("E_MISSING", f"the folder {source} holds no file")
-            jobs += [(p, out / p.relative_to(source)) for p in found]
-        else:
-            jobs.append((source, out if len(inputs) == 1 and out.suffix and not out.is_dir() else out / source.name))
-    jobs = [(s, t if t.suffix.lower() in image.SUFFIXES else t.with_name(t.name + ".png")) for s, t in jobs]
-    for source, target in jobs:
-        if source.exists() and target.exists() and os.path.samefile(source, target):
-            raise image.ImageError("E_WRITE", f"{source} would be overwritten by its own restoration; give another output")
-    return jobs
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -124,7 +65,8 @@ def evaluate(args: argparse.Namespace) -> int:
     from . import evaluate as e
     from . import image
 
-    rows = e.evaluate(args.folder, seeds=range(args.seeds), size=args.size, nlm=not args.no_nlm, what=args.what.split(","))
+    more = dict(n.split("=", 1) if "=" in n else (Path(n).stem, n) for n in args.net)
+    rows = e.evaluate(args.folder, seeds=range(args.seeds), size=args.size, nlm=not args.no_nlm, what=args.what.split(","), more=more)
     print(e.table(rows))
     if args.json:
         image.write_bytes(args.json, json.dumps([asdict(r) for r in rows], indent=1).encode())
@@ -132,11 +74,17 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def models(args: argparse.Namespace) -> int:
-    """List the shipped weights, or fetch an optional model (its sha256 is checked)."""
+    """List the shipped weights, fetch an optional model (its sha256 is checked), or export a net as ONNX."""
     from . import weights
 
-    if args.fetch:
-        print(weights.fetch(args.fetch[1]))
+    if args.action[:1] == ["fetch"]:
+        print(weights.fetch(args.action[1]))
+        return 0
+    if args.action:
+        from .export import export
+
+        net = weights.load(args.action[1])
+        print(export(net, args.output or weights.exported(args.action[1])))
         return 0
     for name in weights.shipped():
         net = weights.load(name)
@@ -153,15 +101,6 @@ def lab(args: argparse.Namespace) -> int:
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", *args.rest])
 
 
-def one_line(e: BaseException) -> str:
-    return " ".join(str(e).split())[:500] or type(e).__name__
-
-
-def shown(text: str) -> str:
-    """Text that is safe to print on one line of a terminal, whatever a file was called."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).encode("utf-8", "backslashreplace").decode()
-
-
 def train(args: argparse.Namespace) -> int:
     """Train one net from a settings file, showing loss and time left; interrupted runs resume."""
     import cv2
@@ -175,28 +114,52 @@ def train(args: argparse.Namespace) -> int:
         if args.steps < 1:
             raise ValueError(f"--steps must be at least 1, got {args.steps}")
         settings["steps"] = args.steps
+    if args.devices < 1:
+        raise ValueError(f"--devices must be at least 1, got {args.devices}")
     fabric = None
-    if args.device != "cpu" or args.precision != "32-true":
+    if args.device != "cpu" or args.precision != "32-true" or args.devices > 1:
         from lightning_fabric import Fabric
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-        fabric = Fabric(accelerator=args.device, devices=1, precision=args.precision)
-        fabric.launch()
+        try:
+            strategy = "ddp" if args.devices > 1 else "auto"
+            fabric = Fabric(accelerator=args.device, devices=args.devices, strategy=strategy, precision=args.precision)
+        except (MisconfigurationException, ImportError, RuntimeError, ValueError) as e:
+            raise ValueError(f"--device {args.device} --devices {args.devices} cannot be had here: {one_line(e)}") from e
+        fabric.launch()  # with several devices this command is started once more for each of the others
+    first = fabric is None or fabric.global_rank == 0
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
     out = Path(args.out or f"runs/{Path(args.settings).stem}")
-    records = plan.run(settings, args.data, out, resume=not args.restart, workers=args.workers, fabric=fabric)
-    mean = None
-    bar = None
-    for record in records:  # the first one tells where a resumed run begins
-        bar = bar or tqdm(total=settings["steps"], initial=record.step - 1, unit="step", dynamic_ncols=True, mininterval=args.every)
-        mean = record.losses["loss"] if mean is None else 0.99 * mean + 0.01 * record.losses["loss"]
-        bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+    options = {"resume": not args.restart, "workers": args.workers, "fabric": fabric, "tensorboard": args.tensorboard}
+    bar, means = None, {}
+    for record in plan.run(settings, args.data, out, **options):  # the first one tells where a resumed run begins
+        if bar is None:
+            bar = tqdm(total=settings["steps"], initial=record.step - 1, unit="step", dynamic_ncols=True, mininterval=args.every, disable=not first)
+        for name in ("loss", "pixel", "adversarial", "critic", "balance"):
+            if name in record.losses:
+                means[name] = 0.99 * means.get(name, record.losses[name]) + 0.01 * record.losses[name]
+        bar.set_postfix({name: f"{mean:.4f}" for name, mean in means.items()}, refresh=False)
         bar.update()
-    if bar:
+    if bar is not None:
         bar.close()
-    print(f"{settings['stage']}: {settings['steps']} steps done, run in {out}")
+    if first:
+        print(f"{settings['stage']}: {settings['steps']} steps done, run in {out}")
     return 0
+
+
+def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """An argparse type: a number above zero."""
+
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError(text)
+        return value
+
+    number.__name__ = f"positive {kind.__name__}"
+    return number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -209,6 +172,7 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("-o", "--output", required=True, metavar="OUT", help="a file for one picture, else a folder")
     r.add_argument("--scale", type=float, default=1.0, help="output size over input size, 0.1..8 (default: %(default)s)")
     r.add_argument("--face-strength", type=float, default=1.0, help="0 leaves faces to the whole-photo branch, 1 takes the face net's (default: %(default)s)")
+    r.add_argument("--face-fidelity", type=float, default=0.0, help="0 gives living texture, 1 the smoother face nearest to the truth (default: %(default)s)")
     r.add_argument("--no-faces", action="store_true", help="do not look for faces")
     r.add_argument("--working-size", type=int, default=640, help="long side, px, at which the whole photo is restored (default: %(default)s)")
     r.add_argument("--crop", choices=["landmark", "eye"], default="landmark", help="how a face is cut out (default: %(default)s)")
@@ -217,9 +181,13 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--memory-mb", type=float, help="what full-size work may use for its own buffers")
     for name in ("face", "restorer", "upsampler"):
         r.add_argument(f"--{name}", metavar="FILE", help=f"a .safetensors or .onnx file in place of the shipped {name} net")
+    r.add_argument("--jobs", type=positive(int), metavar="N", help="worker processes for a folder (default: half the processors, 8 at most; 1 on cuda)")
+    r.add_argument("--timeout", type=positive(float), metavar="SECONDS", help="time for one file of a folder (default: 900)")
+    r.add_argument("--dask", metavar="ADDRESS", help="restore a folder on this Dask cluster, whose workers see the same folders")
     r.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    r.add_argument("--resume", action="store_true", help="skip what an earlier run made from the same file with the same options and weights")
     r.add_argument("--html", action="store_true", help="write a before/after page beside each result")
-    r.add_argument("--report", metavar="FILE", help="write what became of each input as JSON")
+    r.add_argument("--report", metavar="FILE", help="write what became of each input as JSON, and as CSV beside it")
     r.set_defaults(run=restore)
 
     d = commands.add_parser("demo", help="restore a sample portrait")
@@ -232,28 +200,33 @@ def parser() -> argparse.ArgumentParser:
     e.add_argument("--seeds", type=int, default=3, help="degradations for each face (default: %(default)s)")
     e.add_argument("--size", type=int, default=256, help="face size, px (default: %(default)s)")
     e.add_argument("--what", default="faces,photos", help="faces, photos or both (default: %(default)s)")
+    e.add_argument("--net", action="append", default=[], metavar="TITLE=FILE", help="measure a further face net; may be given again")
     e.add_argument("--no-nlm", action="store_true", help="leave out non-local means, which is slow")
     e.add_argument("--json", metavar="FILE", help="write the rows as JSON as well")
     e.set_defaults(run=evaluate)
 
-    m = commands.add_parser("models", help="list the weights, or fetch an optional detector")
-    m.add_argument("fetch", nargs="*", default=[], metavar="fetch yunet", help="`fetch yunet` downloads the YuNet face detector")
+    m = commands.add_parser("models", help="list the weights, fetch an optional detector, or export a net as ONNX")
+    m.add_argument("action", nargs="*", default=[], metavar="fetch yunet | export NET",
+                   help="`fetch yunet` downloads the YuNet face detector; `export face` keeps an ONNX file, faster from then on")  # fmt: skip
+    m.add_argument("-o", "--output", metavar="FILE", help="where to export to, instead")
     m.set_defaults(run=models)
 
     j = commands.add_parser("lab", help="open the notebooks in JupyterLab; other options are passed on to it")
     j.set_defaults(run=lab)
 
     t = commands.add_parser("train", help="train a net from a settings file")
-    t.add_argument("stage", choices=["face", "restorer", "refiner", "sharpener", "landmarks"])
+    t.add_argument("stage", choices=["prior", "restoration", "face", "landmarks", "embedding", "restorer", "refiner", "sharpener"])
     t.add_argument("--settings", required=True, help="YAML file, see experiments/train/")
     t.add_argument("--data", default="../shared/data", help="folder that holds train_faces/ and train_photos/ (default: %(default)s)")
     t.add_argument("--out", help="folder of the run: checkpoints and log (default: runs/NAME-OF-SETTINGS)")
     t.add_argument("--steps", type=int, help="steps, instead of the settings' number")
     t.add_argument("--device", default="cpu", help="cpu, gpu or auto (default: %(default)s)")
+    t.add_argument("--devices", type=int, default=1, help="processes, each with a device and batches of its own (default: %(default)s)")
     t.add_argument("--precision", default="32-true", help="a lightning-fabric precision, bf16-mixed on a GPU (default: %(default)s)")
     t.add_argument("--threads", type=int, help="CPU threads for the net")
     t.add_argument("--workers", type=int, default=1, help="threads that prepare batches (default: %(default)s)")
     t.add_argument("--every", type=float, default=1.0, help="seconds between two updates of the progress line")
+    t.add_argument("--tensorboard", action="store_true", help="write the losses for TensorBoard too (pip install tensorboard)")
     t.add_argument("--restart", action="store_true", help="begin again instead of resuming the newest checkpoint")
     t.set_defaults(run=train)
     return p
@@ -265,8 +238,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.rest = rest
     if rest and args.command != "lab":
         top.error(f"unrecognized arguments: {' '.join(rest)}")
-    if args.command == "models" and args.fetch not in ([], ["fetch", "yunet"]):
-        top.error(f"models takes nothing, or `fetch yunet`, got {' '.join(args.fetch)!r}")
+    if args.command == "models" and args.action not in ([], ["fetch", "yunet"]) and (args.action[:1] != ["export"] or len(args.action) != 2):
+        top.error(f"models takes nothing, `fetch yunet` or `export NET`, got {' '.join(args.action)!r}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return args.run(args)

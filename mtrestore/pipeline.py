@@ -30,7 +30,6 @@ from tqdm.auto import tqdm
 from . import face as faces_module
 from . import image, view, weights
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
-from .export import kept
 from .face import Face, detect
 from .image import Picture
 from .nets.blocks import padded
@@ -129,6 +128,8 @@ def onnx_net(path: Path) -> Callable[..., Tensor]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong comes as an exception
+    options.intra_op_num_threads = torch.get_num_threads()  # what this process was given, and none of them waits by spinning
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(image.read_bytes(path), options, providers=["CPUExecutionProvider"])
     except image.ImageError as e:
@@ -181,7 +182,7 @@ class Restorer:
         if sharpener is None and scale >= 2:
             self.sharpeners[2] = as_net(None, "sharpener_x2", self.device)
         if self.with_faces:
-            fast = kept("face") if face is None and self.device.type == "cpu" else None  # a file is there once it was exported
+            fast = weights.exported("face") if face is None and self.device.type == "cpu" else None  # a file is there once it was exported
             self.face = as_net(fast if fast and fast.is_file() else face, "face", self.device)
             if face_fidelity:
                 self.face = mixed(self.face, as_net(None, "face_fidelity", self.device), face_fidelity)

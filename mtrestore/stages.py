@@ -140,8 +140,8 @@ class Adversary:
 
     critic: the net, or its widths. r1: gamma; None takes StyleGAN2-ADA's 0.0002 · s² / batch. every: steps between two R1 terms, each
     weighted `every`-fold. paired: each picture made is compared with its own truth, else real and made are judged apart. balance: running
-    share of verdicts that are right, 0.5 chance and 1 overwhelming. `ready` once it has told real from fake: before, nobody should train
-    against it. More than `patience` steps on end above 0.995 are a `Collapse`.
+    share of verdicts that are right, 0.5 chance and 1 overwhelming. `ready` once it has told real from fake, or when it comes trained: before,
+    nobody should train against it. More than `patience` steps on end above 0.995 are a `Collapse`.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Adversary:
         self.critic = critic if isinstance(critic, nn.Module) else Critic(critic)
         self.r1, self.every, self.kinds, self.patience, self.paired = r1, every, tuple(kinds), patience, paired
         self.descent = Descent(self.critic, [(self.critic, lr)], (0.0, 0.99), 10.0)
-        self.watch = {"steps": 0, "balance": 0.5, "ready": 0, "overwhelmed": 0}
+        self.watch = {"steps": 0, "balance": 0.5, "ready": int(isinstance(critic, nn.Module)), "overwhelmed": 0}
 
     @property
     def ready(self) -> bool:

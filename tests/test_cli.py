@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import Here
 from PIL import Image
 
-from mtrestore import cli, image
+from mtrestore import cli, image, workers
 
 
 def run(*args: object) -> int:
@@ -69,7 +70,22 @@ def test_an_input_is_never_its_own_output(small, capsys):
     assert small.read_bytes() == before and "own restoration" in capsys.readouterr().err
 
 
-def test_formats_that_cannot_be_written_become_png(tmp_path, astronaut):
+def test_a_report_never_replaces_an_input(small, tmp_path, capsys):
+    before = small.read_bytes()
+    assert run("restore", small, "-o", tmp_path / "o.png", "--report", small) == 1
+    assert small.read_bytes() == before and "overwrite an input" in capsys.readouterr().err
+
+
+def test_resume_skips_what_is_done(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(workers, "Local", Here)
+    assert run("restore", small.parent, "-o", tmp_path / "out", "--no-faces", "--jobs", 1) == 0
+    assert run("restore", small.parent, "-o", tmp_path / "out", "--no-faces", "--jobs", 1) == 1 and "--overwrite" in capsys.readouterr().err
+    assert run("restore", small.parent, "-o", tmp_path / "out", "--no-faces", "--jobs", 1, "--resume") == 0
+    assert "0 restored, 1 skipped, 0 failed" in capsys.readouterr().out
+
+
+def test_formats_that_cannot_be_written_become_png(tmp_path, astronaut, monkeypatch):
+    monkeypatch.setattr(workers, "Local", Here)
     (tmp_path / "in").mkdir()
     Image.fromarray(np.rint(astronaut[::8, ::8] * 255).astype(np.uint8)).save(tmp_path / "in" / "a.gif")
     assert run("restore", tmp_path / "in", "-o", tmp_path / "out", "--no-faces") == 0
@@ -84,7 +100,7 @@ def test_set_up_errors_exit_1_in_one_line(small, tmp_path, capsys, option):
 
 @pytest.mark.parametrize("args", [
     [], ["restore"], ["restore", "x.jpg"], ["nonsense"], ["restore", "x", "-o", "y", "--scale", "two"], ["models", "eat"],
-    ["demo", "--port", "1"],
+    ["demo", "--port", "1"], ["restore", "x", "-o", "y", "--jobs", "0"], ["restore", "x", "-o", "y", "--timeout", "inf"],
 ])  # fmt: skip
 def test_usage_exits_2(args, capsys):
     assert run(*args) == 2
