@@ -215,7 +215,8 @@ def _mtcnn() -> Detector:
     except ImportError as e:
         raise ModuleNotFoundError(f"face detection needs mtcnn-runtime ({e}); `pip install mtcnn-runtime` or pass detector=") from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 2, 3
+    options.intra_op_num_threads, options.log_severity_level = min(2, torch.get_num_threads()), 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a thread that spins while it waits takes the other branch's time
     package.onnxruntime = SimpleNamespace(InferenceSession=functools.partial(onnxruntime.InferenceSession, sess_options=options))
     net = package.MTCNN()
 

@@ -156,6 +156,8 @@ def fit(
     stage.ema = average.net if average else stage.averaged
     done, state = 0, None
     if folder and rank == 0:
+        for torn in (folder / "checkpoints").glob(".mtrestore-*.tmp"):  # of a run that was killed while it saved
+            torn.unlink()
         if resume:
             state = newest_checkpoint(folder / "checkpoints")
         else:
