@@ -172,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("-o", "--output", required=True, metavar="OUT", help="a file for one picture, else a folder")
     r.add_argument("--scale", type=float, default=1.0, help="output size over input size, 0.1..8 (default: %(default)s)")
     r.add_argument("--face-strength", type=float, default=1.0, help="0 leaves faces to the whole-photo branch, 1 takes the face net's (default: %(default)s)")
-    r.add_argument("--face-fidelity", type=float, default=0.0, help="0 gives living texture, 1 the smoother face nearest to the truth (default: %(default)s)")
+    r.add_argument("--face-fidelity", type=float, help="0 gives living texture, 1 the smoother face nearest to the truth (default: 0, much blurred faces 1)")
     r.add_argument("--no-faces", action="store_true", help="do not look for faces")
     r.add_argument("--working-size", type=int, default=640, help="long side, px, at which the whole photo is restored (default: %(default)s)")
     r.add_argument("--crop", choices=["landmark", "eye"], default="landmark", help="how a face is cut out (default: %(default)s)")

@@ -149,18 +149,18 @@ class Restorer:
 
     device: "cpu", "cuda" or "auto". scale: output size over input size. working_size: long side, px, at which the whole photo is restored.
     face_strength: 0 leaves faces as the whole-photo branch made them, 1 takes the face net's. face_fidelity: 0 takes the face net's living
-    texture, 1 the smoother face of the net that was trained for nearness to the truth alone; between them both are mixed. faces: False
-    switches that branch off.
+    texture, 1 the smoother face of the net that was trained for nearness to the truth alone; between them both are mixed. None is 0, but 1 for a
+    face that is too blurred to fill half of its pixels, where texture would be invention. faces: False switches that branch off.
     memory_mb: what full-size work may use for its own buffers. crop: "landmark" or "eye". detector: see `face.detect`.
     face, restorer, upsampler, sharpener, landmarks: in place of the shipped net, a weights file, an ONNX file or any callable on tensors;
     `sharpener=identity` and `landmarks=False` switch those off. keep_steps: keep every intermediate picture on the result.
     """
 
     def __init__(self, *, device: str = "auto", scale: float = 1.0, working_size: int = 640, face_strength: float = 1.0,
-                 face_fidelity: float = 0.0, faces: bool = True, memory_mb: float | None = None, crop: str = "landmark",
+                 face_fidelity: float | None = None, faces: bool = True, memory_mb: float | None = None, crop: str = "landmark",
                  detector: Any = "auto", keep_steps: bool = True, face: Any = None, restorer: Any = None, upsampler: Any = None,
                  sharpener: Any = None, landmarks: Any = None, progress: bool = False) -> None:  # fmt: skip
-        for name, value, low, high in (("scale", scale, 0.1, 8), ("face_strength", face_strength, 0, 1), ("face_fidelity", face_fidelity, 0, 1),
+        for name, value, low, high in (("scale", scale, 0.1, 8), ("face_strength", face_strength, 0, 1), ("face_fidelity", face_fidelity or 0, 0, 1),
                                        ("working_size", working_size, 32, 16384)):  # fmt: skip
             if not low <= value <= high:
                 raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
@@ -184,8 +184,12 @@ class Restorer:
         if self.with_faces:
             fast = weights.exported("face") if face is None and self.device.type == "cpu" else None  # a file is there once it was exported
             self.face = as_net(fast if fast and fast.is_file() else face, "face", self.device)
+            self.blurred_face = self.face
+            if face_fidelity or (face_fidelity is None and face is None):
+                faithful = as_net(None, "face_fidelity", self.device)
+                self.blurred_face = mixed(self.face, faithful, 1 if face_fidelity is None else face_fidelity)
             if face_fidelity:
-                self.face = mixed(self.face, as_net(None, "face_fidelity", self.device), face_fidelity)
+                self.face = self.blurred_face
             self.landmarks = None if landmarks is False else as_net(landmarks, "landmarks", self.device)
 
     def __call__(self, src: Any, faces: Sequence[Face] | None = None) -> Restored:
@@ -258,7 +262,8 @@ class Restorer:
         crop = crop.resized(fit_size(crop.side, k, most=MOST_FACE))
         poor = crop.cut(photo)
         size = detail_size(poor)
-        fixed = image.to_photo(self._run(self.face, image.to_tensor(image.resize(poor, (size, size)))))
+        net = self.blurred_face if 2 * size <= len(poor) else self.face
+        fixed = image.to_photo(self._run(net, image.to_tensor(image.resize(poor, (size, size)))))
         fixed = image.resize(fixed, poor.shape[:2])
         full = round(crop.side * k)
         if full > MOST_FACE:
