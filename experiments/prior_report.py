@@ -13,13 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mtrestore import data, image, metrics, weights
+from mtrestore import data, evaluate, image, metrics, weights
 from mtrestore.crop import landmark_crop
 from mtrestore.nets import Generator
-
-
-def real_faces(folder: Path, size: int) -> list[np.ndarray]:
-    return [landmark_crop(points, size=size).cut(photo) for _, photo, points in data.labelled_faces(folder)]
 
 
 def main() -> None:
@@ -35,7 +31,8 @@ def main() -> None:
     net, random = weights.load(args.weights, Generator), torch.Generator().manual_seed(args.seed)
     with torch.inference_mode():
         made = [image.to_photo(net(net.draw(1, args.size, random))) for _ in range(args.count)]
-    train, unseen = real_faces(args.data / "train_faces", args.size), real_faces(args.data / "dev_eval/faces_clean", args.size)
+    train = [landmark_crop(points, size=args.size).cut(photo) for _, photo, points in data.labelled_faces(args.data / "train_faces")]
+    unseen = [truth for _, truth, _ in evaluate.face_cases(args.data / "dev_eval/faces_clean", "clean", (0,), args.size)]
     features = {name: metrics.embedded(faces, features=True) for name, faces in (("made", made), ("train", train), ("unseen", unseen))}
     order = np.random.default_rng(args.seed).permutation(len(train))
     half = len(train) // 2

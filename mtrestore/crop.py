@@ -262,8 +262,8 @@ def _landmarks(points_or_face: object) -> tuple[np.ndarray, np.ndarray]:
     points = np.asarray(getattr(points_or_face, "landmarks", points_or_face), np.float64)
     if points.shape not in ((5, 2), (468, 2)):
         raise ValueError(f"landmarks must be 5 or 468 points (x, y), got an array of shape {points.shape}")
-    if not np.isfinite(points).all():
-        raise ValueError("landmarks hold NaN or infinite values; leave this face out")
+    if not (np.abs(points) < 1e9).all():
+        raise ValueError("landmarks hold NaN, infinite or absurdly large values; leave this face out")
     five = five_from_mesh(points)
     if not math.dist(five[:2].mean(0), five[3:].mean(0)) > 1e-3:
         raise ValueError("landmarks put the eyes on the mouth, so no direction is upright; leave this face out")

@@ -288,11 +288,11 @@ def test_the_logit_is_the_sum_of_the_faces_verdict_and_the_mean_of_its_patches()
     assert torch.allclose(net(x), face_[:, :, 0, 0] + patches.mean((2, 3)))
 
 
-def test_the_patch_verdict_sees_38_px():
+def test_the_patch_verdict_sees_36_px():
     net, x = made("Critic"), noise(1, 3, 96, 96).requires_grad_()
     net.judge(x)[0][1][0, 0, 6, 6].backward()
     rows = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
-    assert int(rows.max() - rows.min()) + 1 == 38
+    assert int(rows.max() - rows.min()) + 1 == 36
 
 
 @pytest.mark.parametrize("widths", ["XXL", (8,) * 5, 8])

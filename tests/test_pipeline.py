@@ -252,7 +252,33 @@ def test_restoring_helps(shipped, astronaut):
     assert [f.status for f in result.faces] == ["restored"]
     crop = result.crops[0].resized(192)
     assert metrics.psnr(result.image, astronaut) > metrics.psnr(worn, astronaut) + 1
-    assert metrics.psnr(crop.cut(result.image), crop.cut(astronaut)) > metrics.psnr(crop.cut(worn), crop.cut(astronaut)) + 1
+    faithful = Restorer(device="cpu", face_fidelity=1)(worn)
+    before, living, near = (metrics.psnr(crop.cut(p), crop.cut(astronaut)) for p in (worn, result.image, faithful.image))
+    assert living > before + 0.3, "texture that is likely, not true, costs some of the gain"
+    assert near > before + 1
+    assert metrics.sharpness(crop.cut(result.image), crop.cut(astronaut)) > metrics.sharpness(crop.cut(faithful.image), crop.cut(astronaut))
+
+
+def test_fidelity_mixes_two_nets(astronaut, faces):
+    worn = degrade.apply(astronaut, degrade.draw("medium", np.random.default_rng(2)))
+    zero, half, one = (Restorer(device="cpu", sharpener=identity, face_fidelity=s)(worn, faces).steps["face 0 restored"] for s in (0, 0.5, 1))
+    assert np.abs(zero - one).max() > 0.02
+    assert np.abs(half - (zero + one) / 2).mean() < 1e-3, "equal where nothing is clipped"
+
+
+def test_a_much_blurred_face_gets_the_fidelity_only_net(shipped, astronaut, faces):
+    blurred = cv2.GaussianBlur(image.enlarge(astronaut, 2), (0, 0), 9)
+    twice = faces_from([tuple(2 * v for v in (181, 60, 267, 178))])
+    by_itself, asked, living = (r(blurred, twice).steps["face 0 restored"] for r in (shipped, *(Restorer(device="cpu", face_fidelity=s) for s in (1, 0))))
+    assert np.array_equal(by_itself, asked) and not np.array_equal(by_itself, living)
+    sharp = Restorer(device="cpu", face_fidelity=0)(astronaut, faces).steps["face 0 restored"]
+    assert np.array_equal(shipped(astronaut, faces).steps["face 0 restored"], sharp)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_fidelity_lies_in_its_range(value):
+    with pytest.raises(ValueError, match="face_fidelity must lie in 0..1"):
+        Restorer(device="cpu", face_fidelity=value)
 
 
 def test_compare_is_a_page(tmp_path, astronaut):

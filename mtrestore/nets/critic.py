@@ -60,7 +60,7 @@ class Critic(Net):
 
     multiple = 32
     minimum = 32
-    PATCH = 2  # the level, s/8, whose every place is judged: it sees 38 px
+    PATCH = 2  # the level, s/8, whose every place is judged: it sees 36 px
 
     def __init__(self, widths: str | Sequence[int] = "S") -> None:
         super().__init__()
