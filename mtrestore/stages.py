@@ -209,7 +209,33 @@ class Adversary:
         self.watch = dict(state["watch"])
 
 
-class GanPrior:
+class Adversarial:
+    """What both adversarial stages are made of: a net and its descent, and the adversary. `midway` is True inside a step."""
+
+    averaged: nn.Module
+    descent: Descent
+    adversary: Adversary
+    midway = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the state is one to go on from: no collapse in sight, and not in the middle of a step."""
+        return self.adversary.healthy and not self.midway
+
+    def setup(self, fabric: Any) -> None:
+        self.descent.setup(fabric)
+        self.adversary.descent.setup(fabric, "judge")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"net": self.averaged.state_dict(), "optimizer": self.descent.adam.state_dict(), "adversary": self.adversary.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.averaged.load_state_dict(state["net"])
+        self.descent.adam.load_state_dict(state["optimizer"])
+        self.adversary.load_state_dict(state["adversary"])
+
+
+class GanPrior(Adversarial):
     """Train the decoder alone: every iteration draws a fresh s/32×s/32 tensor and a fresh tensor for every join.
 
     Non-saturating loss (Goodfellow et al., 2014) with lazy R1 (Karras et al., StyleGAN2, 2020, appendix B). A batch's `target` holds the
@@ -221,18 +247,13 @@ class GanPrior:
         self, net: Generator, critic: Critic | str | Sequence[int] | None = None, lr: float = 1e-3, critic_lr: float = 1e-4, r1: float | None = None,
         every: int = 16, augment: Sequence[str] = KINDS, clip: float = 10.0, accumulate: int = 1,
     ) -> None:  # fmt: skip
-        self.averaged, self.accumulate, self.alike, self.midway, self.size = net, accumulate, 0, False, 128
+        self.averaged, self.accumulate, self.alike, self.size = net, accumulate, 0, 128
         self.descent = Descent(net, [(net, lr)], (0.0, 0.99), clip)
         self.adversary = Adversary(critic or net.decoder.widths, critic_lr, r1, every, augment)
 
     @property
     def healthy(self) -> bool:
-        """Whether the state is one to go on from: no collapse in sight, and not in the middle of a step."""
-        return self.adversary.healthy and not self.alike and not self.midway
-
-    def setup(self, fabric: Any) -> None:
-        self.descent.setup(fabric)
-        self.adversary.descent.setup(fabric, "judge")
+        return super().healthy and not self.alike
 
     def update(self, batch: Mapping[str, Any], progress: float = 0.0) -> Losses:
         self.midway = True
@@ -265,17 +286,14 @@ class GanPrior:
         return net([x.to(next(net.parameters())) for x in drawn]).float().clamp(0, 1).cpu()
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"net": self.averaged.state_dict(), "optimizer": self.descent.adam.state_dict(), "alike": self.alike}
-        return own | {"adversary": self.adversary.state_dict()}
+        return super().state_dict() | {"alike": self.alike}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.averaged.load_state_dict(state["net"])
-        self.descent.adam.load_state_dict(state["optimizer"])
-        self.adversary.load_state_dict(state["adversary"])
+        super().load_state_dict(state)
         self.alike = state["alike"]
 
 
-class FaceRestoration:
+class FaceRestoration(Adversarial):
     """Encoder and decoder restore; the discriminator tells restored from real; three rates, encoder > decoder > discriminator.
 
     Losses: `weights` of pixel and frequency against the truth, `features` (feature matching on the discriminator) and `adversarial`, for
@@ -293,19 +311,10 @@ class FaceRestoration:
         self.weights = self.TERMS | dict(weights or {})
         if unknown := self.weights.keys() - self.TERMS.keys():
             raise ValueError(f"weights must name losses out of {', '.join(self.TERMS)}, got {sorted(map(str, unknown))[0]!r}")
-        self.averaged, self.accumulate, self.midway = net, accumulate, False
+        self.averaged, self.accumulate = net, accumulate
         self.descent = Descent(net, [(net.encoder, lr), (net.decoder, decoder_lr)], (0.0, 0.99), clip)
         self.adversary = Adversary(critic or net.decoder.widths, critic_lr, r1, every, augment, paired=True)
         self.last: Tensor | None = None
-
-    @property
-    def healthy(self) -> bool:
-        """Whether the state is one to go on from: no collapse in sight, and not in the middle of a step."""
-        return self.adversary.healthy and not self.midway
-
-    def setup(self, fabric: Any) -> None:
-        self.descent.setup(fabric)
-        self.adversary.descent.setup(fabric, "judge")
 
     def update(self, batch: Mapping[str, Any], progress: float = 0.0) -> Losses:
         self.midway = True
@@ -337,12 +346,3 @@ class FaceRestoration:
     def picture(self) -> Tensor | None:
         """Inputs, restorations and truths of the last batch, up to six each, one after the other."""
         return None if self.last is None else self.last.float().clamp(0, 1).cpu()
-
-    def state_dict(self) -> dict[str, Any]:
-        own = {"net": self.averaged.state_dict(), "optimizer": self.descent.adam.state_dict()}
-        return own | {"adversary": self.adversary.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.averaged.load_state_dict(state["net"])
-        self.descent.adam.load_state_dict(state["optimizer"])
-        self.adversary.load_state_dict(state["adversary"])
