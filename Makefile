@@ -41,6 +41,7 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	$(PY) -m pip install --no-deps $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torch==2.13.0
 	$(PY) -m pip install -c constraints.txt -e ".[dev]"
+	$(PY) -c "from mtrestore import fast; fast.warm()"
 	@touch $(READY)
 
 restore: $(READY)  ## restore a sample portrait, or PHOTO=my.jpg, into outputs/

@@ -58,7 +58,7 @@ def bare(settings: dict[str, Any], fabric: Any) -> Callable[[dict[str, Any], int
             adam.step()
 
         return supervised
-    critic, every, weights = stage.adversary.critic.to(fabric.device), stage.adversary.every, getattr(stage, "weights", {})
+    critic, every, weights = stage.adversary.critic.to(fabric.device, memory_format=torch.channels_last), stage.adversary.every, getattr(stage, "weights", {})
     second = torch.optim.Adam(critic.parameters(), 1e-4)
 
     def adversarial(batch: dict[str, Any], n: int) -> None:
@@ -97,12 +97,9 @@ def clock(fabric: Any) -> float:
     return time.perf_counter()
 
 
-def blocks(name: str, args: argparse.Namespace, fabric: Any) -> Iterator[tuple[float, float]]:
+def blocks(stage: Any, settings: dict[str, Any], batches: Callable[[int], Any], args: argparse.Namespace, fabric: Any) -> Iterator[tuple[float, float]]:
     """(pictures a second of fit, of the bare loop) for each block; the first step of each is not counted."""
-    torch.manual_seed(0)
-    settings, seen = settings_of(name, args), {}
-    stage = plan.make_stage(settings)
-    batches = plan.make_batches(settings, Path(args.data), stage.averaged)
+    seen: dict[int, Any] = {}
     if hasattr(stage, "adversary"):
         stage.adversary.watch["ready"] = 1  # all losses from the first step on
 
@@ -127,10 +124,9 @@ def blocks(name: str, args: argparse.Namespace, fabric: Any) -> Iterator[tuple[f
         n += len(ready)
 
 
-def loader(name: str, args: argparse.Namespace) -> float:
+def loader(batches: Callable[[int], Any], args: argparse.Namespace) -> float:
     """Pictures a second of the batches alone."""
-    settings = settings_of(name, args)
-    batches, began = plan.make_batches(settings, Path(args.data), plan.make_stage(settings).averaged), time.perf_counter()
+    began = time.perf_counter()
     return sum(len(batch["target"]) for _, batch in prefetch(batches, 0, args.steps, args.workers)) / (time.perf_counter() - began)
 
 
@@ -160,9 +156,14 @@ def main() -> None:
     print(f"{'pictures/s':12} {'fit':>8} {'bare':>8} {'ratio':>7} {'loader':>8}")
     rows = []
     for name in args.rows.split(","):
-        pairs = list(blocks(name, args, fabric))
+        torch.manual_seed(0)
+        settings = settings_of(name, args)
+        stage = plan.make_stage(settings)
+        batches = plan.make_batches(settings, Path(args.data), stage.averaged)
+        speed = loader(batches, args)
+        pairs = list(blocks(stage, settings, batches, args, fabric))
         ours, theirs, ratio = (statistics.median(x) for x in zip(*((a, b, a / b) for a, b in pairs), strict=True))
-        rows.append({"row": name, "fit": ours, "bare": theirs, "ratio": ratio, "loader": loader(name, args), "blocks": pairs})
+        rows.append({"row": name, "fit": ours, "bare": theirs, "ratio": ratio, "loader": speed, "blocks": pairs})
         print(f"{name:12} {ours:8.1f} {theirs:8.1f} {ratio:6.0%} {rows[-1]['loader']:8.1f}", flush=True)
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=1))

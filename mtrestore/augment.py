@@ -13,7 +13,8 @@ def augment(pictures: list[Tensor], kinds: tuple[str, ...] = KINDS) -> list[Tens
     """The B×3×H×W pictures of each list entry, all changed by the same fresh draw: sample i of one as sample i of the others.
 
     colour: brightness, saturation, contrast. shift: up to an eighth of the side, mirrored at the border. cutout: a square of half the side, grey.
-    Random numbers are torch's own, so a resumed training repeats them.
+    Random numbers are torch's own, so a resumed training repeats them. The results are channels_last, as the nets want them: in the other
+    layout a discriminator's step takes a fifth longer on a CPU.
     """
     x = torch.cat(pictures)
     b, h, w = len(pictures[0]), *x.shape[-2:]
@@ -38,4 +39,4 @@ def augment(pictures: list[Tensor], kinds: tuple[str, ...] = KINDS) -> list[Tens
         y, z = torch.arange(h, device=x.device).reshape(1, 1, h, 1), torch.arange(w, device=x.device).reshape(1, 1, 1, w)
         hole = (y >= top) & (y < top + h / 2) & (z >= left) & (z < left + w / 2)
         x = torch.where(hole, 0.5, x)
-    return list(x.split(b))
+    return list(x.contiguous(memory_format=torch.channels_last).split(b))

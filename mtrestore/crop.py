@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .image import as_photo, as_samples
+
 FEATHER = 0.125  # the mask rises over this share of the side at each border: full over the middle 75 %
 
 # Framing, fitted so that the three rules agree (medians over 2,899 aligned faces): about 0.91 of FFHQ's side, hair and chin inside.
@@ -143,14 +145,14 @@ class Crop:
 
 
 def paste(photo: np.ndarray, faces: Sequence[np.ndarray], crops: Sequence[Crop], strength: float = 1.0, match: bool = True) -> np.ndarray:
-    """A new photo with every face (s x s x 3, 0..1) blended into its crop's place, in order.
+    """A new photo (or samples, where samples came) with every face (s x s x 3, 0..1) blended into its crop's place, in order.
 
     `strength` 0..1 multiplies the feathered masks; pixels where a mask is 0 stay the same bit for bit. With `match`, each face's
     low-frequency colour is first moved to the photo's as measured under the feather. Only each crop's surroundings are worked on.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in 0..1, got {strength}")
-    out = np.array(photo, np.float32)
+    out = np.array(photo, photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32)
     for face, crop in zip(faces, crops, strict=True):
         if face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
             raise ValueError(f"a face to paste must be s x s x 3, got {face.shape}; give the picture that the crop's cut became")
@@ -161,12 +163,12 @@ def paste(photo: np.ndarray, faces: Sequence[np.ndarray], crops: Sequence[Crop],
         mask = crop._feather(rows, cols)
         if strength == 0 or not mask.any():
             continue
-        place = out[rows, cols]
+        place = as_photo(out[rows, cols])
         new = warp(face, np.c_[crop.inverse[:, :2], crop.inverse @ [cols.start, rows.start, 1]], mask.shape, crisp=1.25)
         if match:
             new = np.clip(new - _low_frequencies(new - place, mask * (1 - mask), crop.side), 0, 1)
         weight = (np.float32(strength) * mask)[..., None]
-        place[...] = np.where(weight > 0, place + weight * (new - place), place)
+        out[rows, cols] = np.where(weight > 0, as_samples(place + weight * (new - place), out.dtype), out[rows, cols])
     return out
 
 
@@ -215,11 +217,11 @@ def warp(source: np.ndarray, matrix: np.ndarray, shape: tuple[int, int], crisp: 
 def _mirrored(source: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """source[low y:high y, low x:high x], continued beyond the edges by reflect-101 as often as needed; a view when it lies inside."""
     if (low >= 0).all() and high[0] <= source.shape[1] and high[1] <= source.shape[0]:
-        return np.asarray(source[low[1] : high[1], low[0] : high[0]], np.float32)
+        return as_photo(source[low[1] : high[1], low[0] : high[0]])
     cols, rows = (
         np.abs((np.arange(a, b) + n - 1) % max(2 * n - 2, 1) - (n - 1)) for a, b, n in zip(low, high, source.shape[1::-1], strict=True)
     )
-    return np.asarray(source[rows[:, None], cols], np.float32)
+    return as_photo(source[rows[:, None], cols])
 
 
 def landmark_crop(points_or_face: object, size: int | None = None, expand: float | None = None) -> Crop:

@@ -42,7 +42,7 @@ def labelled_faces(folder: str | Path, kinds: Sequence[str] | None = None) -> It
     """(manifest row, photo, 468 mesh points in its pixels) of each face that has labels in folder/mesh468.npz."""
     with np.load(Path(folder) / "mesh468.npz") as labels:
         points = dict(zip(labels["names"].tolist(), labels["points"].astype(np.float64), strict=True))
-    for row in tqdm(manifest(folder, kinds), desc="faces", unit="face", leave=False):
+    for row in tqdm(manifest(folder, kinds), desc="faces", unit="face", leave=False, disable=None):
         if row["file"] in points:
             yield row, image.read(Path(folder) / row["file"]), points[row["file"]]
 
@@ -194,7 +194,7 @@ class Photos:
         if faces:
             names += [Path(faces) / r["file"] for r in manifest(faces, face_kinds)]
         real = sorted(Path(folder) / r["file"] for r in rows if r["file"].endswith("_real.JPG"))
-        self.photos = [to_uint8(image.read(n)) for n in tqdm(names, desc="photos", unit="photo", leave=False)]
+        self.photos = [to_uint8(image.read(n)) for n in tqdm(names, desc="photos", unit="photo", leave=False, disable=None)]
         self.pairs = [tuple(to_uint8(image.read(str(n).replace("_real.", kind))) for kind in ("_real.", "_mean.")) for n in real]
         if not self.photos:
             raise ValueError(f"no photograph in {folder}")

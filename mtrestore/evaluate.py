@@ -90,7 +90,7 @@ def real_noise(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def measure(name: str, fault: str, cases: Iterator[tuple[np.ndarray, ...]], methods: dict[str, Callable[[np.ndarray], np.ndarray]]) -> list[Row]:
     """Every method on every case (degraded, truth, and for a face its points), averaged."""
     sums: dict[str, list[tuple[float, ...]]] = {m: [] for m in methods}
-    for poor, truth, *points in tqdm(cases, desc=f"{name}, {fault}", unit="picture", leave=False, mininterval=1):
+    for poor, truth, *points in tqdm(cases, desc=f"{name}, {fault}", unit="picture", leave=False, mininterval=1, disable=None):
         for method, fn in methods.items():
             out = fn(poor)
             told = (min(metrics.psnr(out, truth), 60.0), metrics.ssim(out, truth), metrics.sharpness(out, truth))

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .crop import eye_crop, five_from_mesh
-from .image import resize, shrink, to_tensor
+from .image import as_photo, as_samples, resize, shrink, to_tensor
 
 __all__ = ["Face", "dense", "detect", "faces_from", "five_from_mesh", "suppress"]
 
@@ -71,7 +71,7 @@ def detect(
     landmarks: Callable | None = None,
     yunet_file: str | Path | None = None,
 ) -> list[Face]:
-    """The faces of a photo (H x W x 3, 0..1), largest first; an empty list when there are none.
+    """The faces of a photo (H x W x 3, 0..1, or samples), largest first; an empty list when there are none.
 
     `detector`: "mtcnn", "yunet", "auto" (YuNet if its file is there, else MTCNN) or a function as `Detector` above. `size` is the long side
     shown to it: faces from about 20 px there are found. `landmarks`: a net for `dense`. `yunet_file`: where YuNet's ONNX file lies; else
@@ -85,7 +85,7 @@ def detect(
         small = shrink(photo, size)
     if min(small.shape[:2]) < 16:
         return []
-    rows = _search(look, np.rint(small * 255).astype(np.uint8), *scores)
+    rows = _search(look, as_samples(as_photo(small), np.uint8), *scores)
     ratio = np.array(photo.shape[1::-1]) / small.shape[1::-1]
     xy = (rows[:, :14].reshape(-1, 7, 2) + 0.5) * ratio - 0.5
     faces = [Face((*p[0], *p[1]), p[2:], min(float(s), 1.0)) for p, s in zip(xy, rows[:, 14], strict=True)]

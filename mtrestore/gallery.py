@@ -51,10 +51,10 @@ def thumb_path(root: Path, name: str) -> Path:
 
 
 def thumb(before: np.ndarray, after: np.ndarray) -> bytes:
-    """Before and after side by side as a small JPEG."""
-    small = image.shrink(before, SIDE)
-    strip = np.concatenate([small, np.ones((len(small), 4, 3), np.float32), image.resize(after, small.shape[:2])], 1)
-    return cv2.imencode(".jpg", np.rint(strip[..., ::-1] * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+    """Before and after (photos or samples) side by side as a small JPEG."""
+    small = image.as_photo(image.shrink(before, SIDE))
+    strip = np.concatenate([small, np.ones((len(small), 4, 3), np.float32), image.as_photo(image.resize(after, small.shape[:2]))], 1)
+    return cv2.imencode(".jpg", image.as_samples(strip[..., ::-1], np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
 def page(root: Path, rows: Iterable[dict[str, Any]]) -> str:

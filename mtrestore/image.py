@@ -1,7 +1,8 @@
 """The photo convention, the one reader and the one writer.
 
 A *photo* is a float32 array, RGB, H×W×3, in 0..1; a *tensor* is B×3×H×W in 0..1; only this file turns one into the other. A `Picture` is
-a photo plus what its file said beside the colours: alpha, grey, 16 bits, ICC profile, EXIF.
+a photo plus what its file said beside the colours: alpha, grey, 16 bits, ICC profile, EXIF. It holds *samples*: the same H×W×3, but in the
+file's own type (uint8, uint16 or float32 in 0..1), a quarter of the memory. `as_photo` and `as_samples` lead from one to the other.
 
     read:   regular file -> bytes -> format by content -> pixel limit by header -> decode -> turn upright -> 0..1
     write:  round -> encode -> decode and compare -> temporary name -> fsync -> read back -> rename
@@ -34,12 +35,13 @@ Photo = np.ndarray
 class Picture:
     """A photo and what its file said beside it.
 
-    pixels: float32 H×W×3, RGB, 0..1, upright (a grey picture has three equal channels). alpha: float32 H×W 0..1 or None, not premultiplied.
+    samples: H×W×3, RGB, upright (a grey picture has three equal channels), uint8, uint16 or float32 in 0..1; `pixels` is the photo made of
+    them, float32 in 0..1, anew each time. alpha: float32 H×W 0..1 or None, not premultiplied.
     bits: 8 or 16, the depth to write again. icc, exif: bytes or None; exif has lost the turn (it is applied), the thumbnail and the size.
     notes: what was changed, left out or kept, for people.
     """
 
-    pixels: np.ndarray
+    samples: np.ndarray
     alpha: np.ndarray | None = None
     grey: bool = False
     bits: int = 8
@@ -49,10 +51,31 @@ class Picture:
     notes: tuple[str, ...] = ()
     path: Path | None = None
 
+    @property
+    def pixels(self) -> Photo:
+        return as_photo(self.samples)
+
     def with_pixels(self, pixels: np.ndarray) -> Picture:
-        """The same picture with other pixels (H×W×3 of any size); alpha follows to their size."""
+        """The same picture with other pixels (a photo or samples, H×W×3 of any size); alpha follows to their size."""
         alpha = self.alpha if self.alpha is None or self.alpha.shape == pixels.shape[:2] else resize(self.alpha, pixels.shape[:2])
-        return replace(self, pixels=pixels, alpha=alpha)
+        return replace(self, samples=pixels, alpha=alpha)
+
+
+def top_of(dtype: np.dtype) -> int:
+    """The largest sample of a type: 255, 65535, or 1 for floats."""
+    return {"u1": 255, "u2": 65535}.get(np.dtype(dtype).str[1:], 1)
+
+
+def as_photo(samples: np.ndarray) -> Photo:
+    """Samples of any shape -> float32 in 0..1; float32 comes back as it is, not copied."""
+    top = top_of(samples.dtype)
+    return np.asarray(samples, np.float32) if top == 1 else np.divide(samples, top, dtype=np.float32)
+
+
+def as_samples(photo: Photo, dtype: np.dtype) -> np.ndarray:
+    """A photo, within 0..1 or not, -> samples of that type, rounded to the nearest; NaNs stay NaNs in float32 alone."""
+    top = np.float32(top_of(dtype))
+    return np.asarray(np.clip(photo, 0, 1), np.float32) if top == 1 else (np.clip(photo, 0, 1) * top + np.float32(0.5)).astype(dtype)
 
 
 def load(src: str | bytes | os.PathLike | Image.Image | np.ndarray, max_pixels: int | None = None) -> Picture:
@@ -101,12 +124,12 @@ def _upright(raw: Raw, who: str, bits: int | None = None) -> Picture:
     icc, heard = formats.fitting_icc(raw.icc, samples.shape[2] < 3)
     samples = samples.swapaxes(0, 1) if raw.turn in (5, 6, 7, 8) else samples
     samples = samples[::-1 if raw.turn in (3, 4, 7, 8) else 1, ::-1 if raw.turn in (2, 3, 6, 7) else 1]
-    grey, top = samples.shape[2] < 3, {"u1": 255, "u2": 65535}.get(samples.dtype.str[1:], 1)
-    pixels = np.empty((*samples.shape[:2], 3), np.float32)
-    np.divide(samples[..., :1 if grey else 3], top, out=pixels, dtype=np.float32)
-    alpha = np.divide(samples[..., -1], top, dtype=np.float32, order="C") if samples.shape[2] in (2, 4) else None
+    grey = samples.shape[2] < 3
+    colours = np.empty((*samples.shape[:2], 3), samples.dtype.newbyteorder("=") if samples.dtype.kind == "u" else np.float32)
+    colours[...] = samples[..., :1 if grey else 3]
+    alpha = np.divide(samples[..., -1], top_of(samples.dtype), dtype=np.float32, order="C") if samples.shape[2] in (2, 4) else None
     bits = bits or (8 if samples.dtype == np.uint8 else 16)
-    return Picture(pixels, alpha, grey, bits, icc, exif, raw.format, (*notes, *said, *heard))
+    return Picture(colours, alpha, grey, bits, icc, exif, raw.format, (*notes, *said, *heard))
 
 
 def what_is_lost(picture: Picture, suffix: str) -> tuple[str, ...]:
@@ -149,12 +172,14 @@ def write(path: str | bytes | os.PathLike, photo: Photo | Picture, *, overwrite:
 
 def _samples(picture: Picture, dtype: type, alpha: bool) -> np.ndarray:
     """A Picture -> uint8 or uint16, H×W×(1..4), as a file stores it; strip by strip, since fresh memory is what costs."""
-    height, width = picture.pixels.shape[:2]
+    height, width = picture.samples.shape[:2]
     top, colours = np.float32(np.iinfo(dtype).max), 1 if picture.grey else 3
     alpha = alpha and picture.alpha is not None
+    if picture.samples.dtype == dtype and not (picture.grey or alpha):
+        return np.ascontiguousarray(picture.samples)
     out = np.empty((height, width, colours + alpha), dtype)
     for y in range(0, height, 64):
-        strip = picture.pixels[y:y + 64]
+        strip = as_photo(picture.samples[y:y + 64])
         strip = strip.mean(axis=2, keepdims=True, dtype=np.float32) if picture.grey else strip
         strip = np.concatenate([strip, picture.alpha[y:y + 64, :, None]], 2) if alpha else strip
         if not (np.isfinite(strip.min()) and np.isfinite(strip.max())):
@@ -172,7 +197,7 @@ def shrink(photo: Photo, long_side: int) -> Photo:
 
 
 def resize(photo: Photo, size: tuple[int, int]) -> Photo:
-    """The photo (H×W×C or H×W) at `(height, width)`, clipped to 0..1; pixel centres keep their place relative to the picture.
+    """The photo or samples (H×W×C or H×W) at `(height, width)`, clipped to 0..1; pixel centres keep their place relative to the picture.
 
     Bicubic with antialiasing (as PIL's BICUBIC) when a side shrinks, OpenCV's cubic when both grow; the same array at the same size.
     """
@@ -181,16 +206,25 @@ def resize(photo: Photo, size: tuple[int, int]) -> Photo:
         raise ValueError(f"size must be at least 1×1, got {height}×{width}")
     if (height, width) == photo.shape[:2]:
         return photo
-    photo = np.require(photo, np.float32, "CW")     # W: torch warns of read-only arrays
+    photo = np.require(photo, photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32, "CW")     # W: torch warns of read-only arrays
     if height >= photo.shape[0] and width >= photo.shape[1]:
         out = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
-    else:
-        import torch  # here and below: a bad file should be refused before two seconds go into this import
+    elif photo.dtype == np.uint8:
+        out = _antialiased(photo.reshape(*photo.shape[:2], -1), (height, width))
+    else:     # width first, strip by strip: no float32 picture of the large size
+        rows = [photo[y:y + 256].reshape(-1, photo.shape[1], photo[0, 0].size) for y in range(0, len(photo), 256)]
+        narrow = np.concatenate([_antialiased(as_photo(r), (len(r), width)) for r in rows])
+        out = as_samples(_antialiased(narrow, (height, width)), photo.dtype)
+    out = out if out.dtype != np.float32 else np.clip(out, 0, 1, out=out)
+    return out.reshape(height, width, *photo.shape[2:])
 
-        planes = torch.from_numpy(photo.reshape(*photo.shape[:2], -1)).permute(2, 0, 1)[None]
-        out = torch.nn.functional.interpolate(planes, (height, width), mode="bicubic", antialias=True, align_corners=False)
-        out = np.ascontiguousarray(out[0].permute(1, 2, 0).numpy())
-    return np.clip(out, 0, 1, out=out).reshape(height, width, *photo.shape[2:])
+
+def _antialiased(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    import torch  # here and below: a bad file should be refused before two seconds go into this import
+
+    planes = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    out = torch.nn.functional.interpolate(planes, size, mode="bicubic", antialias=True, align_corners=False)
+    return np.ascontiguousarray(out[0].permute(1, 2, 0).numpy())
 
 
 def enlarge(photo: Photo, scale: float) -> Photo:
@@ -199,10 +233,10 @@ def enlarge(photo: Photo, scale: float) -> Photo:
 
 
 def to_tensor(photo: Photo) -> torch.Tensor:
-    """H×W×3 photo -> 1×3×H×W float32 tensor, contiguous. Always a copy: changing one never changes the other."""
+    """H×W×3 photo or samples -> 1×3×H×W float32 tensor in 0..1, contiguous. Always a copy: changing one never changes the other."""
     import torch
 
-    return torch.from_numpy(np.array(photo.transpose(2, 0, 1)[None], np.float32, order="C"))
+    return torch.from_numpy(np.array(as_photo(photo).transpose(2, 0, 1)[None], np.float32, order="C"))
 
 
 def to_photo(tensor: torch.Tensor) -> Photo:

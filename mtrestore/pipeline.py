@@ -14,10 +14,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,31 +34,58 @@ from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
 from .face import Face, detect
 from .image import Picture
 from .nets.blocks import padded
-from .tile import strips, tiled
+from .tile import sparingly, strips, tiled
 
 RULES = {"landmark": landmark_crop, "eye": eye_crop}
 Photo = np.ndarray
 GREY = 4 / 255  # channels that differ by less than this everywhere make a grey picture
+FUSED = 2**19  # pixels from which the full-size stages run in one fused pass: it is compiled at first use
 HEADROOM = 1.2  # crop pixels for a photo pixel: a turned grid no finer than the photo gives an untouched face back at 44 dB, this one at 49 and more
 MOST_FACE = 512  # the face net's largest size; a face that is larger on the photo is brought back up by the guided filter
+
+
+class Steps(Mapping):
+    """The pictures on the way, by name and in order, kept as samples and given out as photos."""
+
+    def __init__(self, samples: dict[str, np.ndarray]) -> None:
+        self.samples = samples
+
+    def __getitem__(self, name: str) -> Photo:
+        return image.as_photo(self.samples[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
 
 
 @dataclass
 class Restored:
     """What a restoration gives.
 
-    image: H×W×3 float32, 0..1. faces: largest first, each with box, landmarks, score and status. steps: name -> picture, in order.
-    timings: seconds by step (the branches overlap, so they add up to more than `total`). mask: H×W, above 0 where a face was pasted.
+    samples: H×W×3 in the source's own type (uint8, uint16 or float32); `image` is the photo of them, float32, 0..1, anew each time. faces: largest
+    first, each with box, landmarks, score and status. steps: name -> picture, in order. timings: seconds by step (the branches overlap, so they
+    add up to more than `total`). spans: when each step began and ended, in seconds. mask: H×W, above 0 where a face was pasted.
     """
 
-    image: Photo
+    samples: np.ndarray
     faces: list[Face]
-    steps: dict[str, Photo]
+    steps: Steps
     timings: dict[str, float]
-    mask: np.ndarray
     source: Picture
     crops: list[Crop] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
+    mask_of: Callable[[], np.ndarray] = field(repr=False, default=lambda: np.zeros((0, 0), np.float32))
+
+    @property
+    def image(self) -> Photo:
+        return image.as_photo(self.samples)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        return self.mask_of()
 
     def compare(self, **options: Any) -> view.Comparison:
         """A draggable before/after of the photo that came in and the result."""
@@ -65,12 +93,29 @@ class Restored:
 
     def save(self, path: str | Path, overwrite: bool = True) -> Path:
         """Write the result; alpha, grey, 16 bits, ICC profile and EXIF of the source are kept where the format can."""
-        return image.write(path, self.source.with_pixels(self.image), overwrite=overwrite)
+        return image.write(path, self.source.with_pixels(self.samples), overwrite=overwrite)
 
 
 def identity(x: Tensor, *_: Tensor) -> Tensor:
     """Stands in for any net of one input: the picture comes back as it went in."""
     return x
+
+
+def mask_of(crops: Sequence[Crop], shape: tuple[int, int], size: tuple[int, int], reach: int) -> np.ndarray:
+    """Where the crops were pasted into a picture of `shape`, widened by the sharpener's reach and brought to `size`: float32, 0..1."""
+    mask = np.max([c.mask(shape) for c in crops], 0) if crops else np.zeros(shape, np.float32)
+    if mask.any() and reach:
+        mask = cv2.dilate(mask, np.ones((2 * reach + 1, 1), np.uint8))
+        mask = cv2.dilate(mask, np.ones((1, 2 * reach + 1), np.uint8))
+    return mask if shape == size else cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def greyed(samples: np.ndarray) -> np.ndarray:
+    """Three equal channels, their mean; strip by strip."""
+    out = np.empty_like(samples)
+    for y in range(0, len(out), 64):
+        out[y : y + 64] = image.as_samples(image.as_photo(samples[y : y + 64]).mean(-1, keepdims=True), out.dtype)
+    return out
 
 
 def keep_large(small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
@@ -173,6 +218,7 @@ class Restorer:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device {device!r} was asked for but this torch sees no GPU; use cpu or auto")
         self.device = torch.device(device)
+        self.half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.scale, self.working_size, self.face_strength, self.memory_mb = scale, int(working_size), face_strength, memory_mb
         self.rule, self.detector, self.keep_steps, self.progress = RULES[crop], detector, keep_steps, progress
         self.with_faces = faces and face_strength > 0
@@ -195,30 +241,34 @@ class Restorer:
     def __call__(self, src: Any, faces: Sequence[Face] | None = None) -> Restored:
         """Restore a path, PIL picture or array; `faces` (from `detect` or `faces_from`) replaces detection."""
         began = time.perf_counter()
-        timings: dict[str, float] = {}
-        with torch.inference_mode(), self._steps(timings) as step:
+        spans: dict[str, tuple[float, float]] = {}
+        with torch.inference_mode(), self._steps(spans) as step:
             with step("read"):
                 source = src if isinstance(src, Picture) else image.load(src)
-                photo = source.pixels
+                photo = source.samples
             size, sharp = self._plan(photo.shape)
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
             face_branch = self.pool.submit(torch.inference_mode()(self._faces), photo, faces, k, step)
             photo_branch = self.pool.submit(torch.inference_mode()(self._whole), photo, size, step)
             (found, crops, fixed), (small, clean, large, whole) = face_branch.result(), photo_branch.result()
+            placed = [c.scaled(k) for c in crops]
             with step("paste"):
-                pasted = paste(whole, fixed, [c.scaled(k) for c in crops], self.face_strength) if fixed else whole
-                mask = np.max([c.scaled(k).mask(whole.shape) for c in crops], 0) if crops else np.zeros(size, np.float32)
+                pasted = paste(whole, fixed, placed, self.face_strength) if fixed else whole
+            kept = {"photo": photo, "small": small, "clean": clean, "large": large, "whole": whole, "pasted": pasted} if self.keep_steps else {}
+            del large, whole
             with step("sharpen"):
-                out, mask = self._sharpen(pasted, mask, sharp)
+                out = self._sharpen(pasted, sharp)
         if source.grey or np.ptp(small, axis=-1).max() < GREY:  # grey stays grey, also in a file that stores three channels
-            out = np.repeat(out.mean(-1, keepdims=True), 3, -1)
-        timings["total"] = time.perf_counter() - began
-        steps = {"out": out}
+            out = greyed(out)
+        spans["total"] = (began, time.perf_counter())
+        spans = {name: (a - began, b - began) for name, (a, b) in spans.items()}
+        kept["out"] = out
         if self.keep_steps:
-            steps = {"photo": photo, "small": small, "clean": clean, "large": large, "whole": whole, "pasted": pasted, "out": out}
             for i, (c, f) in enumerate(zip(crops, fixed, strict=True)):
-                steps |= {f"face {i}": c.resized(len(f)).cut(photo), f"face {i} restored": f}
-        return Restored(out, found, steps, timings, mask, source, [c.scaled(self.scale) for c in crops], source.notes)
+                kept |= {f"face {i}": c.resized(len(f)).cut(photo), f"face {i} restored": f}
+        mask = partial(mask_of, placed, pasted.shape[:2], out.shape[:2], getattr(self.sharpeners[sharp], "reach", 0))
+        timings = {name: b - a for name, (a, b) in spans.items()}
+        return Restored(out, found, Steps(kept), timings, source, [c.scaled(self.scale) for c in crops], source.notes, spans, mask)
 
     def _plan(self, shape: Sequence[int]) -> tuple[tuple[int, int], int]:
         """The size before the sharpener and its factor: 2 where that reaches the output size exactly, else 1."""
@@ -273,63 +323,86 @@ class Restorer:
 
     # ---- the whole photo's branch
 
-    def _whole(self, photo: Photo, size: tuple[int, int], step: Any) -> tuple[Photo, Photo, Photo, Photo]:
+    def _whole(self, photo: np.ndarray, size: tuple[int, int], step: Any) -> tuple[Photo, Photo, np.ndarray, np.ndarray]:
         with step("shrink"):
-            small = image.shrink(photo, self.working_size)
+            small = image.as_photo(image.shrink(photo, self.working_size))
         with step("restore"):
-            net, tile = self.restorer, 640 if self.memory_mb is None else int(np.clip(self.memory_mb**0.5 * 20, 256, 640))
+            net = self.restorer
             shape = {"overlap": getattr(net, "reach", 32), "multiple": getattr(net, "multiple", 1)}
-            clean = tiled(lambda t: image.to_photo(self._run(net, image.to_tensor(t))), small, tile=tile, **shape)
+            clean = sparingly(lambda share: tiled(self._tile, small, tile=self._tile_side(share, shape["overlap"]), **shape), "the restorer")
         with step("upsample"):
             large = photo if photo.shape[:2] == size else image.resize(photo, size)
-            whole = clean if clean.shape == large.shape else self._upsample(small, clean, large)  # at full size there is nothing to bring back
+            if clean.shape == large.shape:  # at full size there is nothing to bring back
+                whole = image.as_samples(clean, photo.dtype)
+            else:
+                whole = self._upsample(small, clean, large)
         return small, clean, large, whole
 
-    def _upsample(self, small: Photo, clean: Photo, large: Photo) -> Photo:
-        """Guided filter and refiner over `large` in strips; any callable (small, clean, large) is run on the whole."""
+    def _tile(self, part: Photo) -> Photo:
+        return image.to_photo(self._run(self.restorer, image.to_tensor(part)))
+
+    def _tile_side(self, share: float, overlap: int) -> int:
+        """The restorer's tile: what `memory_mb` or a GPU's free memory allow, at about 1 KiB a pixel, and at most 640 px on a CPU."""
+        if self.device.type == "cuda":
+            free, most = torch.cuda.mem_get_info(self.device)[0] / 2, 4096
+        else:
+            free, most = (self.memory_mb or 512) * 2**20, 640
+        return int(np.clip((free * share / 1024) ** 0.5, 2 * overlap + 64, most))
+
+    def _upsample(self, small: Photo, clean: Photo, large: np.ndarray) -> np.ndarray:
+        """Guided filter and refiner over `large`, fused or in strips; any callable (small, clean, large) is run on the whole."""
         net = self.upsampler
         low, target = image.to_tensor(small).to(self.device), image.to_tensor(clean).to(self.device)
         if not hasattr(net, "apply_rows"):
-            return image.to_photo(net(low, target, image.to_tensor(large).to(self.device)))
+            return image.as_samples(image.to_photo(net(low, target, image.to_tensor(large).to(self.device))), large.dtype)
         ab = net.solve(low, target)
-        return self._in_strips(large, net.reach, 1, lambda x, y0: net.apply_rows(ab, x, large.shape[0], y0))
+        if large.shape[0] * large.shape[1] >= FUSED and self.device.type == "cpu":
+            from . import fast
 
-    def _sharpen(self, pasted: Photo, mask: np.ndarray, scale: int) -> tuple[Photo, np.ndarray]:
-        """The sharpener over the picture in strips, and the mask widened by what it carries across the mask's edge."""
+            if fast.fits(net):
+                return fast.upsample(net, large, ab)
+        return self._in_strips(large, net.reach, 1, lambda x, y0: net.apply_rows(ab, x, large.shape[0], y0), "the guided filter")
+
+    def _sharpen(self, pasted: np.ndarray, scale: int) -> np.ndarray:
+        """The sharpener over the picture in strips."""
         net = self.sharpeners[scale]
         if net is identity:
-            return pasted, mask
-        reach = getattr(net, "reach", 32)
-        out = self._in_strips(pasted, reach, scale, lambda x, y0: padded(net, x))
-        if mask.any():
-            mask = cv2.dilate(mask, np.ones((2 * reach + 1, 1), np.uint8))
-            mask = cv2.dilate(mask, np.ones((1, 2 * reach + 1), np.uint8))
-        return out, cv2.resize(mask, out.shape[1::-1], interpolation=cv2.INTER_NEAREST) if scale > 1 else mask
+            return pasted
+        return self._in_strips(pasted, getattr(net, "reach", 32), scale, lambda x, y0: padded(net, x), "the sharpener")
 
-    def _in_strips(self, large: Photo, reach: int, scale: int, fn: Callable[[Tensor, int], Tensor]) -> Photo:
-        """fn(strip, its first row) over full-width strips with `reach` rows of context, joined; bounded memory, one pass."""
+    def _in_strips(self, large: np.ndarray, reach: int, scale: int, fn: Callable[[Tensor, int], Tensor], what: str) -> np.ndarray:
+        """fn(strip, its first row) over full-width strips with `reach` rows of context, joined, as samples; bounded memory, one pass."""
         h, w = large.shape[:2]
-        budget = (self.memory_mb or 512) * 2**20 / 2
-        rows = int(np.clip(budget / (w * 4 * 64 * scale), 16, 256)) // 2 * 2
-        out = np.empty((h * scale, w * scale, 3), np.float32)
-        for y0, y1, top, bottom in strips(h, rows, reach + reach % 2):  # even, so that pixel-unshuffle nets keep their phase
-            x = torch.from_numpy(large[top:bottom]).permute(2, 0, 1)[None].to(self.device)
-            y = fn(x, top)[0, :, (y0 - top) * scale : (y1 - top) * scale].permute(1, 2, 0)
-            np.clip(y.cpu().numpy(), 0, 1, out=out[y0 * scale : y1 * scale])
-        if not np.isfinite(out).all():
-            raise FloatingPointError("a net gave values that are not finite at full size; check its weights")
+        out = np.empty((h * scale, w * scale, 3), large.dtype)
+
+        def work(share: float) -> None:
+            budget = (self.memory_mb or 512) * 2**20 / 2
+            rows = int(np.clip(share * budget / (w * 4 * 64 * scale), 16, 256 * share)) // 2 * 2
+            for y0, y1, top, bottom in strips(h, rows, reach + reach % 2):  # even, so that pixel-unshuffle nets keep their phase
+                x = torch.from_numpy(image.as_photo(large[top:bottom])).permute(2, 0, 1)[None].to(self.device)
+                y = self._finite(lambda x: fn(x, top), x)[0, :, (y0 - top) * scale : (y1 - top) * scale].permute(1, 2, 0)  # noqa: B023
+                out[y0 * scale : y1 * scale] = image.as_samples(y.float().cpu().numpy(), out.dtype)
+
+        sparingly(work, what)
         return out
 
     def _run(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        y = padded(net, x.to(self.device, memory_format=torch.channels_last))
+        y = self._finite(lambda x: padded(net, x), x.to(self.device, memory_format=torch.channels_last)).float()
         if y.shape != x.shape:
             raise ValueError(f"the net must keep the picture's shape, got {tuple(y.shape)} from {tuple(x.shape)}")
-        if not torch.isfinite(y).all():
-            raise FloatingPointError("the net gave values that are not finite")
         return y.cpu()
 
+    def _finite(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """net(x): in bfloat16 where `half` is on (on a GPU), again in float32 where that is not finite. Raises FloatingPointError."""
+        for half in (True, False) if self.half else (False,):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+                y = net(x)
+            if torch.isfinite(y).all():
+                return y
+        raise FloatingPointError("the net gave values that are not finite; check its weights")
+
     @contextmanager
-    def _steps(self, timings: dict[str, float]) -> Iterator[Callable[[str], Any]]:
+    def _steps(self, spans: dict[str, tuple[float, float]]) -> Iterator[Callable[[str], Any]]:
         """Times each named step, and shows a progress bar over them when asked."""
         with tqdm(total=8, disable=not self.progress, desc="restore", unit="step", leave=False) as bar:
 
@@ -337,7 +410,7 @@ class Restorer:
             def step(name: str) -> Iterator[None]:
                 began = time.perf_counter()
                 yield
-                timings[name] = time.perf_counter() - began
+                spans[name] = (began, time.perf_counter())
                 bar.set_postfix_str(name, refresh=False)
                 bar.update()
 

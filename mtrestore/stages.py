@@ -150,7 +150,7 @@ class Adversary:
     ) -> None:  # fmt: skip
         if unknown := set(kinds) - set(KINDS):
             raise ValueError(f"augment must name some of {', '.join(KINDS)}, got {sorted(unknown)[0]!r}")
-        self.critic = critic if isinstance(critic, nn.Module) else Critic(critic)
+        self.critic = (critic if isinstance(critic, nn.Module) else Critic(critic)).to(memory_format=torch.channels_last)
         self.r1, self.every, self.kinds, self.patience, self.paired = r1, every, tuple(kinds), patience, paired
         self.descent = Descent(self.critic, [(self.critic, lr)], (0.0, 0.99), 10.0)
         self.watch = {"steps": 0, "balance": 0.5, "ready": int(isinstance(critic, nn.Module)), "overwhelmed": 0}

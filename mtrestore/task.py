@@ -21,9 +21,9 @@ from . import __version__, gallery, image, weights
 from .journal import Row
 from .lines import one_line
 from .outputs import Job
+from .tile import out_of_memory
 
 NETS = ("face", "restorer", "upsampler")
-NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "insufficient memory")  # torch (Linux, Windows, GPU), OpenCV
 
 
 class SetUpError(ValueError):
@@ -91,7 +91,7 @@ def failed(job: Job, code: str | None, message: str) -> Row:
 
 def code_of(e: BaseException) -> str:
     """The report's code for whatever a decoder, a net or the disk raised."""
-    if isinstance(e, MemoryError) or isinstance(e.__cause__, MemoryError) or any(words in str(e).lower() for words in NO_MEMORY):
+    if out_of_memory(e):
         return "E_MEMORY"
     if isinstance(e, image.ImageError):
         return e.code
@@ -137,7 +137,7 @@ def attempt(job: Job, row: Row, settings: Settings, staged: Path | None, past: M
         result.compare(title=job.target.name).save(Path(f"{target}.html") if staged else target.with_suffix(".html"))
     if staged:
         with contextlib.suppress(image.ImageError):  # on a full disk the picture matters, not its thumbnail
-            image.write_bytes(gallery.thumb_path(job.root, row["name"]), gallery.thumb(picture.pixels, result.image))
+            image.write_bytes(gallery.thumb_path(job.root, row["name"]), gallery.thumb(picture.samples, result.samples))
     states, seconds = [f.status for f in result.faces], time.perf_counter() - began
     notes = [*result.notes, *image.what_is_lost(picture, job.target.suffix)]
     say = f"{len(states)} face{'s' * (len(states) != 1)}" + "".join(f" ({s})" for s in states if s != "restored")

@@ -8,8 +8,11 @@ equally large, which lets compiled nets reuse their plan, and start at multiples
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 def tiled(
@@ -65,6 +68,25 @@ def strips(height: int, rows: int, halo: int = 0) -> Iterator[tuple[int, int, in
     for y in range(0, height, rows):
         end = min(y + rows, height)
         yield y, end, max(y - halo, 0), min(end + halo, height)
+
+
+NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "insufficient memory")  # torch (Linux, Windows, GPU), OpenCV
+
+
+def out_of_memory(e: BaseException) -> bool:
+    """Whether an exception of numpy, torch, OpenCV or ONNX Runtime says that memory was not enough."""
+    return isinstance(e, MemoryError) or isinstance(e.__cause__, MemoryError) or any(words in str(e).lower() for words in NO_MEMORY)
+
+
+def sparingly(work: Callable[[float], T], what: str) -> T:
+    """work(1.0), and once more work(0.25), on smaller tiles, when memory was not enough. Raises MemoryError when that does not help."""
+    for share in (1.0, 0.25):
+        try:
+            return work(share)
+        except Exception as e:
+            if not out_of_memory(e):
+                raise
+    raise MemoryError(f"out of memory in {what}, also on smaller tiles; close other programs, lower working_size or scale, or shrink the photo")
 
 
 def _spread(length: int, tile: int, overlap: int, multiple: int, minimum: int) -> list[tuple[int, int, int, int]]:

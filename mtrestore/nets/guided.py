@@ -62,7 +62,7 @@ class DeepGuidedFilter(Net):
     (small, clean, large) -> OH0. Fresh it is the classical filter. `solve` works small, `apply` on any rows of the large picture.
     """
 
-    def __init__(self, radius: int = 1, eps: float = 1e-3, width: int = 16) -> None:
+    def __init__(self, radius: int = 1, eps: float = 1e-3, width: int = 8) -> None:
         super().__init__()
         self.radius = radius
         self.log_eps = nn.Parameter(torch.tensor(eps).log())
@@ -86,16 +86,16 @@ class DeepGuidedFilter(Net):
 class GuidedUpsampler(Net):
     """Deep guided filter, then refiner: (small, clean, large) -> OH at the large size.
 
-    refine=False leaves the filter alone, for the ablation. `apply_rows` does a strip; with `reach` rows of context on both
-    sides a strip equals the same rows of the whole.
+    refine=False leaves the filter alone, concat=False hides the large picture from the refiner: arms of the ablation. `apply_rows` does a
+    strip; with `reach` rows of context on both sides a strip equals the same rows of the whole.
     """
 
     def __init__(
-        self, radius: int = 1, eps: float = 1e-3, guide_width: int = 16, width: int = 8, blocks: int = 2, refine: bool = True
+        self, radius: int = 1, eps: float = 1e-3, guide_width: int = 8, width: int = 4, blocks: int = 2, refine: bool = True, concat: bool = True
     ) -> None:
         super().__init__()
         self.filter = DeepGuidedFilter(radius, eps, guide_width)
-        self.refiner = Refiner(width, blocks) if refine else None
+        self.refiner = Refiner(width, blocks, concat) if refine else None
         self.reach = self.refiner.reach if self.refiner else 0
 
     def solve(self, small: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,13 +13,17 @@ from .blocks import Net, ResBlock, act, conv, zero
 
 
 class Refiner(Net):
-    """(OH0, IH), each B×3×H×W -> OH = OH0 + f(concat(OH0, IH)); width 4 or 8. Fresh, it returns OH0: its last layer is zero."""
+    """(OH0, IH), each B×3×H×W -> OH = OH0 + f(concat(OH0, IH)); width 4 or 8. Fresh, it returns OH0: its last layer is zero.
 
-    def __init__(self, width: int = 8, blocks: int = 2) -> None:
+    concat=False shows it OH0 alone, for the ablation.
+    """
+
+    def __init__(self, width: int = 4, blocks: int = 2, concat: bool = True) -> None:
         super().__init__()
+        self.concat = concat
         inner = [ResBlock(width) for _ in range(blocks)] + [act()] * (blocks > 0)
-        self.body = nn.Sequential(conv(6, width), act(), *inner, zero(conv(width, 3)))
+        self.body = nn.Sequential(conv(6 if concat else 3, width), act(), *inner, zero(conv(width, 3)))
         self.reach = 2 + 2 * blocks  # receptive field to each side, px: what a strip needs as context
 
     def forward(self, oh0: Tensor, ih: Tensor) -> Tensor:
-        return oh0 + self.body(torch.cat([oh0, ih], 1))
+        return oh0 + self.body(torch.cat([oh0, ih], 1) if self.concat else oh0)
