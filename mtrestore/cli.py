@@ -149,6 +149,41 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def sweep(args: argparse.Namespace) -> int:
+    """Run a notebook with many parameters, each run once; what is done already stays."""
+    from . import sweep
+
+    plan, out = sweep.read(args.file), args.out or f"runs/{Path(args.file).stem}"
+    forecast = sweep.forecast(plan, out, args.jobs, args.overwrite)
+    print(forecast if args.dry_run else forecast.splitlines()[0], flush=True)
+    if args.dry_run:
+        return 0
+    table = sweep.sweep(plan, out, jobs=args.jobs, dask=args.dask, slurm=args.slurm, overwrite=args.overwrite)
+    done = int((table["status"] == "done").sum())
+    print(table[["run", "status", "seconds", *table.attrs["metrics"][:5]]].to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+    print(f"{done} done, {len(table) - done} failed; see {out}/table.csv")
+    return 0 if done == len(table) else 3 if done else 1
+
+
+def rerun(args: argparse.Namespace) -> int:
+    """Repeat a run and say of each number whether it agrees."""
+    from .rerun import rerun
+
+    repeat = rerun(args.record, args.run_name, args.out, args.tolerance)
+    print(repeat)
+    return 0 if repeat.agrees else 1
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write one HTML page of a folder of runs, or of a bundle that was made of one."""
+    from . import report
+
+    print(report.write(Path(args.runs), Path(args.output), args.title))
+    if args.json:
+        print(report.bundle(Path(args.runs), Path(args.json), args.title))
+    return 0
+
+
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """An argparse type: a number above zero."""
 
@@ -210,6 +245,33 @@ def parser() -> argparse.ArgumentParser:
                    help="`fetch yunet` downloads the YuNet face detector; `export face` keeps an ONNX file, faster from then on")  # fmt: skip
     m.add_argument("-o", "--output", metavar="FILE", help="where to export to, instead")
     m.set_defaults(run=models)
+
+    s = commands.add_parser("sweep", help="run a notebook with many parameters, and only what is not done yet")
+    s.add_argument("file", metavar="FILE", help="YAML: notebook, parameters, grid, seeds; see experiments/")
+    s.add_argument("-o", "--out", help="folder of the runs and their table (default: runs/NAME-OF-FILE)")
+    s.add_argument("--dry-run", action="store_true", help="print the plan and an estimate, and run nothing")
+    s.add_argument("--jobs", type=positive(int), metavar="N", help="runs at a time (default: one for each GPU, or core)")
+    where = s.add_mutually_exclusive_group()
+    where.add_argument("--dask", metavar="ADDRESS", help="run on this Dask cluster, whose workers see the same folders")
+    where.add_argument("--slurm", action="store_true", help="run as Slurm jobs, through submitit")
+    again = s.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="run only what is not done, which is the default")
+    again.add_argument("--overwrite", action="store_true", help="run all again")
+    s.set_defaults(run=sweep)
+
+    a = commands.add_parser("rerun", help="repeat a run and say whether its numbers agree")
+    a.add_argument("record", metavar="RUN", help="folder of a run, or a bundle in experiments/results/ with --run")
+    a.add_argument("--run", dest="run_name", metavar="NAME", help="the run of the bundle")
+    a.add_argument("-o", "--out", help="keep the new run in this folder")
+    a.add_argument("--tolerance", type=float, metavar="X", help="relative difference that is allowed (default: 0 on the same processor, else 0.01)")
+    a.set_defaults(run=rerun)
+
+    h = commands.add_parser("report", help="write one HTML page about finished runs")
+    h.add_argument("runs", metavar="RUNS", help="folder of a sweep, or a bundle (.json)")
+    h.add_argument("-o", "--output", default="report.html", metavar="FILE", help="(default: %(default)s)")
+    h.add_argument("--json", metavar="FILE", help="write all that the page shows as a bundle as well")
+    h.add_argument("--title")
+    h.set_defaults(run=report)
 
     j = commands.add_parser("lab", help="open the notebooks in JupyterLab; other options are passed on to it")
     j.set_defaults(run=lab)

@@ -314,7 +314,7 @@ def encode(samples: np.ndarray, name: str, icc: bytes | None, exif: bytes | None
         return (_tiff_file if name == "TIFF" else _png16)(samples, icc, exif)
     options = {"JPEG": {"quality": quality, "subsampling": 0 if quality >= 90 else 2}, "WEBP": {"quality": quality, "exact": True},
                "AVIF": {"quality": quality} | ({"subsampling": "4:4:4"} if quality >= 90 and samples.shape[2] > 2 else {}),
-               "PNG": {"compress_level": 2}}.get(name, {})     # 2: a fifth of the time of 6
+               "PNG": {"compress_level": 1, "compress_type": zlib.Z_RLE}}.get(name, {})     # for photos a quarter of the time of the default, and smaller
     options |= {"icc_profile": icc} if icc else {}
     options |= {"exif": exif} if exif and (name != "JPEG" or len(exif) <= MAX_JPEG_EXIF) else {}     # bytes: Pillow edits an Exif object
     buffer = io.BytesIO()
