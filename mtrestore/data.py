@@ -222,12 +222,14 @@ class Photos:
 class PhotoBatches:
     """Patches degraded in every way the whole-photo restorer should mend.
 
-    `real`: share of real noisy/clean pairs. `jpeg`: further share with JPEG alone, quality 5..50, the fault that takes longest to learn.
+    `real`: share of real noisy/clean pairs. `jpeg`: further share with JPEG alone, quality 5..50, the fault that takes longest to learn. `noise`: and
+    with Gaussian noise alone, sigma 2..55, by which nets are compared.
     """
 
     def __init__(self, photos: Photos, size: int = 96, batch: int = 16, preset: str = "photo", seed: int = 0,
-                 real: float = 0.1, jpeg: float = 0.0) -> None:  # fmt: skip
-        self.photos, self.size, self.batch, self.preset, self.seed, self.real, self.jpeg = photos, size, batch, preset, seed, real, jpeg
+                 real: float = 0.1, jpeg: float = 0.0, noise: float = 0.0) -> None:  # fmt: skip
+        self.photos, self.size, self.batch, self.preset, self.seed = photos, size, batch, preset, seed
+        self.real, self.jpeg, self.noise = real, jpeg, noise
 
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -240,24 +242,29 @@ class PhotoBatches:
         truth = self.photos.patch(rng, self.size)
         if self.jpeg and rng.random() < self.jpeg:
             return degrade.apply(truth, degrade.Recipe(({"op": "jpeg", "quality": int(rng.integers(5, 51))},))), truth
+        if self.noise and rng.random() < self.noise:
+            step = {"op": "gaussian_noise", "sigma": float(rng.uniform(2, 55)), "seed": int(rng.integers(2**31))}
+            return degrade.apply(truth, degrade.Recipe((step,))), truth
         return degrade.apply(truth, degrade.draw(self.preset, rng, order="shuffled" if rng.random() < 0.3 else "fixed")), truth
 
 
 class UpsamplerBatches:
     """(small, clean, large) and the truth at the large size, for guided filter and refiner, on the restorer's real output.
 
-    A step has one ratio of photo to small picture, drawn from `ratios`, and one enlargement, 1 or more, drawn from `scales`.
+    A step has one ratio of photo to small picture, drawn from `ratios`, and one enlargement, 1 or more, drawn from `scales`. `clean`, `noise`:
+    shares of photos that are left as they are, or have noise alone, sigma 2..55.
     """
 
     def __init__(
         self, photos: Photos, restorer: Callable[[Tensor], Tensor], small: int = 64, batch: int = 8, seed: int = 0,
         ratios: Sequence[float] = (1.25, 1.5, 2, 3, 4, 6), scales: Sequence[float] = (1, 1, 1, 1.5, 2), most: int = 384,
+        clean: float = 0.0, noise: float = 0.0,
     ) -> None:  # fmt: skip
         self.photos, self.restorer, self.small, self.batch, self.seed = photos, restorer, small, batch, seed
         self.kinds = [(r, s) for r in ratios for s in scales if small * r * s <= most] + [(1, s) for s in set(scales) if s > 1]
         if not self.kinds:
             raise ValueError(f"no ratio times scale times small = {small} px stays within most = {most} px; lower small or raise most")
-        self.most = most
+        self.most, self.clean, self.noise = most, clean, noise
 
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -268,7 +275,10 @@ class UpsamplerBatches:
         for _ in range(count):
             target = self.photos.patch(rng, round(side * scale), shrink=0.7)
             photo = image.resize(target, (side, side)) if scale != 1 else target
-            recipe = degrade.draw("photo", rng, scale=rng.uniform(1, max(1, ratio) ** 0.7))
+            recipe, chance = degrade.draw("photo", rng, scale=rng.uniform(1, max(1, ratio) ** 0.7)), rng.random()
+            if chance < self.clean + self.noise:
+                step = {"op": "gaussian_noise", "sigma": float(rng.uniform(2, 55)), "seed": int(rng.integers(2**31))}
+                recipe = degrade.Recipe((step,) if chance >= self.clean else ())
             photo = degrade.apply(photo, recipe)
             truth.append(target)
             large.append(image.enlarge(photo, scale) if scale != 1 else photo)

@@ -11,11 +11,13 @@ The first use on a machine compiles for some seconds; the compiled code is then 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 
 from .nets import GuidedUpsampler
+from .nets.guided import State
 
 try:
     from numba import njit
@@ -34,12 +36,12 @@ def fits(net: object) -> bool:
     return refiner is None or (refiner.concat and 0 < refiner.config["blocks"] < 7 and refiner.config["width"] % 4 == 0)
 
 
-def upsample(net: GuidedUpsampler, photo: np.ndarray, ab: tuple[torch.Tensor, torch.Tensor]) -> np.ndarray:
-    """The large picture H×W×3 (uint8, uint16, or float32 in 0..1) restored, in its own type; `ab` is `net.solve(small, clean)`, 1×3×h×w each."""
-    a, b = (np.ascontiguousarray(x[0].detach().numpy(), np.float32) for x in ab)
+def upsample(net: GuidedUpsampler, photo: np.ndarray, state: State) -> np.ndarray:
+    """The large picture H×W×3 (uint8, uint16, or float32 in 0..1) restored, in its own type; `state` is what `net.solve` gave for one picture."""
+    a, b = (np.ascontiguousarray(x[0].detach().numpy(), np.float32) for x in state[:2])
     h, w = photo.shape[:2]
     top = {"u1": 255, "u2": 65535}.get(photo.dtype.str[1:], 1)
-    out, parts = np.empty((h, 3 * w), photo.dtype), weights_of(net)
+    out, parts = np.empty((h, 3 * w), photo.dtype), weights_of(net, state[2])
     flat = np.ascontiguousarray(photo).reshape(h, 3 * w)
     tiles = [(y, min(y + ROWS, h), x, min(x + COLUMNS, w)) for y in range(0, h, ROWS) for x in range(0, w, COLUMNS)]
     scale, half = np.float32(top), np.float32(0.5 if top > 1 else 0)
@@ -49,10 +51,10 @@ def upsample(net: GuidedUpsampler, photo: np.ndarray, ab: tuple[torch.Tensor, to
     return out.reshape(photo.shape)
 
 
-def weights_of(net: GuidedUpsampler) -> list[np.ndarray]:
+def weights_of(net: GuidedUpsampler, mood: torch.Tensor | None) -> list[Any]:
     """Weight and bias of the guidance map's two layers, and of the refiner's first, its middle ones stacked, and its last, which gets a fourth output.
 
-    A filter without refiner has none of the last three.
+    The mood goes into the first bias and the last layer; the share of the photo to keep comes last. A filter without refiner has none of its layers.
     """
 
     def arrays(*convs: torch.nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +69,12 @@ def weights_of(net: GuidedUpsampler) -> list[np.ndarray]:
         parts += [*(x[0] for x in arrays(convs[0])), *arrays(*convs[1:-1]), *last]
     else:
         parts += [np.zeros(shape, np.float32) for shape in ((0, 6, 3, 3), 0, (0, 4, 4, 3, 3), (0, 4), (4, 4, 3, 3), 4)]
-    return [np.ascontiguousarray(x) for x in parts]
+    keep = np.float32(0)
+    if convs and mood is not None:
+        *shift, keep, gain = mood[0].detach().numpy().astype(np.float32)
+        parts[5] = parts[5] + np.array(shift, np.float32)
+        parts[8], parts[9] = parts[8] * (1 + gain), parts[9] * (1 + gain)
+    return [*map(np.ascontiguousarray, parts), keep]
 
 
 def compiled(function):  # noqa: ANN001, ANN201
@@ -174,7 +181,7 @@ def guided(row, guide, filtered, lower, upper, t, w1, b1, w2, b2):  # noqa: ANN0
 
 
 @compiled
-def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bias, last, last_bias, top, half, y0, y1, x0, x1):  # noqa: ANN001, ANN201
+def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bias, last, last_bias, keep, top, half, y0, y1, x0, x1):  # noqa: ANN001, ANN201
     """The tile y0..y1 × x0..x1 of `out`, H×3W like `photo`.
 
     Rows are kept in rings, 16 of the input and 4 of each layer; a ring's column 0 is the picture's x0 − halo − PAD.
@@ -237,7 +244,7 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
             before = ring[layers - 1]
             convolve(result, before[(r - 1) & 3], before[r & 3], before[(r + 1) & 3], last, last_bias)
             for c in range(3):
-                rows[r & 15, c] += result[c]
+                rows[r & 15, c] += result[c] + keep * (rows[r & 15, c + 3] - rows[r & 15, c])
         inner = rows[r & 15, :3, x0 - left : x1 - left]
         pack(out[r, 3 * x0 : 3 * x1], inner[0], inner[1], inner[2], line, top, half)
 
@@ -245,4 +252,4 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
 def warm() -> None:
     """Compile for 8-bit pictures now, so that the first restoration does not wait for it: some ten seconds, once on a machine."""
     if njit is not None:
-        upsample(GuidedUpsampler(), np.zeros((32, 32, 3), np.uint8), (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)))
+        upsample(GuidedUpsampler(), np.zeros((32, 32, 3), np.uint8), (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), None))

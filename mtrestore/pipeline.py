@@ -34,6 +34,7 @@ from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
 from .face import Face, detect
 from .image import Picture
 from .nets.blocks import padded
+from .nets.guided import noise_level
 from .tile import sparingly, strips, tiled
 
 RULES = {"landmark": landmark_crop, "eye": eye_crop}
@@ -108,6 +109,15 @@ def mask_of(crops: Sequence[Crop], shape: tuple[int, int], size: tuple[int, int]
         mask = cv2.dilate(mask, np.ones((2 * reach + 1, 1), np.uint8))
         mask = cv2.dilate(mask, np.ones((1, 2 * reach + 1), np.uint8))
     return mask if shape == size else cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def sampled(samples: np.ndarray, most: int = 2**20) -> np.ndarray:
+    """Pairs of neighbouring rows from all over a large picture, about `most` pixels together: enough to tell how noisy it is."""
+    pairs = max(1, most // (2 * samples.shape[1]))
+    if 2 * pairs >= len(samples):
+        return samples
+    first = np.linspace(0, len(samples) - 2, pairs).astype(int)
+    return samples[np.stack([first, first + 1], 1).ravel()]
 
 
 def greyed(samples: np.ndarray) -> np.ndarray:
@@ -355,13 +365,13 @@ class Restorer:
         low, target = image.to_tensor(small).to(self.device), image.to_tensor(clean).to(self.device)
         if not hasattr(net, "apply_rows"):
             return image.as_samples(image.to_photo(net(low, target, image.to_tensor(large).to(self.device))), large.dtype)
-        ab = net.solve(low, target)
+        state = net.solve(low, target, noise_level(image.to_tensor(sampled(large))).to(self.device), large.shape[1] / small.shape[1])
         if large.shape[0] * large.shape[1] >= FUSED and self.device.type == "cpu":
             from . import fast
 
             if fast.fits(net):
-                return fast.upsample(net, large, ab)
-        return self._in_strips(large, net.reach, 1, lambda x, y0: net.apply_rows(ab, x, large.shape[0], y0), "the guided filter")
+                return sparingly(lambda _: fast.upsample(net, large, state), "the guided filter")
+        return self._in_strips(large, net.reach, 1, lambda x, y0: net.apply_rows(state, x, large.shape[0], y0), "the guided filter")
 
     def _sharpen(self, pasted: np.ndarray, scale: int) -> np.ndarray:
         """The sharpener over the picture in strips."""

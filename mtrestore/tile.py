@@ -70,11 +70,11 @@ def strips(height: int, rows: int, halo: int = 0) -> Iterator[tuple[int, int, in
         yield y, end, max(y - halo, 0), min(end + halo, height)
 
 
-NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "insufficient memory")  # torch (Linux, Windows, GPU), OpenCV
+NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "insufficient memory", "start new thread")  # torch, OpenCV, Python
 
 
 def out_of_memory(e: BaseException) -> bool:
-    """Whether an exception of numpy, torch, OpenCV or ONNX Runtime says that memory was not enough."""
+    """Whether an exception of numpy, torch, OpenCV or ONNX Runtime says that memory was not enough; for a thread as well."""
     return isinstance(e, MemoryError) or isinstance(e.__cause__, MemoryError) or any(words in str(e).lower() for words in NO_MEMORY)
 
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
+
 from mtrestore import fast, image, pipeline
 from mtrestore.nets import GuidedUpsampler
 from mtrestore.pipeline import Restorer, identity
@@ -26,9 +28,9 @@ def both(made, photo, small=(20, 30)):
     """(fused, torch) on samples, as photos."""
     g = torch.Generator().manual_seed(1)
     with torch.inference_mode():
-        ab = made.solve(*(torch.rand(1, 3, *small, generator=g) for _ in range(2)))
-        want = image.to_photo(made.apply_rows(ab, image.to_tensor(photo), len(photo), 0))
-        got = fast.upsample(made, photo, ab)
+        state = made.solve(*(torch.rand(1, 3, *small, generator=g) for _ in range(2)), torch.tensor([0.03]), 3.0)
+        want = image.to_photo(made.apply_rows(state, image.to_tensor(photo), len(photo), 0))
+        got = fast.upsample(made, photo, state)
     assert got.dtype == photo.dtype and got.shape == photo.shape
     return image.as_photo(got), want
 
@@ -68,7 +70,7 @@ def test_other_nets_are_left_to_torch():
 
 
 def test_the_pipeline_agrees_with_and_without_it(monkeypatch):
-    photo = image.as_samples(image.resize(image.read(__import__("skimage.data").data.astronaut()), (640, 900)), np.uint8)
+    photo = image.as_samples(image.resize(image.read(skimage.data.astronaut()), (640, 900)), np.uint8)
     results = []
     for pixels in (1, 2**40):
         monkeypatch.setattr(pipeline, "FUSED", pixels)

@@ -103,7 +103,7 @@ def test_config_names_every_choice_with_its_default(name):
 
 
 def test_config_takes_positional_arguments():
-    assert nets.Refiner(4, blocks=1).config == {"width": 4, "blocks": 1}
+    assert nets.Refiner(4, blocks=1).config == {"width": 4, "blocks": 1, "concat": True}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -387,11 +387,45 @@ def test_a_fresh_deep_guided_filter_is_the_guided_filter(eps):
 def test_strips_with_their_reach_are_the_whole(rows, blocks_):
     net = made("GuidedUpsampler", blocks=blocks_)
     small, clean, large = noise(1, 3, 13, 9), noise(1, 3, 13, 9, seed=1), noise(1, 3, 39, 20)
-    whole, ab, strips = net(small, clean, large), net.solve(small, clean), []
+    whole, state, strips = net(small, clean, large), net.solve(small, clean, guided.noise_level(large), 20 / 9), []
     for y in range(0, 39, rows):
         top, bottom = max(y - net.reach, 0), min(y + rows + net.reach, 39)
-        strips.append(net.apply_rows(ab, large[:, :, top:bottom], 39, top)[:, :, y - top :][:, :, :rows])
+        strips.append(net.apply_rows(state, large[:, :, top:bottom], 39, top)[:, :, y - top :][:, :, :rows])
     assert torch.allclose(torch.cat(strips, 2), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.01, 0.05, 0.2])
+def test_noise_level(sigma):
+    smooth = torch.linspace(0, 1, 200).expand(2, 3, 150, 200)
+    noisy = smooth + sigma * torch.randn(2, 3, 150, 200, generator=torch.Generator().manual_seed(3))
+    assert torch.allclose(guided.noise_level(noisy), torch.full((2,), sigma), rtol=0.03, atol=1e-6)
+    assert torch.allclose(guided.noise_level(noisy[..., 1:, 1:]), torch.full((2,), sigma), rtol=0.03, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)])
+def test_noise_level_of_a_line_is_none(size):
+    assert torch.equal(guided.noise_level(noise(2, 3, *size)), torch.zeros(2))
+
+
+def test_the_mood_can_keep_the_large_picture_and_follows_the_noise():
+    net = made("GuidedUpsampler", fresh=True)
+    small, clean, large = inputs("GuidedUpsampler", 12, 16)
+    net.mood[-1].bias.data[-2] = 1.0  # the share of the large picture to keep
+    assert torch.allclose(net(small, clean, large), large, atol=1e-6)
+    net.mood[-1].bias.data[0] = 0.5  # the filter's eps, up by half an e-fold
+    a, _, mood = net.solve(small, clean, torch.tensor([0.1] * len(small)), 2.0)
+    want, _ = guided.solve(net.filter.guidance(small), clean, 1, net.filter.log_eps.exp() * 2.718281828**0.5)
+    assert torch.allclose(a, want, atol=1e-6) and mood.shape == (len(small), net.config["width"] + 2)
+    net.mood[-1].weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    low, high = (net.solve(small, clean, torch.full((len(small),), n), 2.0)[2] for n in (0.0, 0.1))
+    assert (low - high).abs().min() > 1e-4
+
+
+def test_arms_of_the_ablation_have_no_mood():
+    assert all(nets.GuidedUpsampler(**{arm: False}).mood is None for arm in ("refine", "concat", "adapt"))
+    oh0, a, b = noise(1, 3, 8, 8), noise(1, 3, 8, 8, seed=1), noise(1, 3, 8, 8, seed=2)
+    net = made("Refiner", concat=False)
+    assert torch.equal(net(oh0, a), net(oh0, b)) and not torch.equal(made("Refiner")(oh0, a), made("Refiner")(oh0, b))
 
 
 @pytest.mark.parametrize("blocks_", [0, 1, 3])

@@ -10,6 +10,11 @@ TINY = {
     "11_face_network": {"size": 64, "steps": 2, "batch": 2},
     "12_gan_prior": {"size": 32, "steps": 4, "every": 2, "batch": 4},
     "13_face_restoration": {"size": 32, "steps": 2, "batch": 2},
+    "20_degradations": {"size": 64, "draws": 4},
+    "21_low_resolution": {"sizes": [256, 128, 64], "core": 64, "overlaps": [0, 16]},
+    "22_guided_filter": {"size": 256},
+    "23_refiner": {"ratios": [4], "noise": [25.0], "steps": 2, "batch": 2},
+    "24_sharpener": {"size": 256},
     "30_whole_system": {"side": 700, "working_size": 256, "scale": 1.0},
 }
 
@@ -20,7 +25,7 @@ def restores(n):
 
 def counts_parameters(n):
     a, b, c, d = (n[f"parameters_S_{join}"] for join in ("none", "add", "concat", "add-matched"))
-    return a == b < c <= d < 1.001 * c
+    return a == b < c <= d < 1.001 * c and all(n[f"psnr_severe_{join}"] > 10 for join in ("none", "add", "concat", "add-matched"))
 
 
 def draws_different_faces(n):
@@ -32,10 +37,41 @@ def trains_all_three_and_compares(n):
     return moved and all(n[f"psnr_{severity}_face_fidelity"] > n[f"psnr_{severity}_input"] for severity in ("medium", "severe"))
 
 
+def tunes_the_filter(n):
+    published, *others = (n[f"psnr_x4_noise25_{arm}"] for arm in ("published", "tuned", "refiner-alone", "refiner", "adaptive"))
+    return n["tuned_eps"] > 1e-6 and min(others) > published + 0.5 and n["parameters_refiner"] - n["parameters_refiner-alone"] == 3 * 9 * 4
+
+
+def replays_every_fault(n):
+    every = n["replays"] == 1 and n["operations"] == n["operations_known"]
+    return every and n["psnr_mild"] > n["psnr_severe"] and n["coherence_blur"] > 2 * n["coherence_blur_then_noise"]
+
+
+def shows_what_shrinking_costs(n):
+    seamless = n["seam_0"] > 1 and n[f"seam_{n['reach']:.0f}"] < 1e-3  # levels of 255
+    shrunk = n["noise_64"] < n["noise_256"] / 2 and n["lost_64"] > n["lost_128"] > n["lost_256"] == 0
+    return seamless and shrunk and n["psnr_back_64"] > n["psnr_enlarged_64"] + 1
+
+
+def measures_the_leak(n):
+    leaks = min(n["psnr_0.001"], n["psnr_without_leak_1e-08"]) > n["psnr_1e-08"] + 1
+    return leaks and max(n["difference_layer"], n["difference_deep"]) < 1e-6 and n["float32_error_1e-08"] > 0.5 > 100 * n["float32_error_0.001"]
+
+
+def sharpens_and_knows_where_not(n):
+    sharper = n["psnr_x2_sharpener"] > n["psnr_x2_bicubic"] + 0.5 and n["psnr_blur_1.5_sharpener_x1"] > n["psnr_blur_1.5_input"] + 0.5
+    return sharper and n["noise_10_x1"] < 1.2 < n["noise_10_unsharp"] and n["gain_jpeg_20_x1"] > n["gain_jpeg_20_unsharp"]
+
+
 CHECKS = {
     "11_face_network": counts_parameters,
     "12_gan_prior": draws_different_faces,
     "13_face_restoration": trains_all_three_and_compares,
+    "20_degradations": replays_every_fault,
+    "21_low_resolution": shows_what_shrinking_costs,
+    "22_guided_filter": measures_the_leak,
+    "23_refiner": tunes_the_filter,
+    "24_sharpener": sharpens_and_knows_where_not,
 }  # what a run's numbers must say; where nothing stands here: the result is nearer to the truth than the input
 
 

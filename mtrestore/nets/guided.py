@@ -43,6 +43,18 @@ def rows_of(x: Tensor, size: tuple[int, int], y0: int, y1: int) -> Tensor:
     return F.interpolate(band, size=(y1 - y0, width), mode="bilinear", align_corners=False)
 
 
+def noise_level(pictures: Tensor) -> Tensor:
+    """B×C×H×W -> B: the standard deviation of white noise as the finest diagonal detail shows it (Donoho & Johnstone, 1994): median / 0.6745.
+
+    Detail is a − b − c + d over 2×2 blocks, halved. Sharp texture passes for a little noise; a side of one pixel shows none.
+    """
+    x = pictures[..., : pictures.shape[-2] // 2 * 2, : pictures.shape[-1] // 2 * 2]
+    if not x.numel():
+        return x.new_zeros(len(x))
+    detail = (x[..., ::2, ::2] - x[..., 1::2, ::2] - x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 2
+    return detail.abs().flatten(1).median(1).values / 0.6745
+
+
 class GuidedFilter(nn.Module):
     """The classical filter: (small guide, small target, large guide) -> large result. Exact where target is affine in guide."""
 
@@ -71,8 +83,8 @@ class DeepGuidedFilter(Net):
     def guidance(self, x: Tensor) -> Tensor:
         return x + self.map(x)
 
-    def solve(self, small: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-        return solve(self.guidance(small), clean, self.radius, self.log_eps.exp())
+    def solve(self, small: Tensor, clean: Tensor, shift: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+        return solve(self.guidance(small), clean, self.radius, (self.log_eps + shift).exp())
 
     def apply_rows(self, ab: tuple[Tensor, Tensor], strip: Tensor, height: int, y0: int) -> Tensor:
         """OH0 for the rows of `strip`, which begins at row `y0` of a picture of `height` rows."""
@@ -83,27 +95,43 @@ class DeepGuidedFilter(Net):
         return self.apply_rows(self.solve(small, clean), large, large.shape[-2], 0)
 
 
+State = tuple[Tensor, Tensor, Tensor | None]
+
+
 class GuidedUpsampler(Net):
     """Deep guided filter, then refiner: (small, clean, large) -> OH at the large size.
 
-    refine=False leaves the filter alone, concat=False hides the large picture from the refiner: arms of the ablation. `apply_rows` does a
-    strip; with `reach` rows of context on both sides a strip equals the same rows of the whole.
+    A few numbers about the whole picture set the mood: how noisy the large picture is, how much the restorer changed the small one, and their
+    ratio. They move the filter's eps, the refiner's first bias and how much of the large picture itself is kept, so that a clean photo comes
+    through untouched; it costs nothing at full size. refine=False leaves the filter alone, concat=False hides the large picture from the
+    refiner, adapt=False leaves the mood out: arms of the ablation. `apply_rows` does a strip; with `reach` rows of context on both sides a
+    strip equals the same rows of the whole.
     """
 
     def __init__(
-        self, radius: int = 1, eps: float = 1e-3, guide_width: int = 8, width: int = 4, blocks: int = 2, refine: bool = True, concat: bool = True
-    ) -> None:
+        self, radius: int = 1, eps: float = 1e-3, guide_width: int = 8, width: int = 4, blocks: int = 2, refine: bool = True, concat: bool = True,
+        adapt: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.filter = DeepGuidedFilter(radius, eps, guide_width)
         self.refiner = Refiner(width, blocks, concat) if refine else None
+        self.mood = nn.Sequential(nn.Linear(3, 16), act(), zero(nn.Linear(16, width + 3))) if refine and concat and adapt else None
         self.reach = self.refiner.reach if self.refiner else 0
 
-    def solve(self, small: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-        return self.filter.solve(small, clean)
+    def solve(self, small: Tensor, clean: Tensor, noise: Tensor, ratio: float) -> State:
+        """(A, b, mood), all that the large picture needs; noise: `noise_level` of the large picture, B; ratio: its width over the small one's."""
+        if self.mood is None:
+            return *self.filter.solve(small, clean), None
+        change = (clean - small).square().mean((1, 2, 3)).sqrt()
+        levels = torch.stack([noise, change], 1).float()
+        signs = torch.cat([(255 * levels + 0.5).log(), torch.full_like(levels[:, :1], ratio).log()], 1)
+        mood = self.mood(signs)
+        return *self.filter.solve(small, clean, mood[:, :1, None, None]), mood[:, 1:]
 
-    def apply_rows(self, ab: tuple[Tensor, Tensor], strip: Tensor, height: int, y0: int) -> Tensor:
-        oh0 = self.filter.apply_rows(ab, strip, height, y0)
-        return self.refiner(oh0, strip) if self.refiner else oh0
+    def apply_rows(self, state: State, strip: Tensor, height: int, y0: int) -> Tensor:
+        oh0 = self.filter.apply_rows(state[:2], strip, height, y0)
+        return self.refiner(oh0, strip, state[2]) if self.refiner else oh0
 
     def forward(self, small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
-        return self.apply_rows(self.solve(small, clean), large, large.shape[-2], 0)
+        state = self.solve(small, clean, noise_level(large), large.shape[-1] / small.shape[-1])
+        return self.apply_rows(state, large, large.shape[-2], 0)

@@ -1,0 +1,126 @@
+"""Full-size work in bounded memory: types that stay, limits that are obeyed, one retry, and a clear end."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from mtrestore import image, tile, weights
+from mtrestore.pipeline import Restorer, identity
+
+PROGRAM = """
+import json, resource, sys
+import numpy as np, torch
+from mtrestore.pipeline import Restorer, identity
+torch.set_num_threads(1)
+restorer = Restorer(device="cpu", faces=False, keep_steps=False, memory_mb={memory}, sharpener={sharpener})
+restorer(np.zeros((900, 900, 3), np.uint8))
+held = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
+if {limit}:
+    virtual = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (virtual + {limit} * 2**20,) * 2)
+photo = np.random.default_rng(0).integers(0, 256, ({height}, {width}, 3), np.uint8)
+try:
+    out = restorer(photo).samples
+    told = [str(out.dtype), *out.shape]
+except MemoryError as e:
+    told = str(e)
+print(json.dumps([told, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - held]))
+"""
+
+
+def run(height, width, memory=None, limit=0, sharpener="None"):
+    """[dtype and shape of the result or the error, peak MiB above the loaded program] of a restoration in a process of its own."""
+    program = PROGRAM.format(height=height, width=width, memory=memory, limit=limit, sharpener=sharpener)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-1000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("size", [(300, 420), (800, 1000)])
+def test_samples_keep_their_type(dtype, size):
+    photo = image.as_samples(np.random.default_rng(0).random((*size, 3), np.float32), dtype)
+    result = Restorer(device="cpu", faces=False)(photo)
+    assert result.samples.dtype == dtype and result.samples.shape == photo.shape
+    assert result.image.dtype == np.float32 and all(step.dtype == np.float32 for step in result.steps.values())
+    assert np.abs(image.as_samples(result.image, dtype) - result.samples.astype(float)).max() == 0
+
+
+def test_memory_is_as_promised():
+    """8 MP in 8 bits: in and out and what lies between are 24 MB each; the rest is strips, tiles and the little net."""
+    told, peak = run(2400, 3334, memory=64)
+    assert told == ["uint8", 2400, 3334, 3]
+    assert peak < 64 + 4 * 24 + 40
+    assert peak > 2 * 24, "or nothing was measured"
+
+
+def test_works_within_a_limit_and_ends_clearly_below_it():
+    told, _ = run(2400, 3334, memory=64, limit=64 + 4 * 24 + 120)
+    assert told == ["uint8", 2400, 3334, 3]
+    told, _ = run(2400, 3334, memory=64, limit=30)
+    assert "memory" in told.lower()
+
+
+@pytest.mark.parametrize("error", [MemoryError("numpy"), RuntimeError("can't allocate memory: you tried"), torch.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize("part", ["restorer", "upsampler", "sharpener"])
+def test_one_retry_on_smaller_tiles_gives_the_same(part, error, monkeypatch):
+    photo = np.random.default_rng(1).random((300, 330, 3), np.float32)
+    options = {"device": "cpu", "faces": False, "working_size": 280}
+    wanted, calls = Restorer(**options)(photo).image, []
+    kind = type(weights.load({"sharpener": "sharpener_x1"}.get(part, part)))
+    method = "apply_rows" if part == "upsampler" else "forward"
+    real = getattr(kind, method)
+
+    def fails_at_first(self, *args):
+        calls.append(max(a.shape[-2] for a in args if torch.is_tensor(a)))
+        if len(calls) == 1:
+            raise error
+        return real(self, *args)
+
+    monkeypatch.setattr(kind, method, fails_at_first)
+    assert np.abs(Restorer(**options)(photo).image - wanted).max() < 1e-5
+    assert len(calls) >= 2 and max(calls[1:]) <= calls[0]
+
+
+def test_out_of_memory_twice_is_a_clear_error_and_other_errors_are_not_retried():
+    asked = []
+    with pytest.raises(MemoryError, match="out of memory in the sharpener, also on smaller tiles; close"):
+        tile.sparingly(lambda share: asked.append(share) or torch.empty(2**60), "the sharpener")
+    assert asked == [1.0, 0.25]
+    with pytest.raises(ZeroDivisionError):
+        tile.sparingly(lambda share: asked.append(share) or 1 / 0, "it")
+    assert asked == [1.0, 0.25, 1.0]
+
+
+def test_half_precision_falls_back_to_float32_where_it_is_not_finite():
+    restorer, seen = Restorer(device="cpu", faces=False, sharpener=identity, upsampler=None), []
+
+    def overflows(x):
+        half = torch.is_autocast_enabled("cpu")
+        seen.append(half)
+        return x * (float("inf") if half and len(seen) > 1 else 1)
+
+    restorer.half = True
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(restorer._run(overflows, x), x) and seen == [True]
+    assert torch.equal(restorer._run(overflows, x), x) and seen == [True, True, False]
+    with pytest.raises(FloatingPointError, match="not finite"):
+        restorer._run(lambda x: x * float("nan"), x)
+
+
+def test_bfloat16_is_near_float32():
+    photo = image.resize(image.read(skimage.data.astronaut()), (256, 256))
+    plain, half = Restorer(device="cpu", faces=False), Restorer(device="cpu", faces=False)
+    half.half = True
+    assert 0 < np.abs(plain(photo).image - half(photo).image).mean() < 2 / 255
+
+
+def test_the_tile_follows_the_memory():
+    sides = [Restorer(device="cpu", faces=False, memory_mb=m)._tile_side(1.0, 64) for m in (64, 128, 512, 4096)]
+    assert sides == sorted(sides) and sides[0] < sides[1] < sides[2] == sides[3] == 640
+    assert Restorer(device="cpu", faces=False, memory_mb=64)._tile_side(0.25, 64) == 192
