@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +242,9 @@ class Restorer:
             self.face = as_net(fast if fast and fast.is_file() else face, "face", self.device)
             self.blurred_face = self.face
             if face_fidelity or (face_fidelity is None and face is None):
-                faithful = as_net(None, "face_fidelity", self.device)
-                self.blurred_face = mixed(self.face, faithful, 1 if face_fidelity is None else face_fidelity)
+                weights.find("face_fidelity")
+                loaded = cache(lambda: as_net(None, "face_fidelity", self.device))  # most photos have no face that needs it
+                self.blurred_face = mixed(self.face, lambda x: padded(loaded(), x), 1 if face_fidelity is None else face_fidelity)
             if face_fidelity:
                 self.face = self.blurred_face
             self.landmarks = None if landmarks is False else as_net(landmarks, "landmarks", self.device)

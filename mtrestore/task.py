@@ -24,6 +24,7 @@ from .outputs import Job
 from .tile import out_of_memory
 
 NETS = ("face", "restorer", "upsampler")
+UNUSED = {"prior", "embedding"}  # shipped, but no restoration asks them
 
 
 class SetUpError(ValueError):
@@ -46,7 +47,8 @@ class Settings:
 
 def made_by(options: Mapping[str, Any]) -> str:
     """sha256 over all that decides what a picture becomes: options, the bits of every net, version. Raises WeightsError; needs no torch."""
-    files = {**weights.shipped(), **{name: Path(options[name]) for name in NETS if options.get(name)}}
+    shipped = {name: path for name, path in weights.shipped().items() if name not in UNUSED}
+    files = {**shipped, **{name: Path(options[name]) for name in NETS if options.get(name)}}
     nets = {name: onnx_digest(path) if path.suffix == ".onnx" else weights.check(path)[0]["sha256"] for name, path in files.items()}
     yunet = Path(os.environ.get("MTRESTORE_YUNET") or weights.CACHE / weights.OPTIONAL["yunet"][0]).expanduser()
     if options.get("detector") != "mtcnn" and yunet.is_file():

@@ -7,6 +7,7 @@ import pytest
 
 TINY = {
     "00_tour": {"preset": "severe", "working_size": 256},
+    "10_faces_and_crops": {"draws": 9},
     "11_face_network": {"size": 64, "steps": 2, "batch": 2},
     "12_gan_prior": {"size": 32, "steps": 4, "every": 2, "batch": 4},
     "13_face_restoration": {"size": 32, "steps": 2, "batch": 2},
@@ -15,7 +16,7 @@ TINY = {
     "22_guided_filter": {"size": 256},
     "23_refiner": {"ratios": [4], "noise": [25.0], "steps": 2, "batch": 2},
     "24_sharpener": {"size": 256},
-    "30_whole_system": {"side": 700, "working_size": 256, "scale": 1.0},
+    "30_whole_system": {"side": 512, "working_size": 256, "scale": 1.0},
 }
 
 
@@ -63,7 +64,16 @@ def sharpens_and_knows_where_not(n):
     return sharper and n["noise_10_x1"] < 1.2 < n["noise_10_unsharp"] and n["gain_jpeg_20_x1"] > n["gain_jpeg_20_unsharp"]
 
 
+def cuts_upright(n):
+    return restores(n) and n["tilt_median"] < 4 and n["tilt_p95"] < 10 and n["coverage"] > 0.99
+
+
+def meets_faces_and_failures(n):
+    return restores(n) and n["group_faces"] >= 2 and n["failures_restored"] == 5 and n["seconds_total"] > n["seconds_restore"] > 0
+
+
 CHECKS = {
+    "10_faces_and_crops": cuts_upright,
     "11_face_network": counts_parameters,
     "12_gan_prior": draws_different_faces,
     "13_face_restoration": trains_all_three_and_compares,
@@ -72,6 +82,7 @@ CHECKS = {
     "22_guided_filter": measures_the_leak,
     "23_refiner": tunes_the_filter,
     "24_sharpener": sharpens_and_knows_where_not,
+    "30_whole_system": meets_faces_and_failures,
 }  # what a run's numbers must say; where nothing stands here: the result is nearer to the truth than the input
 
 

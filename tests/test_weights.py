@@ -3,6 +3,8 @@
 import json
 import pickle
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -271,3 +273,10 @@ def test_shipped_weights_load_and_are_as_they_were_made(name):
     net = weights.load(name)
     assert net.notes["sha256"] == meta["sha256"] and net.notes["settings"]["stage"] and net.notes["steps"] >= 1
     assert all(torch.isfinite(v).all() for v in net.state_dict().values())
+
+
+def test_loading_every_shipped_net_leaves_torchs_compiler_alone():
+    """torch._dynamo costs two seconds at every start, and some initialisers on the meta device import it."""
+    program = "import sys; from mtrestore import weights; [weights.load(n) for n in weights.shipped()]; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr[-500:]

@@ -6,6 +6,8 @@ guide: detail comes from the large picture, the correction from the small one.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,7 +79,7 @@ class DeepGuidedFilter(Net):
     def __init__(self, radius: int = 1, eps: float = 1e-3, width: int = 8) -> None:
         super().__init__()
         self.radius = radius
-        self.log_eps = nn.Parameter(torch.tensor(eps).log())
+        self.log_eps = nn.Parameter(torch.tensor(math.log(eps)))  # torch.log of a tensor without values would load the compiler: two seconds
         self.map = nn.Sequential(nn.Conv2d(3, width, 1), act(), zero(nn.Conv2d(width, 3, 1)))
 
     def guidance(self, x: Tensor) -> Tensor:
