@@ -40,8 +40,8 @@ def make_photo(path: Path, megapixels: float) -> None:
 
     from mtrestore import image
 
-    h = round((megapixels * 1e6 / 1.5) ** 0.5)
-    w = round(h * 1.5)
+    h = round((megapixels * 1e6 / 1.5) ** 0.5 / 2) * 2  # even, as cameras make them
+    w = round(h * 0.75) * 2
     face = image.read(skimage.data.astronaut())
     rest = image.enlarge(np.ascontiguousarray(face[300:]), max(h / 212, w / 512) + 0.01)[:h, :w]  # suit and background, no face
     rest = cv2.GaussianBlur(rest, (0, 0), 2)

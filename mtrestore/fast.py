@@ -24,7 +24,7 @@ try:
 except ImportError:  # no numba for this Python: the pipeline falls back to torch in strips
     njit = None
 
-ROWS, COLUMNS, PAD = 256, 500, 16  # of a tile; floats at both ends of a row, for the taps and to keep rows aligned
+ROWS, COLUMNS, PAD = 256, 1012, 16  # of a tile; floats at both ends of a row, for the taps and to keep rows aligned
 SLOPE = np.float32(0.2)  # of nets.blocks.act
 
 
@@ -33,6 +33,8 @@ def fits(net: object) -> bool:
     if njit is None or not isinstance(net, GuidedUpsampler) or net.filter.log_eps.device.type != "cpu":
         return False
     refiner = net.refiner
+    if net.filter.map[0].out_channels % 2:
+        return False
     return refiner is None or (refiner.concat and 0 < refiner.config["blocks"] < 7 and refiner.config["width"] % 4 == 0)
 
 
@@ -97,58 +99,82 @@ def aligned(count):  # noqa: ANN001, ANN201
 
 
 @compiled
-def taps(d0, d1, d2, d3, s, w):  # noqa: ANN001, ANN201
-    """Add one input row, seen through three taps, to four output rows, all but the PAD columns at their ends.
+def taps(out, o, row, c, weight, k):  # noqa: ANN001, ANN201
+    """Add channel c of an input row, seen through three taps, to channels o..o + 3 of an output row, all but the PAD columns at its ends.
 
     Twelve weights, four sums and three samples fit into the registers.
     """
-    a0, a1, a2 = w[0, 0], w[0, 1], w[0, 2]
-    b0, b1, b2 = w[1, 0], w[1, 1], w[1, 2]
-    c0, c1, c2 = w[2, 0], w[2, 1], w[2, 2]
-    e0, e1, e2 = w[3, 0], w[3, 1], w[3, 2]
-    s, d0, d1, d2, d3 = s[PAD - 1 :], d0[PAD:], d1[PAD:], d2[PAD:], d3[PAD:]
-    for x in range(len(d0) - PAD):
-        p, q, r = s[x], s[x + 1], s[x + 2]
-        d0[x] += a0 * p + a1 * q + a2 * r
-        d1[x] += b0 * p + b1 * q + b2 * r
-        d2[x] += c0 * p + c1 * q + c2 * r
-        d3[x] += e0 * p + e1 * q + e2 * r
+    a0, a1, a2 = weight[o, c, k, 0], weight[o, c, k, 1], weight[o, c, k, 2]
+    b0, b1, b2 = weight[o + 1, c, k, 0], weight[o + 1, c, k, 1], weight[o + 1, c, k, 2]
+    c0, c1, c2 = weight[o + 2, c, k, 0], weight[o + 2, c, k, 1], weight[o + 2, c, k, 2]
+    d0, d1, d2 = weight[o + 3, c, k, 0], weight[o + 3, c, k, 1], weight[o + 3, c, k, 2]
+    for x in range(out.shape[1] - 2 * PAD):
+        p, q, r = row[c, x + PAD - 1], row[c, x + PAD], row[c, x + PAD + 1]
+        out[o, x + PAD] += a0 * p + a1 * q + a2 * r
+        out[o + 1, x + PAD] += b0 * p + b1 * q + b2 * r
+        out[o + 2, x + PAD] += c0 * p + c1 * q + c2 * r
+        out[o + 3, x + PAD] += d0 * p + d1 * q + d2 * r
 
 
 @compiled
 def convolve(out, above, here, below, weight, bias):  # noqa: ANN001, ANN201
     """One row of a 3×3 convolution: out O×m from three rows C×m."""
+    for o in range(len(out)):
+        start = bias[o]
+        for x in range(out.shape[1]):
+            out[o, x] = start
     for o in range(0, len(out), 4):
-        for k in range(4):
-            out[o + k, :] = bias[o + k]
-        for c in range(len(here)):
-            taps(out[o], out[o + 1], out[o + 2], out[o + 3], above[c], weight[o : o + 4, c, 0])
-            taps(out[o], out[o + 1], out[o + 2], out[o + 3], here[c], weight[o : o + 4, c, 1])
-            taps(out[o], out[o + 1], out[o + 2], out[o + 3], below[c], weight[o : o + 4, c, 2])
+        for c in range(weight.shape[1]):
+            taps(out, o, above, c, weight, 0)
+            taps(out, o, here, c, weight, 1)
+            taps(out, o, below, c, weight, 2)
 
 
 @compiled
-def leaky(row):  # noqa: ANN001, ANN201
-    for x in range(len(row)):
-        row[x] = max(row[x], SLOPE * row[x])
+def leaky(rows):  # noqa: ANN001, ANN201
+    for c in range(len(rows)):
+        for x in range(rows.shape[1]):
+            rows[c, x] = max(rows[c, x], SLOPE * rows[c, x])
 
 
 @compiled
-def mapped(r, g, b, to_r, to_g, to_b, from_r, from_g, from_b, bias, w_r, w_g, w_b):  # noqa: ANN001, ANN201
-    """Add what one hidden channel of the guidance map gives."""
-    for x in range(len(r)):
-        v = from_r * r[x] + from_g * g[x] + from_b * b[x] + bias
-        v = max(v, SLOPE * v)
-        to_r[x] += w_r * v
-        to_g[x] += w_g * v
-        to_b[x] += w_b * v
+def mapped(row, guide, enter, bias, leave, j):  # noqa: ANN001, ANN201
+    """Add to guide 3×m what hidden channels j and j + 1 of the guidance map make of row 3×m."""
+    a0, a1, a2, a3 = enter[j, 0], enter[j, 1], enter[j, 2], bias[j]
+    c0, c1, c2, c3 = enter[j + 1, 0], enter[j + 1, 1], enter[j + 1, 2], bias[j + 1]
+    u0, u1, u2 = leave[0, j], leave[1, j], leave[2, j]
+    w0, w1, w2 = leave[0, j + 1], leave[1, j + 1], leave[2, j + 1]
+    for x in range(row.shape[1]):
+        p, q, s = row[0, x], row[1, x], row[2, x]
+        v, w = a0 * p + a1 * q + a2 * s + a3, c0 * p + c1 * q + c2 * s + c3
+        v, w = max(v, SLOPE * v), max(w, SLOPE * w)
+        guide[0, x] += u0 * v + w0 * w
+        guide[1, x] += u1 * v + w1 * w
+        guide[2, x] += u2 * v + w2 * w
 
 
 @compiled
-def linear(out, guide, a0, a1, b0, b1, t):  # noqa: ANN001, ANN201
-    """out = A·guide + b, with A and b between two rows."""
-    for x in range(len(out)):
-        out[x] = (a0[x] + t * (a1[x] - a0[x])) * guide[x] + b0[x] + t * (b1[x] - b0[x])
+def guided(row, guide, filtered, lower, upper, t, w1, b1, w2, b2):  # noqa: ANN001, ANN201
+    """OH0 = A·(x + map(x)) + b of a row: row and filtered 3×m, guide 3×m for scratch, lower and upper 6×m: A and b of the small rows around it."""
+    m = row.shape[1]
+    for c in range(3):
+        bias = b2[c]
+        for x in range(m):
+            guide[c, x] = row[c, x] + bias
+    for j in range(0, len(w1), 2):
+        mapped(row, guide, w1, b1, w2, j)
+    for c in range(3):
+        for x in range(m):
+            a, b = lower[c, x], lower[c + 3, x]
+            filtered[c, x] = (a + t * (upper[c, x] - a)) * guide[c, x] + b + t * (upper[c + 3, x] - b)
+
+
+@compiled
+def finished(row, result, keep):  # noqa: ANN001, ANN201
+    """Add the refiner's result, and the share of the photo that is kept, to the filtered part of a row 6×m."""
+    for c in range(3):
+        for x in range(row.shape[1]):
+            row[c, x] += result[c, x] + keep * (row[c + 3, x] - row[c, x])
 
 
 @compiled
@@ -170,14 +196,10 @@ def pack(samples, r, g, b, line, top, half):  # noqa: ANN001, ANN201
 
 
 @compiled
-def guided(row, guide, filtered, lower, upper, t, w1, b1, w2, b2):  # noqa: ANN001, ANN201
-    """OH0 = A·(x + map(x)) + b of a row: row and filtered 3×m, guide 3×m for scratch, lower and upper 6×m: A and b of the small rows around it."""
-    for c in range(3):
-        guide[c, :] = row[c] + b2[c]
-    for j in range(len(w1)):
-        mapped(row[0], row[1], row[2], guide[0], guide[1], guide[2], w1[j, 0], w1[j, 1], w1[j, 2], b1[j], w2[0, j], w2[1, j], w2[2, j])
-    for c in range(3):
-        linear(filtered[c], guide[c], lower[c], upper[c], lower[c + 3], upper[c + 3], t)
+def widen(out, row, near, far, share):  # noqa: ANN001, ANN201
+    """A small row brought to full width: between row[near] and row[far]."""
+    for x in range(len(near)):
+        out[x] = row[near[x]] + share[x] * (row[far[x]] - row[near[x]])
 
 
 @compiled
@@ -196,6 +218,10 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
     ring = aligned(layers * 4 * len(first) * m).reshape((layers, 4, len(first), m))
     scratch, result = aligned(3 * m).reshape((3, m)), aligned(4 * m).reshape((4, m))
     wide, line, held = aligned(2 * 6 * m).reshape((2, 6, m)), aligned(3 * m), np.full(2, -1)
+    near, far, share = np.zeros(end - begin, np.uint32), np.zeros(end - begin, np.uint32), aligned(end - begin)
+    for x in range(end - begin):
+        place = min(max((left + begin + x + 0.5) * w / width - 0.5, 0.0), w - 1.0)
+        near[x], far[x], share[x] = int(place), min(int(place) + 1, w - 1), place - int(place)
     scale = np.float32(1) / top
     for y in range(y0 - halo, y1 + halo):
         slot = rows[y & 15]
@@ -208,14 +234,9 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
             for source in (low, min(low + 1, h - 1)):  # small rows around it, brought to full width once for many rows
                 if held[source & 1] != source:
                     held[source & 1] = source
-                    for x in range(begin, end):
-                        at = min(max((left + x + 0.5) * w / width - 0.5, 0.0), w - 1.0)
-                        i = int(at)
-                        t = np.float32(at - i)
-                        j = min(i + 1, w - 1)
-                        for c in range(3):
-                            wide[source & 1, c, x] = a[c, source, i] + t * (a[c, source, j] - a[c, source, i])
-                            wide[source & 1, c + 3, x] = b[c, source, i] + t * (b[c, source, j] - b[c, source, i])
+                    for c in range(3):
+                        widen(wide[source & 1, c, begin:end], a[c, source], near, far, share)
+                        widen(wide[source & 1, c + 3, begin:end], b[c, source], near, far, share)
             guided(slot[3:], scratch, slot, wide[low & 1], wide[min(low + 1, h - 1) & 1], np.float32(place - low), w1, b1, w2, b2)
             slot[:3, :begin] = 0
             slot[:3, end:] = 0
@@ -233,8 +254,7 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
                 if n > 0 and n % 2 == 0:  # the end of a residual block
                     into += ring[n - 2, r & 3]
                 if n % 2 or n == 0 or n == layers - 1:
-                    for o in range(len(into)):
-                        leaky(into[o])
+                    leaky(into)
                 into[:, :begin] = 0
                 into[:, end:] = 0
         r = y - halo
@@ -243,8 +263,7 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
         if layers:
             before = ring[layers - 1]
             convolve(result, before[(r - 1) & 3], before[r & 3], before[(r + 1) & 3], last, last_bias)
-            for c in range(3):
-                rows[r & 15, c] += result[c] + keep * (rows[r & 15, c + 3] - rows[r & 15, c])
+            finished(rows[r & 15], result, keep)
         inner = rows[r & 15, :3, x0 - left : x1 - left]
         pack(out[r, 3 * x0 : 3 * x1], inner[0], inner[1], inner[2], line, top, half)
 

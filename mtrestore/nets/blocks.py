@@ -80,7 +80,9 @@ def padded(net: Callable[..., Tensor], x: Tensor) -> Tensor:
 
 
 def reflect(x: Tensor, below: int, right: int) -> Tensor:
-    """Pad by mirroring, however small the picture is (torch refuses a reflection longer than the side)."""
+    """Pad by mirroring, however small the picture is (torch refuses a reflection longer than the side, and some types)."""
+    if below < x.shape[-2] and right < x.shape[-1] and x.ndim == 4 and x.is_floating_point():
+        return F.pad(x, (0, right, 0, below), mode="reflect")
     for axis, pad in ((-2, below), (-1, right)):
         n = x.shape[axis]
         period = max(2 * n - 2, 1)
