@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -107,11 +106,16 @@ def one(name: str, path: Path, threads: int) -> dict[str, Any]:
         make_photo(small, 0.8)
         run = method(name, Path(folder) / "out.jpg")
         run(small)
-        held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        held = resident("VmRSS")
         began = time.perf_counter()
         stages = run(path)
         seconds = time.perf_counter() - began
-    return {"seconds": seconds, "mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - held) / 2**20, "stages": stages}
+    return {"seconds": seconds, "mib": resident("VmHWM") - held, "stages": stages}
+
+
+def resident(which: str) -> float:
+    """MiB that this process holds (VmRSS) or held at most (VmHWM); getrusage would count what its parent held before it began."""
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which)) / 1024
 
 
 def kernels(path: Path, threads: int) -> dict[str, Any]:

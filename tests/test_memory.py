@@ -13,23 +13,23 @@ from mtrestore import image, tile, weights
 from mtrestore.pipeline import Restorer, identity
 
 PROGRAM = """
-import json, resource, sys
+import json, resource
 import numpy as np, torch
 from mtrestore.pipeline import Restorer, identity
 torch.set_num_threads(1)
 restorer = Restorer(device="cpu", faces=False, keep_steps=False, memory_mb={memory}, sharpener={sharpener})
 restorer(np.zeros((900, 900, 3), np.uint8))
-held = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
+mib = lambda which: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(which)) / 1024
+held = mib("VmRSS")
 if {limit}:
-    virtual = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (virtual + {limit} * 2**20,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (int((mib("VmSize") + {limit}) * 2**20),) * 2)
 photo = np.random.default_rng(0).integers(0, 256, ({height}, {width}, 3), np.uint8)
 try:
     out = restorer(photo).samples
     told = [str(out.dtype), *out.shape]
 except MemoryError as e:
     told = str(e)
-print(json.dumps([told, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - held]))
+print(json.dumps([told, mib("VmHWM") - held]))
 """
 
 
