@@ -153,7 +153,7 @@ def sweep(args: argparse.Namespace) -> int:
     """Run a notebook with many parameters, each run once; what is done already stays."""
     from . import sweep
 
-    plan, out = sweep.read(args.file), args.out or f"runs/{Path(args.file).stem}"
+    plan, out = sweep.read(args.file), args.out or f"runs/sweeps/{Path(args.file).stem}"
     forecast = sweep.forecast(plan, out, args.jobs, args.overwrite)
     print(forecast if args.dry_run else forecast.splitlines()[0], flush=True)
     if args.dry_run:
@@ -248,7 +248,7 @@ def parser() -> argparse.ArgumentParser:
 
     s = commands.add_parser("sweep", help="run a notebook with many parameters, and only what is not done yet")
     s.add_argument("file", metavar="FILE", help="YAML: notebook, parameters, grid, seeds; see experiments/")
-    s.add_argument("-o", "--out", help="folder of the runs and their table (default: runs/NAME-OF-FILE)")
+    s.add_argument("-o", "--out", help="folder of the runs and their table (default: runs/sweeps/NAME-OF-FILE)")
     s.add_argument("--dry-run", action="store_true", help="print the plan and an estimate, and run nothing")
     s.add_argument("--jobs", type=positive(int), metavar="N", help="runs at a time (default: one for each GPU, or core)")
     where = s.add_mutually_exclusive_group()

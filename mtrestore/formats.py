@@ -300,6 +300,13 @@ def whole(data: bytes, name: str | None) -> bool:
     return {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}.get(name, b"") in data
 
 
+def decoded_size(data: bytes, name: str) -> tuple[int, int]:
+    """(height, width) of a file of ours, decoded to the end, without the array that `decode` would make of it."""
+    im = Image.OPEN[name][0](io.BytesIO(data), "")
+    im.load()
+    return im.height, im.width
+
+
 def writable(name: str) -> str:
     Image.init()
     can = {suffix: format for suffix, format in SUFFIXES.items() if format in Image.SAVE}

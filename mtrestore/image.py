@@ -162,10 +162,11 @@ def write(path: str | bytes | os.PathLike, photo: Photo | Picture, *, overwrite:
     try:
         data = formats.encode(samples, name, picture.icc if name in TAGGED else None, exif, quality)
         with formats.guard("the encoded picture", data):
-            back = formats.decode(data, "the encoded picture", samples.size).samples
+            exact = name not in LOSSLESS or np.array_equal(formats.decode(data, "the encoded picture", samples.size).samples, samples)
+            size = samples.shape[:2] if name in LOSSLESS else formats.decoded_size(data, name)
     except Exception as e:
         raise ImageError("E_WRITE", f"{samples.shape[1]}×{samples.shape[0]} pixels cannot be written as {name}: {e}") from e
-    if back.shape[:2] != samples.shape[:2] or name in LOSSLESS and not np.array_equal(back, samples):
+    if size != samples.shape[:2] or not exact:
         raise ImageError("E_WRITE", f"the encoded {name} does not decode to the picture; nothing was written")
     return write_bytes(path, data, overwrite)
 

@@ -25,6 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -375,11 +376,20 @@ class Restorer:
         return self._in_strips(large, net.reach, 1, lambda x, y0: net.apply_rows(state, x, large.shape[0], y0), "the guided filter")
 
     def _sharpen(self, pasted: np.ndarray, scale: int) -> np.ndarray:
-        """The sharpener over the picture in strips."""
+        """The sharpener over the picture in strips, mirrored at the picture's borders: a net would take the dark beyond them for an edge."""
         net = self.sharpeners[scale]
         if net is identity:
             return pasted
-        return self._in_strips(pasted, getattr(net, "reach", 32), scale, lambda x, y0: padded(net, x), "the sharpener")
+        reach, height = getattr(net, "reach", 32), len(pasted)
+        margin = reach + reach % 2  # even, as in the strips
+        mode = "reflect" if margin < min(pasted.shape[:2]) else "replicate"
+
+        def mirrored(x: Tensor, y0: int) -> Tensor:
+            above, below = margin * (y0 == 0), margin * (y0 + x.shape[-2] == height)
+            y = padded(net, F.pad(x, (margin, margin, above, below), mode))
+            return y[..., above * scale : y.shape[-2] - below * scale, margin * scale : y.shape[-1] - margin * scale]
+
+        return self._in_strips(pasted, reach, scale, mirrored, "the sharpener")
 
     def _in_strips(self, large: np.ndarray, reach: int, scale: int, fn: Callable[[Tensor, int], Tensor], what: str) -> np.ndarray:
         """fn(strip, its first row) over full-width strips with `reach` rows of context, joined, as samples; bounded memory, one pass."""
