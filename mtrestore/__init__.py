@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "face": ["Face", "detect", "faces_from"],
         "image": ["ImageError", "Picture", "enlarge", "load", "read", "resize", "shrink", "write"],
         "pipeline": ["Restored", "Restorer", "identity", "keep_large", "restore"],
+        "run": ["Run", "runs"],
         "view": ["compare", "show"],
         "weights": ["WeightsError"],
     },

@@ -101,6 +101,9 @@ def notebooks():
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
 def test_runs_and_leaves_its_numbers(path, tmp_path):
+    results = path.parents[1] / f"experiments/results/{path.stem.split('_')[-1]}.json"
+    if "_report_" in path.stem and not results.is_file():
+        pytest.skip(f"{results.name} is not there: its experiment has not been run")
     parameters = {"out": str(tmp_path / "out"), **TINY.get(path.stem, {})}
     known = papermill.inspect_notebook(path)
     assert set(parameters) <= set(known), "papermill would only warn about these"
