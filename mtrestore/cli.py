@@ -19,7 +19,8 @@ def restore(args: argparse.Namespace) -> int:
     """Restore files, or all pictures of folders, into a file or a folder; one bad file never stops the rest."""
     from . import batch, outputs, task
 
-    options = {"device": args.device, "scale": args.scale, "working_size": args.working_size, "face_strength": args.face_strength,
+    options = {"device": args.device, "scale": args.scale, "working_size": args.working_size, "photo_strength": args.photo_strength,
+               "face_strength": args.face_strength,
                "face_fidelity": args.face_fidelity, "faces": not args.no_faces, "memory_mb": args.memory_mb,
                "crop": args.crop, "detector": args.detector}  # fmt: skip
     given = {name: getattr(args, name) for name in task.NETS if getattr(args, name)}
@@ -207,6 +208,7 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("-o", "--output", required=True, metavar="OUT", help="a file for one picture, else a folder")
     r.add_argument("--scale", type=float, default=1.0, help="output size over input size, 0.1..8 (default: %(default)s)")
     r.add_argument("--face-strength", type=float, default=1.0, help="0 leaves faces to the whole-photo branch, 1 takes the face net's (default: %(default)s)")
+    r.add_argument("--photo-strength", type=float, default=1.0, help="0..1, how much of the whole photo's restoration is kept (default: %(default)s)")
     r.add_argument("--face-fidelity", type=float, help="0 gives living texture, 1 the smoother face nearest to the truth (default: 0, much blurred faces 1)")
     r.add_argument("--no-faces", action="store_true", help="do not look for faces")
     r.add_argument("--working-size", type=int, default=640, help="long side, px, at which the whole photo is restored (default: %(default)s)")

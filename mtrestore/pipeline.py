@@ -204,6 +204,7 @@ class Restorer:
     """The models, loaded once, for many photos: `Restorer(scale=2)("old.jpg").save("new.png")`.
 
     device: "cpu", "cuda" or "auto". scale: output size over input size. working_size: long side, px, at which the whole photo is restored.
+    photo_strength: how much of what the photo branch changed is kept; at 0 the photo is only enlarged, sharpened and given its faces.
     face_strength: 0 leaves faces as the whole-photo branch made them, 1 takes the face net's. face_fidelity: 0 takes the face net's living
     texture, 1 the smoother face of the net that was trained for nearness to the truth alone; between them both are mixed. None is 0, but 1 for a
     face that is too blurred to fill half of its pixels, where texture would be invention. faces: False switches that branch off.
@@ -212,11 +213,12 @@ class Restorer:
     `sharpener=identity` and `landmarks=False` switch those off. keep_steps: keep every intermediate picture on the result.
     """
 
-    def __init__(self, *, device: str = "auto", scale: float = 1.0, working_size: int = 640, face_strength: float = 1.0,
+    def __init__(self, *, device: str = "auto", scale: float = 1.0, working_size: int = 640, photo_strength: float = 1.0, face_strength: float = 1.0,
                  face_fidelity: float | None = None, faces: bool = True, memory_mb: float | None = None, crop: str = "landmark",
                  detector: Any = "auto", keep_steps: bool = True, face: Any = None, restorer: Any = None, upsampler: Any = None,
                  sharpener: Any = None, landmarks: Any = None, progress: bool = False) -> None:  # fmt: skip
-        for name, value, low, high in (("scale", scale, 0.1, 8), ("face_strength", face_strength, 0, 1), ("face_fidelity", face_fidelity or 0, 0, 1),
+        for name, value, low, high in (("scale", scale, 0.1, 8), ("photo_strength", photo_strength, 0, 1),
+                                       ("face_strength", face_strength, 0, 1), ("face_fidelity", face_fidelity or 0, 0, 1),
                                        ("working_size", working_size, 32, 16384)):  # fmt: skip
             if not low <= value <= high:
                 raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
@@ -231,6 +233,7 @@ class Restorer:
         self.device = torch.device(device)
         self.half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.scale, self.working_size, self.face_strength, self.memory_mb = scale, int(working_size), face_strength, memory_mb
+        self.photo_strength = photo_strength
         self.rule, self.detector, self.keep_steps, self.progress = RULES[crop], detector, keep_steps, progress
         self.with_faces = faces and face_strength > 0
         self.pool = ThreadPoolExecutor(2, "branch")  # kept: a thread keeps its detector
@@ -348,6 +351,8 @@ class Restorer:
                 whole = image.as_samples(clean, photo.dtype)
             else:
                 whole = self._upsample(small, clean, large)
+            if self.photo_strength < 1:
+                whole = cv2.addWeighted(whole, self.photo_strength, large, 1 - self.photo_strength, 0)
         return small, clean, large, whole
 
     def _tile(self, part: Photo) -> Photo:

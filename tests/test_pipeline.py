@@ -75,6 +75,16 @@ def test_strength_zero_is_the_photo_branch(astronaut, faces):
     assert np.array_equal(zero.image, none.image)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("working_size", [128, 640])
+def test_photo_strength_mixes_the_photo_with_its_restoration(astronaut, dtype, working_size):
+    photo = image.as_samples(np.clip(astronaut[:300, :400] + np.random.default_rng(0).normal(0, 0.08, (300, 400, 3)), 0, 1), dtype)
+    none, half, full = (Restorer(device="cpu", faces=False, sharpener=identity, working_size=working_size, photo_strength=s)(photo) for s in (0, 0.5, 1))
+    assert np.array_equal(none.samples, photo) and half.samples.dtype == dtype
+    assert np.abs(full.image - none.image).mean() > 0.02
+    assert np.abs(half.image - (none.image + full.image) / 2).max() <= 1 / 255
+
+
 def test_strength_lies_between(astronaut, faces):
     worn = degrade.apply(astronaut, degrade.draw("severe", np.random.default_rng(2)))
     zero, half, one = (Restorer(device="cpu", sharpener=identity, face_strength=s)(worn, faces).image for s in (0, 0.5, 1))
