@@ -130,8 +130,9 @@ def main() -> None:
     p.add_argument("--only", choices=["rows", "published"], help="one of the two parts")
     args = p.parse_args()
     with torch.inference_mode():
-        for part in ([rows(args.folder, args.seeds, args.every)] if args.only != "published" else []) + ([published(args.folder)] if args.only != "rows" else []):
-            for line in part:
+        parts = {"rows": lambda: rows(args.folder, args.seeds, args.every), "published": lambda: published(args.folder)}
+        for name in [args.only] if args.only else parts:
+            for line in parts[name]():
                 print(line, flush=True)
 
 
