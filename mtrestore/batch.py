@@ -41,11 +41,6 @@ TIMEOUT = 900.0  # seconds for one file; 200 megapixels take about 200
 STALE = 600.0  # seconds after which a temporary file beside an output is a dead run's
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def single(job: Job, settings: Settings, report: Path | None = None) -> list[Row]:
     """Restore one file in this process, where a bad file is refused before torch is imported. Raises SetUpError."""
     try:

@@ -17,7 +17,7 @@ from .lines import one_line, shown
 
 def restore(args: argparse.Namespace) -> int:
     """Restore files, or all pictures of folders, into a file or a folder; one bad file never stops the rest."""
-    from . import batch, outputs, task
+    from . import batch, outputs, run, task
 
     options = {"device": args.device, "scale": args.scale, "working_size": args.working_size, "photo_strength": args.photo_strength,
                "face_strength": args.face_strength,
@@ -32,8 +32,8 @@ def restore(args: argparse.Namespace) -> int:
     if len(args.inputs) == 1 and not os.path.isdir(args.inputs[0]) and not (args.resume or args.timeout or args.dask):
         rows = batch.single(jobs[0], replace(settings, progress=sys.stderr.isatty()), report)
     else:
-        workers = min(len(jobs), args.jobs or (1 if args.device.startswith("cuda") else max(1, min(8, batch.cores() // 2))))
-        settings = replace(settings, threads=1 if args.dask else max(1, batch.cores() // workers))
+        workers = min(len(jobs), args.jobs or (1 if args.device.startswith("cuda") else max(1, min(8, run.cores() // 2))))
+        settings = replace(settings, threads=1 if args.dask else max(1, run.cores() // workers))
         rows = batch.folder(jobs, settings, workers=workers, timeout=args.timeout or batch.TIMEOUT, resume=args.resume, dask=args.dask, report=report)
     failed = sum(row["status"] == "failed" for row in rows)
     return 0 if not failed else 3 if failed < len(rows) else 1
@@ -179,9 +179,12 @@ def report(args: argparse.Namespace) -> int:
     """Write one HTML page of a folder of runs, or of a bundle that was made of one."""
     from . import report
 
-    print(report.write(Path(args.runs), Path(args.output), args.title))
+    source = args.runs
     if args.json:
-        print(report.bundle(Path(args.runs), Path(args.json), args.title))
+        source = report.bundle(args.runs, args.json, args.title)
+    print(report.write(source, args.output, args.title))
+    if args.json:
+        print(source)
     return 0
 
 

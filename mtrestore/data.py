@@ -219,11 +219,16 @@ class Photos:
         return [np.ascontiguousarray(s[:, ::-1] if flip else s, np.float32) / 255 for s in squares]
 
 
+def plain_noise(rng: np.random.Generator) -> degrade.Recipe:
+    """Gaussian noise alone, sigma 2..55, by which nets are compared."""
+    return degrade.Recipe(({"op": "gaussian_noise", "sigma": float(rng.uniform(2, 55)), "seed": int(rng.integers(2**31))},))
+
+
 class PhotoBatches:
     """Patches degraded in every way the whole-photo restorer should mend.
 
     `real`: share of real noisy/clean pairs. `jpeg`: further share with JPEG alone, quality 5..50, the fault that takes longest to learn. `noise`: and
-    with Gaussian noise alone, sigma 2..55, by which nets are compared.
+    with `plain_noise`.
     """
 
     def __init__(self, photos: Photos, size: int = 96, batch: int = 16, preset: str = "photo", seed: int = 0,
@@ -243,8 +248,7 @@ class PhotoBatches:
         if self.jpeg and rng.random() < self.jpeg:
             return degrade.apply(truth, degrade.Recipe(({"op": "jpeg", "quality": int(rng.integers(5, 51))},))), truth
         if self.noise and rng.random() < self.noise:
-            step = {"op": "gaussian_noise", "sigma": float(rng.uniform(2, 55)), "seed": int(rng.integers(2**31))}
-            return degrade.apply(truth, degrade.Recipe((step,))), truth
+            return degrade.apply(truth, plain_noise(rng)), truth
         return degrade.apply(truth, degrade.draw(self.preset, rng, order="shuffled" if rng.random() < 0.3 else "fixed")), truth
 
 
@@ -252,7 +256,7 @@ class UpsamplerBatches:
     """(small, clean, large) and the truth at the large size, for guided filter and refiner, on the restorer's real output.
 
     A step has one ratio of photo to small picture, drawn from `ratios`, and one enlargement, 1 or more, drawn from `scales`. `clean`, `noise`:
-    shares of photos that are left as they are, or have noise alone, sigma 2..55.
+    shares of photos that are left as they are, or have `plain_noise`.
     """
 
     def __init__(
@@ -277,8 +281,8 @@ class UpsamplerBatches:
             photo = image.resize(target, (side, side)) if scale != 1 else target
             recipe, chance = degrade.draw("photo", rng, scale=rng.uniform(1, max(1, ratio) ** 0.7)), rng.random()
             if chance < self.clean + self.noise:
-                step = {"op": "gaussian_noise", "sigma": float(rng.uniform(2, 55)), "seed": int(rng.integers(2**31))}
-                recipe = degrade.Recipe((step,) if chance >= self.clean else ())
+                noise = plain_noise(rng)
+                recipe = noise if chance >= self.clean else degrade.Recipe(())
             photo = degrade.apply(photo, recipe)
             truth.append(target)
             large.append(image.enlarge(photo, scale) if scale != 1 else photo)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .image import top_of
 from .nets import GuidedUpsampler
 from .nets.guided import State
 
@@ -42,7 +43,7 @@ def upsample(net: GuidedUpsampler, photo: np.ndarray, state: State) -> np.ndarra
     """The large picture H×W×3 (uint8, uint16, or float32 in 0..1) restored, in its own type; `state` is what `net.solve` gave for one picture."""
     a, b = (np.ascontiguousarray(x[0].detach().numpy(), np.float32) for x in state[:2])
     h, w = photo.shape[:2]
-    top = {"u1": 255, "u2": 65535}.get(photo.dtype.str[1:], 1)
+    top = top_of(photo.dtype)
     out, parts = np.empty((h, 3 * w), photo.dtype), weights_of(net, state[2])
     flat = np.ascontiguousarray(photo).reshape(h, 3 * w)
     tiles = [(y, min(y + ROWS, h), x, min(x + COLUMNS, w)) for y in range(0, h, ROWS) for x in range(0, w, COLUMNS)]

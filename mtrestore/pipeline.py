@@ -36,7 +36,7 @@ from .face import Face, detect
 from .image import Picture
 from .nets.blocks import padded
 from .nets.guided import noise_level
-from .tile import sparingly, strips, tiled
+from .tile import NoMemory, out_of_memory, sparingly, strips, tiled
 
 RULES = {"landmark": landmark_crop, "eye": eye_crop}
 Photo = np.ndarray
@@ -67,23 +67,26 @@ class Restored:
     """What a restoration gives.
 
     samples: H×W×3 in the source's own type (uint8, uint16 or float32); `image` is the photo of them, float32, 0..1, anew each time. faces: largest
-    first, each with box, landmarks, score and status. steps: name -> picture, in order. timings: seconds by step (the branches overlap, so they
-    add up to more than `total`). spans: when each step began and ended, in seconds. mask: H×W, above 0 where a face was pasted.
+    first, each with box, landmarks, score and status. steps: name -> picture, in order. spans: when each step, and the total, began and ended, in
+    seconds. timings: seconds by step (the branches overlap, so they add up to more than `total`). mask: H×W, above 0 where a face was pasted.
     """
 
     samples: np.ndarray
     faces: list[Face]
     steps: Steps
-    timings: dict[str, float]
+    spans: dict[str, tuple[float, float]]
     source: Picture
     crops: list[Crop] = field(default_factory=list)
     notes: tuple[str, ...] = ()
-    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     mask_of: Callable[[], np.ndarray] = field(repr=False, default=lambda: np.zeros((0, 0), np.float32))
 
     @property
     def image(self) -> Photo:
         return image.as_photo(self.samples)
+
+    @property
+    def timings(self) -> dict[str, float]:
+        return {name: end - began for name, (began, end) in self.spans.items()}
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -236,7 +239,7 @@ class Restorer:
         self.photo_strength = photo_strength
         self.rule, self.detector, self.keep_steps, self.progress = RULES[crop], detector, keep_steps, progress
         self.with_faces = faces and face_strength > 0
-        self.pool = ThreadPoolExecutor(2, "branch")  # kept: a thread keeps its detector
+        self.pool = ThreadPoolExecutor(1, "faces")  # kept: a thread keeps its detector, and its heap
         self.restorer, self.upsampler = as_net(restorer, "restorer", self.device), as_net(upsampler, "upsampler", self.device)
         self.sharpeners = {1: as_net(sharpener, "sharpener_x1", self.device)}
         if sharpener is None and scale >= 2:
@@ -264,8 +267,8 @@ class Restorer:
             size, sharp = self._plan(photo.shape)
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
             face_branch = self.pool.submit(torch.inference_mode()(self._faces), photo, faces, k, step)
-            photo_branch = self.pool.submit(torch.inference_mode()(self._whole), photo, size, step)
-            (found, crops, fixed), (small, clean, large, whole) = face_branch.result(), photo_branch.result()
+            small, clean, large, whole = self._whole(photo, size, step)  # here, whose heap holds free what the last photo needed
+            found, crops, fixed = face_branch.result()
             placed = [c.scaled(k) for c in crops]
             with step("paste"):
                 pasted = paste(whole, fixed, placed, self.face_strength) if fixed else whole
@@ -282,8 +285,7 @@ class Restorer:
             for i, (c, f) in enumerate(zip(crops, fixed, strict=True)):
                 kept |= {f"face {i}": c.resized(len(f)).cut(photo), f"face {i} restored": f}
         mask = partial(mask_of, placed, pasted.shape[:2], out.shape[:2], getattr(self.sharpeners[sharp], "reach", 0))
-        timings = {name: b - a for name, (a, b) in spans.items()}
-        return Restored(out, found, Steps(kept), timings, source, [c.scaled(self.scale) for c in crops], source.notes, spans, mask)
+        return Restored(out, found, Steps(kept), spans, source, [c.scaled(self.scale) for c in crops], source.notes, mask)
 
     def _plan(self, shape: Sequence[int]) -> tuple[tuple[int, int], int]:
         """The size before the sharpener and its factor: 2 where that reaches the output size exactly, else 1."""
@@ -430,13 +432,18 @@ class Restorer:
 
     @contextmanager
     def _steps(self, spans: dict[str, tuple[float, float]]) -> Iterator[Callable[[str], Any]]:
-        """Times each named step, and shows a progress bar over them when asked."""
+        """Times each named step, says in which one memory was not enough, and shows a progress bar over them when asked."""
         with tqdm(total=8, disable=not self.progress, desc="restore", unit="step", leave=False) as bar:
 
             @contextmanager
             def step(name: str) -> Iterator[None]:
                 began = time.perf_counter()
-                yield
+                try:
+                    yield
+                except Exception as e:
+                    if out_of_memory(e) and not isinstance(e, NoMemory):
+                        raise NoMemory(f"the step {name!r}") from e
+                    raise
                 spans[name] = (began, time.perf_counter())
                 bar.set_postfix_str(name, refresh=False)
                 bar.update()

@@ -257,4 +257,4 @@ def _svg(plot: view.Plot) -> str:
 
 def _uri(photo: np.ndarray) -> str:
     options = (cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    return f"data:image/jpeg;base64,{base64.b64encode(cv2.imencode('.jpg', np.rint(photo[..., ::-1] * 255).astype(np.uint8), options)[1]).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(cv2.imencode('.jpg', image.as_samples(photo, np.uint8)[..., ::-1], options)[1]).decode()}"

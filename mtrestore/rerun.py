@@ -47,7 +47,7 @@ def rerun(record: str | Path, name: str | None = None, out: str | Path | None = 
     entry, made, digits = recorded(Path(record), name)
     times = [k for k in entry.get("metrics") or {} if TIMES.search(k)]
     then = {k: v for k, v in (entry.get("metrics") or {}).items() if k not in times}
-    given = {k: v for k, v in entry.get("parameters", {}).items() if k != "out"}
+    given = entry.get("parameters", {})
     if out and Path(out).resolve() == Path(record).resolve():
         raise ValueError(f"{out} holds the record itself; choose another folder for the new run")
     if not then or not entry.get("notebook"):
@@ -78,8 +78,8 @@ def rerun(record: str | Path, name: str | None = None, out: str | Path | None = 
 def recorded(record: Path, name: str | None) -> tuple[dict[str, Any], dict[str, Any], int | None]:
     """(what was run and its numbers; what made them; the digits that numbers have, None for all)."""
     if record.is_dir():
-        status, made, metrics = (run.read_json(record / f"{n}.json") for n in ("status", "run", "metrics"))
-        return {**made, **status, "parameters": {**made.get("parameters", {}), **status.get("parameters", {})}, "metrics": metrics}, made, None
+        said = run.recorded(record)
+        return said, said["made"], None
     if not record.is_file():
         raise FileNotFoundError(f"no run at {record}; give its folder, or a bundle and the name of one of its runs")
     bundle = run.read_json(record)

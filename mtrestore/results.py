@@ -114,11 +114,8 @@ def aim(found: Found, metric: str) -> str:
 
 def gather(folder: Path) -> Found:
     """All numbers of a folder of runs, what is compared in it, and the table. Raises FileNotFoundError or ValueError."""
-    places = sorted({p.parent for name in ("status", "run") for p in folder.glob(f"*/{name}.json")})
-    if not places:
-        raise FileNotFoundError(f"no run in {folder}: none of its folders has a status.json or run.json; give the folder of a sweep")
     each, made = [], []
-    for place in places:
+    for place in run.places(folder):
         said, by = _run(place)
         made += [by] if by and by not in made else []
         each.append({**said, "made": made.index(by) if by else None})
@@ -149,13 +146,11 @@ def gather(folder: Path) -> Found:
 
 def _run(place: Path) -> tuple[Found, Found]:
     """A run's numbers, a column of its rows a list; and what made it."""
-    status, made, metrics, curves = (run.read_json(place / f"{name}.json") for name in ("status", "run", "metrics", "curves"))
-    told = json.loads(files.read_bytes(place / "rows.json")) if (place / "rows.json").is_file() else [{"picture": "", **metrics}]
-    state = status.get("status") or ("done" if metrics else "failed")
-    said = {
-        "run": place.name, "status": state, **{k: status.get(k) or made.get(k) for k in ("error", "seconds", "threads", "notebook", "sha256")},
-        "metrics": metrics, "parameters": {k: v for k, v in {**made.get("parameters", {}), **status.get("parameters", {})}.items() if k != "out"},
-        "rows": {c: [r.get(c) for r in told] for c in dict.fromkeys(c for r in told for c in r)} if state == "done" else {},
+    said, curves = run.recorded(place), run.read_json(place / "curves.json")
+    told = json.loads(files.read_bytes(place / "rows.json")) if (place / "rows.json").is_file() else [{"picture": "", **said["metrics"]}]
+    numbers = {
+        **{k: said.get(k) for k in ("run", "status", "error", "seconds", "threads", "notebook", "sha256", "metrics", "parameters")},
+        "rows": {c: [r.get(c) for r in told] for c in dict.fromkeys(c for r in told for c in r)} if said["status"] == "done" else {},
         "curves": {name: [part.mean(0).tolist() for part in np.array_split(np.array(c, float), min(POINTS, len(c)))] for name, c in curves.items() if c},
     }  # fmt: skip
-    return said, {k: v for k, v in made.items() if k in ("git", "versions", "weights", "hardware")}
+    return numbers, said["made"]

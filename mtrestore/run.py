@@ -146,6 +146,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def places(folder: str | Path) -> list[Path]:
+    """The folders of the runs in a folder. Raises FileNotFoundError where there is none."""
+    found = sorted({path.parent for name in ("status", "run") for path in Path(folder).glob(f"*/{name}.json")})
+    if not found:
+        raise FileNotFoundError(f"no run in {str(folder)!r}: none of its folders has a status.json or run.json; give the folder of a sweep")
+    return found
+
+
+def recorded(place: Path) -> dict[str, Any]:
+    """What a run's folder says: run.json, then status.json over it; its parameters without `out`, its status, its metrics, and what made it."""
+    status, made, metrics = (read_json(place / f"{name}.json") for name in ("status", "run", "metrics"))
+    parameters = {k: v for k, v in {**made.get("parameters", {}), **status.get("parameters", {})}.items() if k != "out"}
+    return {**made, **{k: v for k, v in status.items() if v is not None}, "run": place.name, "parameters": parameters, "metrics": metrics,
+            "status": status.get("status") or ("done" if metrics else "failed"),
+            "made": {k: v for k, v in made.items() if k in ("git", "versions", "weights", "hardware")}}  # fmt: skip
+
+
 def runs(folder: str | Path) -> pandas.DataFrame:
     """One row for each run in a folder: run (its folder), status, error, seconds, then parameters, then metrics as columns.
 
@@ -154,22 +171,17 @@ def runs(folder: str | Path) -> pandas.DataFrame:
     """
     import pandas
 
+    base = ("run", "status", "error", "seconds")
     found, table = [], []
-    for place in sorted({path.parent for name in ("status", "run") for path in Path(folder).glob(f"*/{name}.json")}):
-        status, made, metrics = (read_json(place / f"{name}.json") for name in ("status", "run", "metrics"))
-        row = {"run": place.name, "status": status.get("status") or ("done" if metrics else "failed"),
-               "error": status.get("error"), "seconds": status.get("seconds")}  # fmt: skip
-        numbers = {k: math.nan if v is None else v for k, v in metrics.items()} if row["status"] == "done" else {}
-        found.append((row, made.get("parameters", {}) | status.get("parameters", {}), numbers))
+    for said in map(recorded, places(folder)):
+        numbers = {k: math.nan if v is None else v for k, v in said["metrics"].items()} if said["status"] == "done" else {}
+        found.append(({name: said.get(name) for name in base}, said["parameters"], numbers))
     given = dict.fromkeys(name for _, parameters, _ in found for name in parameters)
     measured = dict.fromkeys(name for *_, numbers in found for name in numbers)
-    base = ("run", "status", "error", "seconds")
     given = {name: name if name not in base else f"{name} (parameter)" for name in given}
     measured = {name: name if name not in (*base, *given) else f"{name} (metric)" for name in measured}
     for row, parameters, numbers in found:
         table.append(row | {given[k]: v for k, v in parameters.items()} | {measured[k]: v for k, v in numbers.items()})
-    if not table:
-        raise FileNotFoundError(f"no run in {str(folder)!r}: none of its folders has a status.json or run.json; give the folder of a sweep")
     frame = pandas.DataFrame(table, columns=[*base, *given.values(), *measured.values()])
     frame.attrs = {"parameters": list(given.values()), "metrics": list(measured.values())}
     return frame

@@ -70,7 +70,8 @@ def strips(height: int, rows: int, halo: int = 0) -> Iterator[tuple[int, int, in
         yield y, end, max(y - halo, 0), min(end + halo, height)
 
 
-NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "insufficient memory", "start new thread")  # torch, OpenCV, Python
+NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "insufficient memory", "start new thread",  # torch, OpenCV, Python
+             "could not create a primitive", "could not create a memory")  # oneDNN, whose code and buffers need memory too  # fmt: skip
 
 
 def out_of_memory(e: BaseException) -> bool:
@@ -78,15 +79,25 @@ def out_of_memory(e: BaseException) -> bool:
     return isinstance(e, MemoryError) or isinstance(e.__cause__, MemoryError) or any(words in str(e).lower() for words in NO_MEMORY)
 
 
+class NoMemory(MemoryError):
+    """Where memory was not enough, and what can be done."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+
+    def __str__(self) -> str:
+        return f"out of memory in {self.args[0]}; close other programs, lower working_size or scale, or shrink the photo"
+
+
 def sparingly(work: Callable[[float], T], what: str) -> T:
-    """work(1.0), and once more work(0.25), on smaller tiles, when memory was not enough. Raises MemoryError when that does not help."""
+    """work(1.0), and once more work(0.25), on smaller tiles, when memory was not enough. Raises NoMemory when that does not help."""
     for share in (1.0, 0.25):
         try:
             return work(share)
         except Exception as e:
             if not out_of_memory(e):
                 raise
-    raise MemoryError(f"out of memory in {what}, also on smaller tiles; close other programs, lower working_size or scale, or shrink the photo")
+    raise NoMemory(f"{what}, also on smaller tiles")
 
 
 def _spread(length: int, tile: int, overlap: int, multiple: int, minimum: int) -> list[tuple[int, int, int, int]]:

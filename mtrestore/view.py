@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from .image import read, resize, shrink, write_bytes
+from .image import as_samples, read, resize, shrink, write_bytes
 from .lines import shown
 
 LOSSLESS_PIXELS = 600_000  # up to here a picture travels as PNG, above as JPEG (quality 92, full colour resolution)
@@ -212,7 +212,7 @@ def compare(before, after, *, labels: Sequence[str] = ("before", "after"), title
 
 def data_uri(photo: np.ndarray) -> str:
     """The picture as a data: URI, PNG up to LOSSLESS_PIXELS, JPEG (quality 92, 4:4:4) above."""
-    pixels = np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)[..., ::-1]
+    pixels = as_samples(photo, np.uint8)[..., ::-1]
     if photo.shape[0] * photo.shape[1] <= LOSSLESS_PIXELS:
         kind, (_, data) = "png", cv2.imencode(".png", pixels)
     else:

@@ -109,14 +109,21 @@ def load(name: str | Path, kind: type[Net] | None = None) -> Net:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
+    from torch.overrides import TorchFunctionMode
 
     from .nets import REGISTRY
+
+    class Undrawn(TorchFunctionMode):
+        """Nothing is drawn for weights that are about to be replaced; normal_ of a meta tensor alone loads torch's compiler: two seconds."""
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return args[0] if func in (torch.Tensor.normal_, torch.Tensor.uniform_) else func(*args, **(kwargs or {}))
 
     file = find(name).name
     try:
         if not modest(config := json.loads(meta["config"])):
             raise ValueError("its configuration is larger than any net of ours")
-        with torch.device("meta"):  # shapes alone, so that a hostile configuration cannot claim memory
+        with torch.device("meta"), Undrawn():  # shapes alone, so that a hostile configuration cannot claim memory
             net = REGISTRY[meta["net"]](**config)
         net.load_state_dict(fitting(net, parse(data)), assign=True)
         notes = {**json.loads(meta["notes"]), "sha256": meta["sha256"], "file": file}

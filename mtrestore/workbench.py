@@ -165,7 +165,7 @@ class Workbench(w.VBox):
         with self._working("wearing the photo"):
             name, strength, seed = (self.controls[n].value for n in ("preset", "strength", "seed"))
             recipe = stronger(degrade.draw(name, np.random.default_rng(seed)), strength)
-            self.worn, self.recipe = degrade.apply(np.float32(self.photo.pixels), recipe), recipe
+            self.worn, self.recipe = degrade.apply(self.photo.pixels, recipe), recipe
             self.canvas.size = list(self.worn.shape[1::-1])
             self.canvas.picture = view.data_uri(image.shrink(self.worn, 800))
             self._say(f"{self.worn.shape[1]}×{self.worn.shape[0]} px, worn by: {', '.join(recipe.ops) or 'nothing'}")
@@ -197,7 +197,7 @@ class Workbench(w.VBox):
             self._put(self.faces)
             told = f"restored in {result.timings['total']:.1f} s, {sum(f.status == 'restored' for f in result.faces)} of {len(cards)} faces"
             if recipe.steps:
-                truth = degrade.apply(np.float32(self.photo.pixels), data.tone(recipe))
+                truth = degrade.apply(self.photo.pixels, data.tone(recipe))
                 told += ", PSNR {:.2f} dB from {:.2f}".format(*(metrics.psnr(image.resize(p, truth.shape[:2]), truth) for p in (result.image, worn)))
             self._say(told)
             return result

@@ -96,7 +96,7 @@ class Generator(Net):
         super().__init__()
         self.decoder = Decoder(plan_of(widths), join)
         for layer in self.modules():  # the deepest tensor is to be heard through eleven layers (He et al., ICCV 2015)
-            if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:
+            if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, a=0.2)
                 nn.init.zeros_(layer.bias)
         if join == "concat":  # the noise at the joins begins faint, as StyleGAN's does, or the deepest tensor is drowned

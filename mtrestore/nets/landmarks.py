@@ -26,7 +26,7 @@ class LandmarkNet(Net):
         self.body = nn.Sequential(*(nn.Sequential(conv(a, b, stride=2), act(), conv(b, b), act()) for a, b in steps))  # 4 x 4
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * 16, hidden), act(), nn.Linear(hidden, 2 * POINTS))
         for layer in self.modules():  # He et al., ICCV 2015: by torch's default the signal shrinks 80-fold and nothing is learned for 600 steps
-            if isinstance(layer, (nn.Conv2d, nn.Linear)) and not layer.weight.is_meta:  # there, normal_ would load torch's compiler: two seconds
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(layer.weight, a=0.2)
                 nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.head[-1].weight)
