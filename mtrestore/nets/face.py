@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .blocks import Net, act, conv, up2, zero
 
-WIDTHS = {"XS": (8, 16, 24, 32, 48, 64), "S": (16, 32, 64, 128, 192, 256), "M": (24, 48, 96, 160, 256, 320)}
+WIDTHS = {"XS": (8, 16, 24, 32, 48, 64), "S": (16, 32, 64, 128, 192, 256), "M": (16, 48, 96, 160, 256, 320)}  # at full size in sixteens, as a CPU convolves
 JOINS = ("concat", "add", "add-matched", "none")
 
 
