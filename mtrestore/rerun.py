@@ -20,11 +20,14 @@ TIMES = re.compile(r"(^|_)(seconds?|ms|time|rate|fps)(_|$)")  # in the names of 
 
 @dataclass(frozen=True)
 class Repeat:
-    """A run and its repetition: (name, then, now, whether they agree) of each number, the relative tolerance, and what else is to be said."""
+    """A run and its repetition: (name, then, now, whether they agree) of each number, the relative tolerance, what else is to be said, and the
+    digits that were compared, None for all.
+    """
 
     numbers: list[tuple[str, float | None, float | None, bool]]
     tolerance: float
     notes: list[str]
+    digits: int | None = None
 
     @property
     def agrees(self) -> bool:
@@ -33,7 +36,7 @@ class Repeat:
     def __str__(self) -> str:
         width = max(len(name) for name, *_ in self.numbers)
         lines = [f"{name:{width}}  {then!r:>22}  {now!r:>22}  {'agrees' if same else 'DIFFERS'}" for name, then, now, same in self.numbers]
-        how = f"to a relative tolerance of {self.tolerance:g}" if self.tolerance else "to the last bit"
+        how = f"to a relative tolerance of {self.tolerance:g}" if self.tolerance else f"to all {self.digits} digits" if self.digits else "to the last bit"
         told = f"all {len(self.numbers)} numbers agree" if self.agrees else f"{sum(not n[3] for n in self.numbers)} of {len(self.numbers)} numbers do not agree"
         return "\n".join([f"{'number':{width}}  {'then':>22}  {'now':>22}", *lines, *self.notes, f"{told}, {how}"])
 
@@ -72,7 +75,7 @@ def rerun(record: str | Path, name: str | None = None, out: str | Path | None = 
     if digits:
         notes.append(f"the bundle has {digits} digits of each number, so these are compared")
         now = {k: v if v is None else float(f"{v:.{digits}g}") for k, v in now.items()}
-    return Repeat([(k, v, now.get(k), agree(v, now.get(k), tolerance)) for k, v in then.items()], tolerance, notes)
+    return Repeat([(k, v, now.get(k), agree(v, now.get(k), tolerance)) for k, v in then.items()], tolerance, notes, digits)
 
 
 def recorded(record: Path, name: str | None) -> tuple[dict[str, Any], dict[str, Any], int | None]:
