@@ -34,7 +34,7 @@ def fits(net: object) -> bool:
     if njit is None or not isinstance(net, GuidedUpsampler) or net.filter.log_eps.device.type != "cpu":
         return False
     refiner = net.refiner
-    if net.filter.map[0].out_channels % 2:
+    if net.filter.map[0].out_channels % 4:
         return False
     return refiner is None or (refiner.concat and 0 < refiner.config["blocks"] < 7 and refiner.config["width"] % 4 == 0)
 
@@ -140,18 +140,22 @@ def leaky(rows):  # noqa: ANN001, ANN201
 
 @compiled
 def mapped(row, guide, enter, bias, leave, j):  # noqa: ANN001, ANN201
-    """Add to guide 3×m what hidden channels j and j + 1 of the guidance map make of row 3×m."""
+    """Add to guide 3×m what hidden channels j..j + 3 of the guidance map make of row 3×m."""
     a0, a1, a2, a3 = enter[j, 0], enter[j, 1], enter[j, 2], bias[j]
-    c0, c1, c2, c3 = enter[j + 1, 0], enter[j + 1, 1], enter[j + 1, 2], bias[j + 1]
-    u0, u1, u2 = leave[0, j], leave[1, j], leave[2, j]
-    w0, w1, w2 = leave[0, j + 1], leave[1, j + 1], leave[2, j + 1]
+    b0, b1, b2, b3 = enter[j + 1, 0], enter[j + 1, 1], enter[j + 1, 2], bias[j + 1]
+    c0, c1, c2, c3 = enter[j + 2, 0], enter[j + 2, 1], enter[j + 2, 2], bias[j + 2]
+    d0, d1, d2, d3 = enter[j + 3, 0], enter[j + 3, 1], enter[j + 3, 2], bias[j + 3]
+    r0, r1, r2, r3 = leave[0, j], leave[0, j + 1], leave[0, j + 2], leave[0, j + 3]
+    g0, g1, g2, g3 = leave[1, j], leave[1, j + 1], leave[1, j + 2], leave[1, j + 3]
+    h0, h1, h2, h3 = leave[2, j], leave[2, j + 1], leave[2, j + 2], leave[2, j + 3]
     for x in range(row.shape[1]):
         p, q, s = row[0, x], row[1, x], row[2, x]
-        v, w = a0 * p + a1 * q + a2 * s + a3, c0 * p + c1 * q + c2 * s + c3
-        v, w = max(v, SLOPE * v), max(w, SLOPE * w)
-        guide[0, x] += u0 * v + w0 * w
-        guide[1, x] += u1 * v + w1 * w
-        guide[2, x] += u2 * v + w2 * w
+        t, u = a0 * p + a1 * q + a2 * s + a3, b0 * p + b1 * q + b2 * s + b3
+        v, w = c0 * p + c1 * q + c2 * s + c3, d0 * p + d1 * q + d2 * s + d3
+        t, u, v, w = max(t, SLOPE * t), max(u, SLOPE * u), max(v, SLOPE * v), max(w, SLOPE * w)
+        guide[0, x] += r0 * t + r1 * u + r2 * v + r3 * w
+        guide[1, x] += g0 * t + g1 * u + g2 * v + g3 * w
+        guide[2, x] += h0 * t + h1 * u + h2 * v + h3 * w
 
 
 @compiled
@@ -162,7 +166,7 @@ def guided(row, guide, filtered, lower, upper, t, w1, b1, w2, b2):  # noqa: ANN0
         bias = b2[c]
         for x in range(m):
             guide[c, x] = row[c, x] + bias
-    for j in range(0, len(w1), 2):
+    for j in range(0, len(w1), 4):
         mapped(row, guide, w1, b1, w2, j)
     for c in range(3):
         for x in range(m):
