@@ -8,11 +8,12 @@
     large  = enlarge(photo, scale)                      # cubic
     whole  = upsampler(small, clean, large)             # deep guided filter -> OH0, refiner(OH0, large) -> OH; in strips
     pasted = paste(whole, fixed, crops)                 # feathered mask, colour matched
-    out    = sharpener(pasted)                          # super-resolution net, x1 or x2; in strips
+    out    = sharpener(pasted)                          # super-resolution net, x1 or x2; in tiles
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -380,37 +381,39 @@ class Restorer:
 
             if fast.fits(net):
                 return sparingly(lambda _: fast.upsample(net, large, state), "the guided filter")
-        return self._in_strips(large, net.reach, 1, lambda x, y0: net.apply_rows(state, x, large.shape[0], y0), "the guided filter")
+        return self._in_tiles(large, net.reach, 1, lambda x, y0, _: net.apply_rows(state, x, large.shape[0], y0), "the guided filter", large.shape[1])
 
     def _sharpen(self, pasted: np.ndarray, scale: int) -> np.ndarray:
-        """The sharpener over the picture in strips, mirrored at the picture's borders: a net would take the dark beyond them for an edge."""
+        """The sharpener over the picture in tiles, mirrored at the picture's borders: a net would take the dark beyond them for an edge."""
         net = self.sharpeners[scale]
         if net is identity:
             return pasted
-        reach, height = getattr(net, "reach", 32), len(pasted)
-        margin = reach + reach % 2  # even, as in the strips
-        mode = "reflect" if margin < min(pasted.shape[:2]) else "replicate"
+        reach, (height, width) = getattr(net, "reach", 32), pasted.shape[:2]
+        margin = reach + reach % 2  # even, as between the tiles
+        mode = "reflect" if margin < min(height, width) else "replicate"
 
-        def mirrored(x: Tensor, y0: int) -> Tensor:
-            above, below = margin * (y0 == 0), margin * (y0 + x.shape[-2] == height)
-            y = padded(net, F.pad(x, (margin, margin, above, below), mode))
-            return y[..., above * scale : y.shape[-2] - below * scale, margin * scale : y.shape[-1] - margin * scale]
+        def mirrored(x: Tensor, y0: int, x0: int) -> Tensor:
+            ends = (x0 == 0, x0 + x.shape[-1] == width, y0 == 0, y0 + x.shape[-2] == height)
+            y = padded(net, F.pad(x, [margin * end for end in ends], mode))
+            left, right, above, below = (margin * end * scale for end in ends)
+            return y[..., above : y.shape[-2] - below, left : y.shape[-1] - right]
 
-        return self._in_strips(pasted, reach, scale, mirrored, "the sharpener")
+        return self._in_tiles(pasted, reach, scale, mirrored, "the sharpener", 512)  # what a processor's cache holds
 
-    def _in_strips(self, large: np.ndarray, reach: int, scale: int, fn: Callable[[Tensor, int], Tensor], what: str) -> np.ndarray:
-        """fn(strip, its first row) over full-width strips with `reach` rows of context, joined, as samples; bounded memory, one pass."""
+    def _in_tiles(self, large: np.ndarray, reach: int, scale: int, fn: Callable[[Tensor, int, int], Tensor], what: str, columns: int) -> np.ndarray:
+        """fn(tile, its first row, its first column) over tiles with `reach` pixels of context, joined, as samples; bounded memory, one pass."""
         h, w = large.shape[:2]
         out = np.empty((h * scale, w * scale, 3), large.dtype)
 
         def work(share: float) -> None:
             budget = (self.memory_mb or 512) * 2**20 / 2
-            rows = int(np.clip(share * budget / (w * 4 * 64 * scale), 16, 128 * share)) // 2 * 2
-            for y0, y1, top, bottom in strips(h, rows, reach + reach % 2):  # even, so that pixel-unshuffle nets keep their phase
-                x = torch.from_numpy(image.as_photo(large[top:bottom])).to(self.device).permute(2, 0, 1)[None]
+            across = strips(w, columns, margin := reach + reach % 2)  # even, so that pixel-unshuffle nets keep their phase
+            rows = int(np.clip(share * budget / (min(w, columns) * 4 * 64 * scale), 16, (512 if columns < w else 128) * share)) // 2 * 2
+            for (y0, y1, top, bottom), (x0, x1, left, right) in itertools.product(strips(h, rows, margin), across):
+                x = torch.from_numpy(image.as_photo(large[top:bottom, left:right])).to(self.device).permute(2, 0, 1)[None]
                 x = x.contiguous()  # channels_last is three times slower with so few channels
-                y = self._finite(lambda x: fn(x, top), x)[0, :, (y0 - top) * scale : (y1 - top) * scale].permute(1, 2, 0)  # noqa: B023
-                out[y0 * scale : y1 * scale] = image.as_samples(y.float().cpu().numpy(), out.dtype)
+                y = self._finite(lambda x: fn(x, top, left), x)[0, :, (y0 - top) * scale : (y1 - top) * scale, (x0 - left) * scale : (x1 - left) * scale]  # noqa: B023
+                out[y0 * scale : y1 * scale, x0 * scale : x1 * scale] = image.as_samples(y.permute(1, 2, 0).float().cpu().numpy(), out.dtype)
 
         sparingly(work, what)
         return out

@@ -70,7 +70,7 @@ def strips(height: int, rows: int, halo: int = 0) -> Iterator[tuple[int, int, in
         yield y, end, max(y - halo, 0), min(end + halo, height)
 
 
-NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "insufficient memory", "start new thread",  # torch, OpenCV, Python
+NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "insufficient memory", "bad_alloc", "start new thread",  # torch, OpenCV, Python
              "could not create a primitive", "could not create a memory")  # oneDNN, whose code and buffers need memory too  # fmt: skip
 
 
