@@ -190,7 +190,9 @@ def test_a_signal_ends_it_with_all_its_processes(sign, code, tmp_path):
     (tmp_path / "faults.json").write_text('{"concat 0": "wait"}')
     file, folder = write(tmp_path, parameters={"faults": "./faults.json"}, seeds=[0]), tmp_path / "out" / "seed=0"
     quick = "import sys; sys.modules['rfc3987_syntax'] = None; from mtrestore.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", quick, "sweep", str(file), "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL)
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job, and what it starts, begins with it ignored
+    command = [sys.executable, "-c", quick, "sweep", str(file), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=listen)
     until = time.monotonic() + 60
     while not (folder / "waiting").exists():
         assert process.poll() is None and time.monotonic() < until
