@@ -20,9 +20,8 @@ def restore(args: argparse.Namespace) -> int:
     from . import batch, outputs, run, task
 
     options = {"device": args.device, "scale": args.scale, "working_size": args.working_size, "photo_strength": args.photo_strength,
-               "face_strength": args.face_strength,
-               "face_fidelity": args.face_fidelity, "faces": not args.no_faces, "memory_mb": args.memory_mb,
-               "crop": args.crop, "detector": args.detector}  # fmt: skip
+               "face_strength": args.face_strength, "face_fidelity": args.face_fidelity, "faces": not args.no_faces,
+               "memory_mb": args.memory_mb, "crop": args.crop, "detector": args.detector}  # fmt: skip
     given = {name: getattr(args, name) for name in task.NETS if getattr(args, name)}
     options |= {name: os.path.abspath(net) if Path(net).suffix else net for name, net in given.items()}  # a file, or a shipped name
     settings = task.Settings(tuple(options.items()), task.made_by(options), overwrite=args.overwrite, html=args.html, debug=args.debug)

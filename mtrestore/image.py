@@ -162,11 +162,13 @@ def write(path: str | bytes | os.PathLike, photo: Photo | Picture, *, overwrite:
     try:
         data = formats.encode(samples, name, picture.icc if name in TAGGED else None, exif, quality)
         with formats.guard("the encoded picture", data):
-            exact = name not in LOSSLESS or np.array_equal(formats.decode(data, "the encoded picture", samples.size).samples, samples)
-            size = samples.shape[:2] if name in LOSSLESS else formats.decoded_size(data, name)
+            if name in LOSSLESS:
+                same = np.array_equal(formats.decode(data, "the encoded picture", samples.size).samples, samples)
+            else:
+                same = formats.decoded_size(data, name) == samples.shape[:2]
     except Exception as e:
         raise ImageError("E_WRITE", f"{samples.shape[1]}×{samples.shape[0]} pixels cannot be written as {name}: {e}") from e
-    if size != samples.shape[:2] or not exact:
+    if not same:
         raise ImageError("E_WRITE", f"the encoded {name} does not decode to the picture; nothing was written")
     return write_bytes(path, data, overwrite)
 

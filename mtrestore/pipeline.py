@@ -389,7 +389,7 @@ class Restorer:
         if net is identity:
             return pasted
         reach, (height, width) = getattr(net, "reach", 32), pasted.shape[:2]
-        margin = reach + reach % 2  # even, as between the tiles
+        margin = reach + reach % 2  # even, so that pixel-unshuffle nets keep their phase
         mode = "reflect" if margin < min(height, width) else "replicate"
 
         def mirrored(x: Tensor, y0: int, x0: int) -> Tensor:
@@ -398,7 +398,7 @@ class Restorer:
             left, right, above, below = (margin * end * scale for end in ends)
             return y[..., above : y.shape[-2] - below, left : y.shape[-1] - right]
 
-        return self._in_tiles(pasted, reach, scale, mirrored, "the sharpener", 512)  # what a processor's cache holds
+        return self._in_tiles(pasted, margin, scale, mirrored, "the sharpener", 512)  # what a processor's cache holds
 
     def _in_tiles(self, large: np.ndarray, reach: int, scale: int, fn: Callable[[Tensor, int, int], Tensor], what: str, columns: int) -> np.ndarray:
         """fn(tile, its first row, its first column) over tiles with `reach` pixels of context, joined, as samples; bounded memory, one pass."""
@@ -407,9 +407,8 @@ class Restorer:
 
         def work(share: float) -> None:
             budget = (self.memory_mb or 512) * 2**20 / 2
-            across = strips(w, columns, margin := reach + reach % 2)  # even, so that pixel-unshuffle nets keep their phase
             rows = int(np.clip(share * budget / (min(w, columns) * 4 * 64 * scale), 16, (512 if columns < w else 128) * share)) // 2 * 2
-            for (y0, y1, top, bottom), (x0, x1, left, right) in itertools.product(strips(h, rows, margin), across):
+            for (y0, y1, top, bottom), (x0, x1, left, right) in itertools.product(strips(h, rows, reach), strips(w, columns, reach)):
                 x = torch.from_numpy(image.as_photo(large[top:bottom, left:right])).to(self.device).permute(2, 0, 1)[None]
                 x = x.contiguous()  # channels_last is three times slower with so few channels
                 y = self._finite(lambda x: fn(x, top, left), x)[0, :, (y0 - top) * scale : (y1 - top) * scale, (x0 - left) * scale : (x1 - left) * scale]  # noqa: B023

@@ -20,7 +20,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
 
@@ -191,7 +190,7 @@ def _pictures(folder: Path, found: Found) -> list[Found]:
         for pair in group:
             file = pair.pop("file")
             before, after = (image.shrink(image.read(file.with_name(f"{name}.{when}.png")), SIDE) for when in ("before", "after"))
-            pair |= {"width": after.shape[1], "height": after.shape[0], "before": _uri(before), "after": _uri(after)}
+            pair |= {"width": after.shape[1], "height": after.shape[0], "before": view.data_uri(before, 90, 0), "after": view.data_uri(after, 90, 0)}
         left -= sum(len(p["before"]) + len(p["after"]) for p in group)
         kept |= {name: group} if left >= 0 else {}
     return [pair for name in ranked for pair in kept.get(name, ())]
@@ -253,8 +252,3 @@ def _svg(plot: view.Plot) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mtrestore"}):
         plot.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-def _uri(photo: np.ndarray) -> str:
-    options = (cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    return f"data:image/jpeg;base64,{base64.b64encode(cv2.imencode('.jpg', image.as_samples(photo, np.uint8)[..., ::-1], options)[1]).decode()}"

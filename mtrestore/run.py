@@ -59,7 +59,7 @@ class Run:
                 image.write(self.folder / "pairs" / f"{name}.{when}.png", picture)
         for name, figure in figures.items():
             png = io.BytesIO()
-            figure.savefig(png, format="png", bbox_inches="tight")
+            figure.savefig(png, format="png")
             files.write_bytes(self.folder / f"{name}.png", png.getvalue())
         write_json(self.folder / "metrics.json", {k: float(v) for k, v in numbers.items()})  # last: where it is, the rest is too
         return self.folder

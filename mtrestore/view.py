@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from .image import as_samples, read, resize, shrink, write_bytes
+from .image import read, resize, shrink, write_bytes
 from .lines import shown
 
 LOSSLESS_PIXELS = 600_000  # up to here a picture travels as PNG, above as JPEG (quality 92, full colour resolution)
@@ -210,13 +210,13 @@ def compare(before, after, *, labels: Sequence[str] = ("before", "after"), title
     )
 
 
-def data_uri(photo: np.ndarray) -> str:
-    """The picture as a data: URI, PNG up to LOSSLESS_PIXELS, JPEG (quality 92, 4:4:4) above."""
-    pixels = as_samples(photo, np.uint8)[..., ::-1]
-    if photo.shape[0] * photo.shape[1] <= LOSSLESS_PIXELS:
+def data_uri(photo: np.ndarray, quality: int = 92, lossless: int = LOSSLESS_PIXELS) -> str:
+    """The picture as a data: URI, PNG up to so many pixels, JPEG (4:4:4) above."""
+    pixels = np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)[..., ::-1]
+    if photo.shape[0] * photo.shape[1] <= lossless:
         kind, (_, data) = "png", cv2.imencode(".png", pixels)
     else:
-        options = (cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+        options = (cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
         kind, (_, data) = "jpeg", cv2.imencode(".jpg", pixels, options)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 

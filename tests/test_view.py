@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtrestore import image, view
+from mtrestore import view
 from mtrestore.image import ImageError
 
 
@@ -47,7 +47,7 @@ def decode(uri: str) -> np.ndarray:
 
 
 def to8(photo):
-    return image.as_samples(photo, np.uint8)
+    return np.rint(photo * 255).astype(np.uint8)
 
 
 def stripped(markup: str) -> str:
