@@ -47,6 +47,19 @@ def labelled_faces(folder: str | Path, kinds: Sequence[str] | None = None) -> It
             yield row, image.read(Path(folder) / row["file"]), points[row["file"]]
 
 
+GENERATED = {"omi512", "hmd256", "sg3_256", "sfhq", "sfhq_t2i"}  # sets of faces that a net drew; the others are of real people
+BEARS = {"ukmp": 128, "bw_portraits": 128, "sfhq_t2i": 256}  # px, sizes at which the faces of a set are still sharp
+HALOED = {"civil512": 0.5}  # sets that were sharpened too much, and the share of their size at which that is gone
+
+
+def truth_side(row: dict[str, str], side: float) -> float:
+    """The size in px at which a face whose crop is `side` px wide in its file can stand for the truth: no larger than it was before it was enlarged,
+    no larger than its set is sharp, and so small that no halo is left."""
+    kind, native = row["file"].split("/")[0], float(row.get("native_side") or np.inf)
+    grown = min(1.0, native / float(row.get("width") or native)) if np.isfinite(native) else 1.0
+    return min(side * grown * HALOED.get(kind, 1.0), BEARS.get(kind, np.inf))
+
+
 def tone(recipe: degrade.Recipe) -> degrade.Recipe:
     """The part of a recipe that the truth keeps too."""
     return replace(recipe, steps=tuple(s for s in recipe.steps if s["op"] in TONE))
@@ -85,22 +98,39 @@ class FaceBatches:
     """Degraded and clean faces at `sizes` px, cut by the landmark rule with some jitter, flipped half of the time.
 
     A step has one size, drawn from `sizes`; `batch` faces at the first size, fewer at larger ones so that the pixels stay about the
-    same. Faces whose crop is smaller than `sharpness` × the largest size are left out: they could only teach blur. `enlarged`: share of
-    faces that are degraded at 1/3 to the whole of their size and then enlarged, as small faces on a photo are, whose noise is then wide.
+    same. Only faces that are a truth at `sharpness` × that size are drawn (see `truth_side`): others could only teach blur. `folder`: one or
+    several. `even`: as many real faces as generated ones. `loose`: how far the crop moves, 1 as a landmark net errs, 0 not at all.
+    `enlarged`: share of faces that are degraded at 1/3 to the whole of their size and then enlarged, as small faces on a photo are, whose
+    noise is then wide.
     """
 
     MARGIN = 1.25  # stored faces are this much larger than what a batch shows, so that jitter rarely meets a border
 
-    def __init__(self, folder: str | Path, sizes: Sequence[int] = (128,), batch: int = 16, preset: str = "mixed", seed: int = 0,
-                 kinds: Sequence[str] | None = None, sharpness: float = 0.7, enlarged: float = 0.0) -> None:  # fmt: skip
-        self.sizes, self.batch, self.preset, self.seed, self.enlarged, self.faces = tuple(sizes), batch, preset, seed, enlarged, []
-        for _, photo, points in labelled_faces(folder, kinds):
-            crop = landmark_crop(points)
-            if crop.side >= sharpness * max(self.sizes):
-                stored = round(self.MARGIN * min(max(self.sizes), crop.side))
-                self.faces.append(to_uint8(widened(crop, self.MARGIN, stored).cut(photo)))
-        if not self.faces:
-            raise ValueError(f"no labelled face in {folder} is sharp enough for {max(self.sizes)} px; lower sharpness or the size")
+    def __init__(
+        self, folder: str | Path | Sequence[str | Path], sizes: Sequence[int] = (128,), batch: int = 16, preset: str = "mixed", seed: int = 0,
+        kinds: Sequence[str] | None = None, sharpness: float = 0.7, enlarged: float = 0.0, even: bool = False, loose: float = 1.0,
+        leave_out: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.sizes, self.batch, self.preset, self.seed, self.enlarged = tuple(sizes), batch, preset, seed, enlarged
+        self.loose, self.faces, sides, real = loose, [], [], []
+        for path in [folder] if isinstance(folder, (str, Path)) else folder:
+            for row, photo, points in labelled_faces(path, kinds):
+                crop, kind = landmark_crop(points), row["file"].split("/")[0]
+                side = truth_side(row, crop.side)
+                if kind not in leave_out and side >= sharpness * min(self.sizes):
+                    stored = round(self.MARGIN * min(max(self.sizes), side))
+                    self.faces.append(to_uint8(widened(crop, self.MARGIN, stored).cut(photo)))
+                    sides.append(side)
+                    real.append(kind not in GENERATED)
+        self.pools = {size: self._pools(np.array(sides) >= sharpness * size, np.array(real), even) for size in self.sizes}
+        if blurred := [size for size, pools in self.pools.items() if not pools]:
+            raise ValueError(f"no labelled face in {folder} is sharp enough for {max(blurred)} px; lower sharpness or the size")
+
+    @staticmethod
+    def _pools(sharp: np.ndarray, real: np.ndarray, even: bool) -> list[np.ndarray]:
+        """Numbers of the faces that may be drawn, in groups that are drawn equally often."""
+        groups = (sharp & real, sharp & ~real) if even else (sharp,)
+        return [np.flatnonzero(group) for group in groups if group.any()]
 
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -108,15 +138,22 @@ class FaceBatches:
         count = max(2, round(self.batch * (self.sizes[0] / size) ** 2))
         clean, poor = [], []
         for _ in range(count):
-            stored = self.faces[rng.integers(len(self.faces))]
-            crop = jitter(rng, len(stored), self.MARGIN, size, turn=8, zoom=1.12, shift=0.04)
-            face = quick_cut(stored, crop)
-            face = face[:, ::-1].copy() if rng.random() < 0.5 else face
+            face = self._face(rng, size)
             small = round(size / rng.uniform(1, 3)) if self.enlarged and rng.random() < self.enlarged else size
             recipe = degrade.draw(self.preset, rng, scale=(small / 256) ** 0.5, order="shuffled" if rng.random() < 0.3 else "fixed")
             clean.append(degrade.apply(face, tone(recipe)))
             poor.append(image.resize(degrade.apply(image.resize(face, (small, small)), recipe), (size, size)))
         return {"inputs": (stack(poor),), "target": stack(clean)}
+
+    def _face(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """A clean face, moved a little, mirrored half of the time."""
+        pools = self.pools[size]
+        pool = pools[rng.integers(len(pools))] if len(pools) > 1 else pools[0]
+        stored = self.faces[pool[rng.integers(len(pool))]]
+        move = self.loose
+        crop = jitter(rng, len(stored), self.MARGIN, size, turn=8 * move, zoom=1 + 0.12 * move, shift=0.04 * move)
+        face = quick_cut(stored, crop)
+        return face[:, ::-1].copy() if rng.random() < 0.5 else face
 
 
 class LandmarkBatches:

@@ -43,6 +43,19 @@ def fake(verdicts: Sequence[Tensor]) -> Tensor:
     return sum(F.softplus(v.float()).mean() for v in verdicts)
 
 
+def hinge_real(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
+    """Hinge loss of a discriminator on real pictures, summed over verdicts (Lim and Ye, Geometric GAN, 2017, equation 3).
+
+    soft: each picture's margin is drawn from 1 - soft to 1, so that nobody is asked to be quite sure (Salimans et al., NeurIPS 2016, section 3.4).
+    """
+    return sum(F.relu(1 - soft * torch.rand_like(v[:, :1, :1, :1].float()) - v.float()).mean() for v in verdicts)
+
+
+def hinge_fake(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
+    """The same on generated pictures."""
+    return sum(F.relu(1 - soft * torch.rand_like(v[:, :1, :1, :1].float()) + v.float()).mean() for v in verdicts)
+
+
 def ranked(higher: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
     """What each verdict on `higher` lacks to stand above that on `lower`, pair by pair, summed: the relativistic paired loss.
 

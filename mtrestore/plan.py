@@ -66,7 +66,8 @@ def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[
     """The batches of a stage; `root` holds train_faces/ and train_photos/."""
     stage, options = settings["stage"], {"seed": settings.get("seed", 0), **settings.get("batches", {})}
     if stage in ("face", "prior", "restoration"):
-        return make(data.FaceBatches, root / "train_faces", **options)
+        folders = [root / name for name in options.pop("folders", ["train_faces"])]
+        return make(data.FaceBatches, folders, **options)
     if stage == "embedding":
         return make(data.PersonBatches, root / "train_faces", **options)
     if stage == "landmarks":
@@ -96,7 +97,7 @@ def make_stage(settings: Mapping[str, Any]) -> Any:
         raise ValueError(f"{settings.get('prior') or init} was made with other widths or joins than net: {settings.get('net', {})}") from e
     options = dict(settings.get("train", {}))
     if critic := settings.get("critic"):
-        loaded = weights.load(critic, nets.Critic)
+        loaded = weights.load(critic, nets.SpectralCritic if options.get("hinge") else nets.Critic)
         options["critic"] = loaded.requires_grad_(True).train()
     return make(trained_by, net, **options)
 

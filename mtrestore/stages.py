@@ -12,11 +12,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import losses
 from .augment import KINDS, augment
-from .nets import Critic, FaceNet, Generator
+from .nets import Critic, FaceNet, Generator, SpectralCritic
 
 Losses = dict[str, float]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {f.__name__: f for f in (losses.pixel, losses.frequency, losses.points, losses.same_person)}
@@ -46,7 +47,7 @@ class Descent:
 
     def __init__(self, net: nn.Module, groups: Sequence[tuple[nn.Module, float]], betas: tuple[float, float], clip: float) -> None:
         self.net, self.rates, self.clip = net, [lr for _, lr in groups], clip
-        self.adam = torch.optim.Adam([{"params": list(m.parameters()), "lr": lr} for m, lr in groups], betas=betas)
+        self.adam = torch.optim.Adam([{"params": list(m.parameters()), "lr": lr} for m, lr in groups], betas=betas, fused=True)
         self.fabric: Any = None
         self.scaled = False  # float16 losses are scaled up, and the scaler leaves out a step whose gradients overflow
 
@@ -138,22 +139,33 @@ class Supervised:
 class Adversary:
     """The discriminator, its optimiser, and what keeps it in check: lazy R1, augmentation, and a balance that is watched.
 
-    critic: the net, or its widths. r1: gamma; None takes StyleGAN2-ADA's 0.0002 · s² / batch. every: steps between two R1 terms, each
-    weighted `every`-fold. paired: each picture made is compared with its own truth, else real and made are judged apart. balance: running
-    share of verdicts that are right, 0.5 chance and 1 overwhelming. `ready` once it has told real from fake, or when it comes trained: before,
-    nobody should train against it. More than `patience` steps on end above 0.995 are a `Collapse`.
+    critic: the net, or its widths. r1: gamma, 0 for none; None takes StyleGAN2-ADA's 0.0002 · s² / batch. every: steps between two R1
+    terms, each weighted `every`-fold. paired: each picture made is compared with its own truth, else real and made are judged apart.
+    hinge: apart, by the hinge loss and a `SpectralCritic` that also redraws the real ones (Liu et al., FastGAN, ICLR 2021).
+    chance: the share of pictures that is augmented; with a `target` it moves, so that the mean sign of the verdicts on real pictures stays
+    there: above it the discriminator has begun to remember them (Karras et al., ADA, NeurIPS 2020, section 3.2).
+
+    balance: running share of verdicts that are right, 0.5 chance and 1 overwhelming. `ready` once it has told real from fake, or when it
+    comes trained: before, nobody should train against it. More than `patience` steps on end above 0.995 are a `Collapse`.
     """
 
+    ADAPTED = 5e5  # pictures in which the chance would go from 0 to 1
+
     def __init__(
-        self, critic: Critic | str | Sequence[int], lr: float, r1: float | None = None, every: int = 16, kinds: Sequence[str] = KINDS,
-        patience: int = 1000, paired: bool = False,
+        self, critic: nn.Module | str | Sequence[int], lr: float, r1: float | None = None, every: int = 16, kinds: Sequence[str] = KINDS,
+        patience: int = 1000, paired: bool = False, hinge: bool = False, betas: tuple[float, float] = (0.0, 0.99),
+        chance: float = 1.0, target: float | None = None,
     ) -> None:  # fmt: skip
         if unknown := set(kinds) - set(KINDS):
             raise ValueError(f"augment must name some of {', '.join(KINDS)}, got {sorted(unknown)[0]!r}")
-        self.critic = (critic if isinstance(critic, nn.Module) else Critic(critic)).to(memory_format=torch.channels_last)
-        self.r1, self.every, self.kinds, self.patience, self.paired = r1, every, tuple(kinds), patience, paired
-        self.descent = Descent(self.critic, [(self.critic, lr)], (0.0, 0.99), 10.0)
-        self.watch = {"steps": 0, "balance": 0.5, "ready": int(isinstance(critic, nn.Module)), "overwhelmed": 0}
+        net = critic if isinstance(critic, nn.Module) else (SpectralCritic if hinge else Critic)(critic)
+        self.critic = net.to(memory_format=torch.channels_last)
+        self.r1, self.every, self.kinds, self.patience = r1, every, tuple(kinds), patience
+        self.paired, self.hinge, self.target = paired, hinge, target
+        self.descent = Descent(self.critic, [(self.critic, lr)], betas, 10.0)
+        self.watch = {
+            "steps": 0, "balance": 0.5, "ready": int(isinstance(critic, nn.Module)), "overwhelmed": 0, "chance": chance, "sign": 0.0,
+        }  # fmt: skip
 
     @property
     def ready(self) -> bool:
@@ -168,17 +180,42 @@ class Adversary:
         with self.descent.fabric.autocast() if self.descent.fabric else nullcontext():
             return self.descent.net.judge(pictures)
 
+    def study(self, pictures: Tensor) -> tuple[list[Tensor], Tensor]:
+        """A spectral discriminator's verdicts, and the pictures as it redraws them at half the size."""
+        with self.descent.fabric.autocast() if self.descent.fabric else nullcontext():
+            return self.descent.net.study(pictures)
+
+    def varied(self, pictures: list[Tensor]) -> list[Tensor]:
+        """The pictures, augmented by one draw."""
+        return augment(pictures, self.kinds, self.watch["chance"])
+
+    def wanted(self, verdicts: list[Tensor]) -> Tensor:
+        """The loss of a generator whose pictures were judged so."""
+        return -sum(v.float().mean() for v in verdicts) if self.hinge else losses.real(verdicts)
+
+    def compare(self, truth: Tensor, fake: Tensor, told: Losses, share: float) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """(the loss, verdicts on real, verdicts on generated pictures)."""
+        if self.hinge:
+            (on_real, redrawn), (on_fake, _) = self.study(truth), self.judge(fake)
+            redraw = F.l1_loss(redrawn.float(), F.avg_pool2d(truth, 2))
+            told["redraw"] = told.get("redraw", 0.0) + redraw.item() * share
+            hinge = losses.hinge_real(on_real, 0.2) + losses.hinge_fake(on_fake, 0.2)
+            return hinge + 2 * redraw, on_real, on_fake
+        on_real, on_fake = self.judge(truth)[0], self.judge(fake)[0]
+        loss = losses.ranked(on_real, on_fake) if self.paired else losses.real(on_real) + losses.fake(on_fake)
+        return loss, on_real, on_fake
+
     def train(self, truths: Sequence[Tensor], made: Sequence[Tensor], factor: float) -> Losses:
         """One step on real and generated pictures, in parts of the same sizes; augmented alike where they are pairs."""
         self.descent.start(factor)
-        count, right, told = sum(map(len, truths)), 0.0, {"critic": 0.0}
-        penalise = self.watch["steps"] % self.every == 0
+        count, right, sign, told = sum(map(len, truths)), 0.0, 0.0, {"critic": 0.0}
+        penalise = self.r1 != 0 and self.watch["steps"] % self.every == 0
         for truth, fake in self.descent.each(list(zip(truths, made, strict=True))):
             share, fake = len(truth) / count, fake.detach()
-            truth, fake = augment([truth, fake], self.kinds) if self.paired else augment([truth], self.kinds) + augment([fake], self.kinds)
-            on_real, on_fake = self.judge(truth)[0], self.judge(fake)[0]
-            loss = losses.ranked(on_real, on_fake) if self.paired else losses.real(on_real) + losses.fake(on_fake)
+            truth, fake = self.varied([truth, fake]) if self.paired else self.varied([truth]) + self.varied([fake])
+            loss, on_real, on_fake = self.compare(truth, fake, told, share)
             told["critic"] += loss.item() * share
+            sign += share * on_real[0].sign().mean().item()
             if penalise:
                 gamma = 2e-4 * truth.shape[-1] ** 2 / count if self.r1 is None else self.r1
                 penalty = losses.r1(self.critic, truth)  # not through the Fabric: in full precision
@@ -196,9 +233,13 @@ class Adversary:
         watch["balance"] += 0.02 * (self.descent.mean(right) - watch["balance"])
         watch["ready"] = int(watch["ready"] or watch["balance"] > 0.7)
         watch["overwhelmed"] = watch["overwhelmed"] + 1 if watch["balance"] > 0.995 else 0
+        watch["sign"] += 0.02 * (self.descent.mean(sign) - watch["sign"])
+        if self.target is not None:
+            towards = math.copysign(count / self.ADAPTED, watch["sign"] - self.target)
+            watch["chance"] = min(max(watch["chance"] + towards, 0.0), 0.7)
         if watch["overwhelmed"] > self.patience:
             raise Collapse(f"the discriminator was right on more than 99.5 % for {self.patience} steps; lower its rate or raise r1")
-        return told | {"balance": watch["balance"]}
+        return told | {"balance": watch["balance"], "sign": watch["sign"], "chance": watch["chance"]}
 
     def state_dict(self) -> dict[str, Any]:
         return {"critic": self.critic.state_dict(), "optimizer": self.descent.adam.state_dict(), "watch": dict(self.watch)}
@@ -206,7 +247,7 @@ class Adversary:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.critic.load_state_dict(state["critic"])
         self.descent.adam.load_state_dict(state["optimizer"])
-        self.watch = dict(state["watch"])
+        self.watch |= state["watch"]
 
 
 class Adversarial:
@@ -224,7 +265,7 @@ class Adversarial:
 
     def setup(self, fabric: Any) -> None:
         self.descent.setup(fabric)
-        self.adversary.descent.setup(fabric, "judge")
+        self.adversary.descent.setup(fabric, "judge", *(["study"] if self.adversary.hinge else []))
 
     def state_dict(self) -> dict[str, Any]:
         return {"net": self.averaged.state_dict(), "optimizer": self.descent.adam.state_dict(), "adversary": self.adversary.state_dict()}
@@ -238,18 +279,27 @@ class Adversarial:
 class GanPrior(Adversarial):
     """Train the decoder alone: every iteration draws a fresh s/32×s/32 tensor and a fresh tensor for every join.
 
-    Non-saturating loss (Goodfellow et al., 2014) with lazy R1 (Karras et al., StyleGAN2, 2020, appendix B). A batch's `target` holds the
-    real faces; its size is the size that is generated. Pictures that hardly differ from each other (standard deviation below 0.01) for
-    100 steps on end are a `Collapse`.
+    A batch's `target` holds the real faces; its size is the size that is generated. hinge: FastGAN's losses and discriminator (see
+    `Adversary`), else the non-saturating loss (Goodfellow et al., 2014) with lazy R1 (Karras et al., StyleGAN2, 2020, appendix B).
+    hold: the share of the training after which the rates fall, to a tenth at its end. Pictures that hardly differ from each other
+    (standard deviation below 0.01) for 100 steps on end are a `Collapse`.
     """
 
     def __init__(
-        self, net: Generator, critic: Critic | str | Sequence[int] | None = None, lr: float = 1e-3, critic_lr: float = 1e-4, r1: float | None = None,
-        every: int = 16, augment: Sequence[str] = KINDS, clip: float = 10.0, accumulate: int = 1,
+        self, net: Generator, critic: nn.Module | str | Sequence[int] | None = None, lr: float = 1e-3, critic_lr: float = 1e-4, r1: float | None = None,
+        every: int = 16, augment: Sequence[str] = KINDS, clip: float = 10.0, accumulate: int = 1, hinge: bool = False,
+        betas: tuple[float, float] = (0.0, 0.99), chance: float = 1.0, target: float | None = None, hold: float = 1.0,
     ) -> None:  # fmt: skip
-        self.averaged, self.accumulate, self.alike, self.size = net, accumulate, 0, 128
-        self.descent = Descent(net, [(net, lr)], (0.0, 0.99), clip)
-        self.adversary = Adversary(critic or net.decoder.widths, critic_lr, r1, every, augment)
+        self.averaged, self.accumulate, self.alike, self.size, self.hold = net, accumulate, 0, 128, hold
+        betas = float(betas[0]), float(betas[1])
+        self.descent = Descent(net, [(net, lr)], betas, clip)
+        options = {"hinge": hinge, "betas": betas, "chance": chance, "target": target}
+        self.adversary = Adversary(critic or net.decoder.widths, critic_lr, r1, every, augment, **options)
+
+    def factor(self, progress: float) -> float:
+        """Of the learning rates: a short rise, a plateau, and after `hold` a straight fall to a tenth."""
+        rest = (1 - progress) / (1 - self.hold) if self.hold < 1 else 1.0
+        return min(1.0, 50 * progress + 0.02, max(rest, 0.1))
 
     @property
     def healthy(self) -> bool:
@@ -257,14 +307,14 @@ class GanPrior(Adversarial):
 
     def update(self, batch: Mapping[str, Any], progress: float = 0.0) -> Losses:
         self.midway = True
-        parts, factor = micro(batch, self.accumulate), min(1.0, 50 * progress + 0.02)
+        parts, factor = micro(batch, self.accumulate), self.factor(progress)
         net, adversary, told, variety, made = self.descent.net, self.adversary, {"loss": 0.0}, 0.0, []
         self.descent.start(factor)
         adversary.critic.requires_grad_(False)
         for part in self.descent.each(parts):
             truth, share = part["target"], len(part["target"]) / len(batch["target"])
             pictures = net(self.averaged.draw(len(truth), truth.shape[-1], device=truth.device))
-            loss = losses.real(adversary.judge(augment([pictures], adversary.kinds)[0])[0])
+            loss = adversary.wanted(adversary.judge(adversary.varied([pictures])[0])[0])
             self.descent.backward(loss * share, "generator's loss")
             made.append(pictures.detach())
             told["loss"] += loss.item() * share
@@ -327,7 +377,7 @@ class FaceRestoration(Adversarial):
             restored = self.descent.net(*part["inputs"])
             terms = {"pixel": losses.pixel(restored, truth), "frequency": losses.frequency(restored, truth)}
             if ready:
-                seen, real = augment([restored, truth], adversary.kinds)
+                seen, real = adversary.varied([restored, truth])
                 verdicts, found = adversary.judge(seen)
                 with torch.no_grad():
                     standard, wanted = adversary.judge(real)

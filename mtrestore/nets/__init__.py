@@ -1,6 +1,6 @@
 """The networks, as `nn.Module`s that know torch and nothing else; each says which size multiple and minimum it needs."""
 
-from .critic import Critic
+from .critic import Critic, SpectralCritic
 from .embedding import FaceEmbedding
 from .face import FaceNet, Generator
 from .guided import DeepGuidedFilter, GuidedFilter, GuidedUpsampler
@@ -9,5 +9,11 @@ from .refiner import Refiner
 from .restorer import RestorerNet
 from .sharpener import Sharpener
 
-REGISTRY = {c.__name__: c for c in (FaceNet, Generator, Critic, FaceEmbedding, RestorerNet, DeepGuidedFilter, GuidedUpsampler, Refiner, Sharpener, LandmarkNet)}
+REGISTRY = {
+    net.__name__: net
+    for net in (
+        FaceNet, Generator, Critic, SpectralCritic, FaceEmbedding, LandmarkNet,
+        RestorerNet, DeepGuidedFilter, GuidedUpsampler, Refiner, Sharpener,
+    )
+}  # fmt: skip
 __all__ = [*REGISTRY, "GuidedFilter", "REGISTRY"]

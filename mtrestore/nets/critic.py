@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from .blocks import Net, act
+from .blocks import Net, act, conv
 from .face import plan_of
 
 
@@ -82,3 +83,53 @@ class Critic(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         return sum(v.mean((2, 3)) for v in self.judge(x)[0])
+
+
+class SpectralCritic(Net):
+    """B×3×s×s in 0..1 -> B×1 logits (high means real), s a multiple of 32: the discriminator of a prior that sees few faces.
+
+    Spectral norm keeps it smooth (Miyato et al., ICLR 2018). `study` also redraws the picture at s/2 from the middle feature, s/8, which
+    it learns on real faces: who has to redraw a face must look at it (Liu et al., FastGAN, ICLR 2021, section 3.2).
+    """
+
+    multiple = 32
+    minimum = 32
+    MIDDLE = 2  # the block whose feature, s/8, is redrawn
+
+    def __init__(self, widths: str | Sequence[int] = (12, 24, 64, 128, 192, 256)) -> None:
+        super().__init__()
+        w = plan_of(widths)
+        self.stem = nn.Sequential(spectral(3, w[0], 3), act())
+        self.body = nn.ModuleList(
+            nn.Sequential(spectral(a, b, 4, 2), act(), spectral(b, b, 3), act()) for a, b in zip(w[:4], w[1:5], strict=True)
+        )
+        self.skip = nn.ModuleList(spectral(a, b, 1) for a, b in zip(w[:4], w[1:5], strict=True))
+        self.last = nn.Sequential(spectral(w[4] + 1, w[5], 3), act())
+        self.head = spectral(w[5], 1, 4, 1, 0)
+        up = nn.Upsample(scale_factor=2)
+        self.redraw = nn.Sequential(conv(w[3], 64), act(), up, conv(64, 32), act(), up, conv(32, 3))
+
+    def judge(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """([B×1×1×1 logits], features at s/2 ... s/16)."""
+        y, feats = self.stem(2 * x - 1), []
+        for body, skip in zip(self.body, self.skip, strict=True):
+            y = (body(y) + skip(F.avg_pool2d(y, 2))) * 0.5**0.5
+            feats.append(y)
+        y = minibatch_std(F.adaptive_avg_pool2d(y, 4))
+        return [self.head(self.last(y))], feats
+
+    def study(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """(logits as in `judge`, the picture redrawn at half the size)."""
+        verdicts, feats = self.judge(x)
+        return verdicts, (self.redraw(feats[self.MIDDLE]) + 1) / 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.judge(x)[0][0].flatten(1)
+
+
+def spectral(cin: int, cout: int, kernel: int, stride: int = 1, pad: int | None = None) -> nn.Conv2d:
+    """A convolution of largest singular value 1."""
+    layer = nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2 if pad is None else pad)
+    nn.init.kaiming_normal_(layer.weight, a=0.2)
+    nn.init.zeros_(layer.bias)
+    return spectral_norm(layer)

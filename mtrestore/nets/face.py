@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Net, act, conv, up2, zero
+from .synthesis import Synthesis
 
 WIDTHS = {"XS": (8, 16, 24, 32, 48, 64), "S": (16, 32, 64, 128, 192, 256), "M": (16, 48, 96, 160, 256, 320)}  # at full size in sixteens, as a CPU convolves
 JOINS = ("concat", "add", "add-matched", "none")
+DECODERS = ("plain", "synthesis")
 
 
 def plan_of(widths: str | Sequence[int]) -> Sequence[int]:
@@ -87,13 +89,23 @@ class Decoder(nn.Module):
 
 
 class Generator(Net):
-    """The decoder alone: six random tensors -> a face B×3×s×s, 0..1 (Yang et al., CVPR 2021, section 3.1, with concatenated noise)."""
+    """The decoder alone: six random tensors -> a face B×3×s×s, 0..1 (Yang et al., CVPR 2021, section 3.1, with concatenated noise).
+
+    decoder: `synthesis`, which can draw (synthesis.py), or `plain`, the face net's own, which never learned more than stripes.
+    """
 
     multiple = 32
     minimum = 32
 
-    def __init__(self, widths: str | Sequence[int] = "S", join: str = "concat") -> None:
+    def __init__(self, widths: str | Sequence[int] = "S", join: str = "concat", decoder: str = "plain") -> None:
         super().__init__()
+        if decoder not in DECODERS:
+            raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
+        if decoder == "synthesis":
+            if join != "concat":
+                raise ValueError(f"the synthesis decoder joins by concat, got join={join!r}")
+            self.decoder = Synthesis(plan_of(widths))
+            return
         self.decoder = Decoder(plan_of(widths), join)
         for layer in self.modules():  # the deepest tensor is to be heard through eleven layers (He et al., ICCV 2015)
             if isinstance(layer, nn.Conv2d):
@@ -108,7 +120,8 @@ class Generator(Net):
         return [torch.randn(shape, generator=generator, device=device) for shape in self.decoder.shapes(batch, size)]
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
-        return (self.decoder(feats) + 1) / 2
+        picture = self.decoder(feats)
+        return picture if isinstance(self.decoder, Synthesis) else (picture + 1) / 2
 
 
 class FaceNet(Net):
