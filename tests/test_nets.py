@@ -19,6 +19,7 @@ SMALL = {  # constructor arguments for tests, kinds of input, and factor from th
     "FaceNet": ({"widths": "XS"}, 1, 1),
     "Generator": ({"widths": "XS"}, 6, 1),
     "Critic": ({"widths": "XS"}, 1, None),
+    "SpectralCritic": ({"widths": (4, 4, 8, 8, 8, 8)}, 1, None),
     "FaceEmbedding": ({"widths": (8, 8, 8, 16, 16), "out": 8}, 1, None),
     "RestorerNet": ({"widths": (8, 12, 16), "blocks": 1}, 1, 1),
     "DeepGuidedFilter": ({"width": 4}, 3, 1),
@@ -74,11 +75,11 @@ def test_a_net_runs_at_its_minimum_and_keeps_the_stated_shape(name):
     net, scale = made(name), SMALL[name][2]
     assert net.minimum % net.multiple == 0 or net.multiple == 1
     out = net(*inputs(name, net.minimum, net.minimum))
-    expected = {"Critic": (2, 1), "LandmarkNet": (2, 468, 2), "FaceEmbedding": (2, 8)}.get(name) or (2, 3, net.minimum * scale, net.minimum * scale)
+    expected = {"Critic": (2, 1), "SpectralCritic": (2, 1), "LandmarkNet": (2, 468, 2), "FaceEmbedding": (2, 8)}.get(name) or (2, 3, net.minimum * scale, net.minimum * scale)
     assert tuple(out.shape) == expected and out.dtype == torch.float32 and torch.isfinite(out).all()
 
 
-@pytest.mark.parametrize("name", [n for n in SMALL if n not in ("Critic", "Generator", "LandmarkNet", "FaceEmbedding")])
+@pytest.mark.parametrize("name", [n for n in SMALL if n not in ("Critic", "SpectralCritic", "Generator", "LandmarkNet", "FaceEmbedding")])
 @pytest.mark.parametrize("sides", [(1, 2), (3, 1), (2, 5)])
 def test_every_pair_of_multiples_gives_a_picture_of_its_size(name, sides):
     net, scale = made(name), SMALL[name][2]
@@ -110,7 +111,10 @@ def test_config_takes_positional_arguments():
 def test_gradients_reach_every_parameter(name):
     net = made(name)
     size = 128 if name == "LandmarkNet" else 64
-    (net(*inputs(name, size, size, batch=4)) ** 2).sum().backward()
+    given = inputs(name, size, size, batch=4)
+    (net(*given) ** 2).sum().backward()
+    if name == "SpectralCritic":
+        (net.study(*given)[1] ** 2).sum().backward()
     assert [k for k, p in net.named_parameters() if p.grad is None or not p.grad.any() or not p.grad.isfinite().all()] == []
 
 
@@ -237,6 +241,87 @@ def test_every_join_gives_another_picture():
     assert all(not torch.allclose(a, b) for a, b in itertools.combinations(pictures, 2))
 
 
+# ---- the decoder that draws ---------------------------------------------------------------------------------------------------
+
+DRAWS = {"widths": (4, 4, 8, 8, 8, 8), "decoder": "synthesis"}
+
+
+def drawing(seed: int = 0) -> nets.Generator:
+    """A small generator whose join noise is heard and whose batch norms have seen something."""
+    torch.manual_seed(seed)
+    net = shaken(nets.Generator(**DRAWS))
+    for _ in range(3):
+        net(net.draw(4, 64))
+    return net.eval()
+
+
+@pytest.mark.parametrize("size", [32, 64, 96])
+def test_the_drawing_decoder_takes_every_multiple_of_32(size):
+    net = drawing()
+    picture = net(net.draw(2, size))
+    assert picture.shape == (2, 3, size, size) and 0 <= picture.min() and picture.max() <= 1
+
+
+def test_join_noise_is_silent_until_a_gain_has_been_learned():
+    torch.manual_seed(0)
+    net = nets.Generator(**DRAWS).eval()
+    drawn = net.draw(1, 64, torch.Generator().manual_seed(0))
+    other = [*net.draw(1, 64, torch.Generator().manual_seed(1))[:5], drawn[5]]
+    assert torch.equal(net(drawn), net(other)), "only the s/32 tensor is heard"
+    drawn[5] = other[5] + 1
+    assert not torch.equal(net(drawn), net(other))
+
+
+@pytest.mark.parametrize("level", range(6))
+def test_every_tensor_is_heard_by_a_trained_one(level):
+    net = drawing()
+    drawn = net.draw(1, 64, torch.Generator().manual_seed(0))
+    before = net(drawn)
+    drawn[level] = net.draw(1, 64, torch.Generator().manual_seed(1))[level]
+    assert (net(drawn) - before).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_folded_batch_norm_is_the_same_function(size):
+    net = drawing()
+    folded, drawn = net.decoder.folded(), net.draw(2, size)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    assert torch.allclose(folded(drawn), net.decoder(drawn), atol=1e-5)
+
+
+def test_a_face_net_takes_the_drawing_decoder_and_mixes_by_its_mask():
+    net, x = nets.FaceNet(**DRAWS), noise(2, 3, 64, 64)
+    net.take(drawing())
+    feats = [f * net.get_buffer(f"scale{i}") for i, f in enumerate(net.encoder(x))]
+    m = torch.sigmoid(torch.tensor(-2.0))  # a fresh mask is even, and mostly face
+    assert torch.allclose(net(x), m * x + (1 - m) * net.decoder(feats), atol=1e-6)
+    net.mask.bias.data.fill_(50.0)
+    assert torch.equal(net(x), x), "a mask of 1 leaves the input"
+
+
+def test_fitted_scales_give_features_of_unit_variance():
+    net, x = nets.FaceNet(**DRAWS), noise(4, 3, 64, 64)
+    net.fit_scales(x)
+    for level, feature in enumerate(net.encoder(x)):
+        std = (feature * net.get_buffer(f"scale{level}")).std((0, 2, 3))
+        assert torch.allclose(std, torch.ones_like(std), atol=1e-3) or std.max() <= 1
+
+
+def test_noise_in_the_skips_reaches_only_the_pictures_that_were_named():
+    torch.manual_seed(0)
+    net, x = shaken(nets.FaceNet(**DRAWS)), noise(2, 3, 64, 64)
+    plain, mixed = net(x), net(x, torch.tensor([True, False]))
+    assert torch.allclose(plain[1], mixed[1], atol=1e-6) and not torch.allclose(plain[0], mixed[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "options"), [(nets.Generator, {"join": "add"}), (nets.FaceNet, {"join": "none"})])
+def test_the_drawing_decoder_joins_by_concat_only(kind, options):
+    with pytest.raises(ValueError, match="concat"):
+        kind("XS", decoder="synthesis", **options)
+    with pytest.raises(ValueError, match="decoder must be one of plain, synthesis"):
+        kind("XS", decoder="dream")
+
+
 # ---- Critic -------------------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +355,29 @@ def test_critic_features_halve_at_each_level():
     verdicts, feats = made("Critic").judge(noise(2, 3, 64, 32))
     assert [tuple(v.shape) for v in verdicts] == [(2, 1, 1, 1), (2, 1, 8, 4)], "one for the face, one for each patch"
     assert [tuple(f.shape[2:]) for f in feats] == [(32, 16), (16, 8), (8, 4), (4, 2), (2, 1)]
+
+
+def test_a_spectral_critics_layers_have_norm_one():
+    net = made("SpectralCritic", fresh=True)
+    for _ in range(30):  # each call is a step of the power iteration
+        net(noise(2, 3, 32, 32))
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d) and hasattr(layer, "parametrizations"):
+            assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
+
+
+def test_a_spectral_critic_learns_to_redraw_what_it_sees():
+    net = made("SpectralCritic", fresh=True)
+    face = F.interpolate(noise(4, 3, 4, 4), (32, 32), mode="bilinear")
+    adam, told = torch.optim.Adam(net.parameters(), 3e-3), []
+    for _ in range(60):
+        _, redrawn = net.study(face)
+        loss = F.l1_loss(redrawn, F.avg_pool2d(face, 2))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        told.append(loss.item())
+    assert redrawn.shape == (4, 3, 16, 16) and told[-1] < told[0] / 2
 
 
 @pytest.mark.parametrize(("cin", "cout", "kernel"), [(3, 16, 1), (16, 64, 3), (64, 32, 3)])

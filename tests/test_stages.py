@@ -52,7 +52,15 @@ def restoration(seed: int = 0, ready: bool = True, residual: bool = True, **opti
     return stage
 
 
-GANS = {"prior": prior, "restoration": restoration}
+def drawing(seed: int = 0, **options: object) -> stages.GanPrior:
+    """The prior that draws: synthesis decoder, hinge loss, a discriminator that redraws, augmentation that adapts."""
+    torch.manual_seed(seed)
+    net = nets.Generator(WIDTHS, decoder="synthesis")
+    chosen = {"hinge": True, "r1": 0, "chance": 0.3, "target": 0.6, "betas": (0.5, 0.999), **options}
+    return stages.GanPrior(net, WIDTHS, **chosen)
+
+
+GANS = {"prior": prior, "drawing": drawing, "restoration": restoration}
 ALL = {"supervised": supervised, **GANS}
 
 
@@ -259,10 +267,10 @@ def test_the_generated_pictures_get_no_gradient_from_the_discriminators_step():
 @pytest.mark.parametrize("name", GANS)
 def test_the_generators_step_leaves_the_discriminator_alone(name, monkeypatch):
     stage = GANS[name]()
-    before = {k: v.clone() for k, v in stage.adversary.critic.state_dict().items()}
+    before = {k: v.clone() for k, v in stage.adversary.critic.named_parameters()}
     monkeypatch.setattr(stage.adversary, "train", lambda truths, made, factor: {"critic": 0.0})
     stage.update(batches(0), 0.5)
-    assert all(torch.equal(v, before[k]) for k, v in stage.adversary.critic.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in stage.adversary.critic.named_parameters())
     assert all(p.grad is None and p.requires_grad for p in stage.adversary.critic.parameters())
 
 
@@ -285,6 +293,47 @@ def test_adversarial_losses_wait_until_the_discriminator_is_ready():
 def test_an_unknown_loss_of_the_restoration_is_named():
     with pytest.raises(ValueError, match="weights must name losses out of pixel, frequency, features, adversarial, got 'charm'"):
         restoration(weights={"charm": 1})
+
+
+def test_hinge_losses_by_hand():
+    verdicts = [noise(6, 1, 1, 1) * 4 - 2]
+    v = verdicts[0].double().numpy()
+    assert losses.hinge_real(verdicts).item() == pytest.approx(np.maximum(0, 1 - v).mean(), rel=1e-5)
+    assert losses.hinge_fake(verdicts).item() == pytest.approx(np.maximum(0, 1 + v).mean(), rel=1e-5)
+
+
+def test_soft_margins_lie_between_1_less_soft_and_1():
+    sure = [torch.zeros(4000, 1, 1, 1)]
+    torch.manual_seed(0)
+    assert losses.hinge_real(sure, 0.2).item() == pytest.approx(0.9, abs=0.005)
+    assert losses.hinge_fake([v + 0.2 - 1 for v in sure], 0.2).item() == pytest.approx(0.1, abs=0.005)
+
+
+def test_a_generator_against_the_hinge_loss_wants_high_verdicts():
+    stage = drawing()
+    verdict = torch.tensor([[[[-3.0]]]], requires_grad=True)
+    stage.adversary.wanted([verdict]).backward()
+    assert verdict.grad.item() == -1
+
+
+@pytest.mark.parametrize(("sign", "moves"), [(1.0, 1), (-1.0, -1)])
+def test_augmentation_grows_while_real_faces_are_remembered(sign, moves):
+    stage = drawing(chance=0.3)
+    stage.adversary.watch["sign"] = 0.6 + 0.5 * sign
+    told = stage.adversary.train([batches(0)["target"]], [noise(2, 3, 32, 32)], 1.0)
+    assert told["chance"] == pytest.approx(0.3 + moves * 2 / 5e5)
+
+
+def test_the_priors_rates_rise_hold_and_fall():
+    stage = prior(hold=0.5)
+    assert [stage.factor(p) for p in (0, 0.01, 0.3, 0.5)] == [0.02, 0.52, 1, 1]
+    assert stage.factor(0.75) == pytest.approx(0.5) and stage.factor(1.0) == pytest.approx(0.1)
+    assert prior().factor(1.0) == 1
+
+
+def test_a_drawing_prior_redraws_real_faces_better_and_better():
+    told = [r.losses["redraw"] for r in train.fit(drawing(critic_lr=3e-3, lr=1e-3, augment=()), lambda _: batches(0, 4), 60)]
+    assert told[-1] < 0.7 * told[0]
 
 
 # ---- rates --------------------------------------------------------------------------------------------------------------------
@@ -452,7 +501,7 @@ def test_generated_pictures_that_are_all_alike_stop_the_run_at_its_last_good_sta
     check_last_good_state("prior", tmp_path, 2)
 
 
-@pytest.mark.parametrize(("name", "message"), [("prior", "discriminator's loss is nan"), ("restoration", "loss is nan")])
+@pytest.mark.parametrize(("name", "message"), [("prior", "discriminator's loss is nan"), ("drawing", "discriminator's loss is nan"), ("restoration", "loss is nan")])
 def test_losses_that_are_not_finite_stop_the_run_at_its_last_good_state(tmp_path, name, message):
     def poisoned(step: int) -> data.Batch:
         batch = batches(step)
@@ -485,7 +534,7 @@ def test_a_step_torn_midway_is_never_saved(tmp_path, name):
 # ---- pictures and curves ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "shape"), [("prior", (96, 192, 3)), ("restoration", (96, 64, 3))])
+@pytest.mark.parametrize(("name", "shape"), [("prior", (96, 192, 3)), ("drawing", (96, 192, 3)), ("restoration", (96, 64, 3))])
 def test_every_checkpoint_has_its_pictures(tmp_path, name, shape):
     run(GANS[name](), tmp_path, 3)
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["step-00000002.png", "step-00000003.png"]
@@ -579,6 +628,7 @@ DDP = {
     "supervised": supervised,
     "supervised in parts": lambda seed=0: supervised(seed, accumulate=2),
     "prior": prior,
+    "drawing": drawing,
     "restoration": restoration,
     "restoration in parts": lambda seed=0: restoration(seed, accumulate=2),
 }
@@ -599,8 +649,8 @@ def one_of_two(out: Path) -> None:
             fabric.barrier()
         digest = hashlib.sha256()
         for net in (stage.averaged, stage.ema, *([stage.adversary.critic] if hasattr(stage, "adversary") else [])):
-            for value in net.state_dict().values():
-                digest.update(value.contiguous().numpy().tobytes())
+            for value in net.parameters():  # each process keeps running statistics of its own; the first one's are written
+                digest.update(value.detach().contiguous().numpy().tobytes())
         watch = stage.adversary.watch if hasattr(stage, "adversary") else {}
         notes[name] = {"seen": seen, "weights": digest.hexdigest(), "watch": watch}
     Path(out / f"rank{fabric.global_rank}.json").write_text(json.dumps({"stages": notes, "written": written}))

@@ -131,28 +131,60 @@ class FaceNet(Net):
     join: how skips enter the decoder: `concat` (the paper's), `add`, `add-matched` (add, with concat's parameter count), `none`.
     residual: the decoder's picture is added to the input and its last layer starts at zero, so that training starts from the
     identity and a clean face costs nothing to learn; False gives the decoder's picture alone.
+    decoder: `plain`, or `synthesis`, the one that can draw: its face is mixed with the input by a mask m of its own,
+    m·x + (1 - m)·face, and `residual` says nothing.
     """
 
     multiple = 32
     minimum = 32
 
-    def __init__(self, widths: str | Sequence[int] = "S", join: str = "concat", residual: bool = True) -> None:
+    def __init__(self, widths: str | Sequence[int] = "S", join: str = "concat", residual: bool = True, decoder: str = "plain") -> None:
         super().__init__()
         plan = plan_of(widths)
-        self.encoder, self.decoder, self.residual = Encoder(plan), Decoder(plan, join), residual
+        self.encoder, self.residual, self.draws = Encoder(plan), residual, decoder == "synthesis"
+        if decoder not in DECODERS or (self.draws and join != "concat"):
+            raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, synthesis with join='concat', got {decoder!r} with {join!r}")
+        if self.draws:
+            self.decoder = Synthesis(plan, normalised=False)
+            for level, width in enumerate(plan):
+                self.register_buffer(f"scale{level}", torch.ones(1, width, 1, 1))
+            self.mask = zero(conv(plan[0], 1))
+            nn.init.constant_(self.mask.bias, -2.0)
+            return
+        self.decoder = Decoder(plan, join)
         if residual:
             zero(self.decoder.to_rgb)
 
     def take(self, generator: Generator) -> None:
-        """The trained generator's decoder becomes this net's; where the net is residual, all but the last layer."""
+        """The trained generator's decoder becomes this net's: batch norm folded in, or, where the net is residual, all but the last layer."""
+        if self.draws:
+            self.decoder.load_state_dict(generator.decoder.folded().state_dict())
+            return
         self.decoder.load_state_dict(generator.decoder.state_dict())
         if self.residual:
             zero(self.decoder.to_rgb)
 
-    def forward(self, x: Tensor) -> Tensor:
+    @torch.no_grad()
+    def fit_scales(self, x: Tensor) -> None:
+        """Bring the encoder's features of B×3×s×s to unit variance for each channel: the noise's from which the decoder has learned.
+
+        Once, before training, from one batch (the idea of Salimans and Kingma, NeurIPS 2016, section 3).
+        """
+        for level, feature in enumerate(self.encoder(x)):
+            self.get_buffer(f"scale{level}").copy_(1 / feature.std((0, 2, 3), keepdim=True).clamp(min=1e-3))
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """noise: B booleans; those pictures' skips at s, s/2 and s/4 are replaced by fresh noise, so that they are drawn from the deep code."""
         if x.shape[-1] % 32 or x.shape[-2] % 32:
             h, w = (-(-n // 32) * 32 for n in x.shape[-2:])
             raise ValueError(f"the face net needs sides that are multiples of 32, got {x.shape[-2]}x{x.shape[-1]}; try {h}x{w}")
         feats = self.encoder(x)  # s, s/2, ... s/32
+        if self.draws:
+            feats = [f * self.get_buffer(f"scale{level}") for level, f in enumerate(feats)]
+            if noise is not None:
+                feats[:3] = [torch.where(noise[:, None, None, None], torch.randn_like(f), f) for f in feats[:3]]
+            face, y = self.decoder.paint(feats)
+            m = torch.sigmoid(self.mask(y))  # B 1 s s
+            return m * x + (1 - m) * face
         y = self.decoder(feats)  # B 3 s s
         return x + y if self.residual else (y + 1) / 2

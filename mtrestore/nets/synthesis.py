@@ -63,6 +63,10 @@ class Synthesis(nn.Module):
             head.weight.data *= 0.5
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
+        return self.paint(feats)[0]
+
+    def paint(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """(the picture, the last feature, B×w0×s×s, that it was drawn from)."""
         y = feats[5] + resized(self.start_place, feats[5])  # B w5 s/32
         deep = F.adaptive_avg_pool2d(y, 2).flatten(1)
         y, picture = self.start(y), None
@@ -76,7 +80,7 @@ class Synthesis(nn.Module):
             if i in HEADS:
                 part = self.heads[HEADS.index(i)](y)
                 picture = part if picture is None else smooth2(picture) + part
-        return (torch.tanh(picture) + 1) / 2
+        return (torch.tanh(picture) + 1) / 2, y
 
     def shapes(self, batch: int, size: int) -> list[tuple[int, int, int, int]]:
         """The six feature shapes it takes at output size `size`."""
