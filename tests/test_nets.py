@@ -75,7 +75,8 @@ def test_a_net_runs_at_its_minimum_and_keeps_the_stated_shape(name):
     net, scale = made(name), SMALL[name][2]
     assert net.minimum % net.multiple == 0 or net.multiple == 1
     out = net(*inputs(name, net.minimum, net.minimum))
-    expected = {"Critic": (2, 1), "SpectralCritic": (2, 1), "LandmarkNet": (2, 468, 2), "FaceEmbedding": (2, 8)}.get(name) or (2, 3, net.minimum * scale, net.minimum * scale)
+    others = {"Critic": (2, 1), "SpectralCritic": (2, 1), "LandmarkNet": (2, 468, 2), "FaceEmbedding": (2, 8)}
+    expected = others.get(name) or (2, 3, net.minimum * scale, net.minimum * scale)
     assert tuple(out.shape) == expected and out.dtype == torch.float32 and torch.isfinite(out).all()
 
 
