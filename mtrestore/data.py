@@ -79,6 +79,12 @@ def widened(crop: Crop, margin: float, size: int) -> Crop:
     return Crop.at(crop.corners().mean(0), margin * crop.side, np.arctan2(crop.matrix[1, 0], crop.matrix[0, 0]), size)
 
 
+def mirrored(mean: np.ndarray) -> np.ndarray:
+    """Which point takes whose place in a mirrored face; `mean`: the mean shape, N×2, in units of the crop's side."""
+    distance = np.linalg.norm((mean * [-1, 1] + [1, 0])[:, None] - mean[None], axis=-1)
+    return linear_sum_assignment(distance)[1].argsort()
+
+
 def jitter(rng: np.random.Generator, stored: int, margin: float, size: int, turn: float, zoom: float, shift: float) -> Crop:
     """A random crop inside a stored square, of 1/margin its side: turned by at most `turn` degrees, zoomed `zoom`, moved `shift`."""
     side = stored / margin * np.exp(rng.uniform(-1, 1) * np.log(zoom))
@@ -101,7 +107,8 @@ class FaceBatches:
     same. Only faces that are a truth at `sharpness` × that size are drawn (see `truth_side`): others could only teach blur. `folder`: one or
     several. `even`: as many real faces as generated ones. `loose`: how far the crop moves, 1 as a landmark net errs, 0 not at all.
     `enlarged`: share of faces that are degraded at 1/3 to the whole of their size and then enlarged, as small faces on a photo are, whose
-    noise is then wide.
+    noise is then wide. `labels`: the batch also has `points`, B×468×2 mesh points in units of the picture's side, and
+    `blur`, B numbers: how wide each recipe blurs, in px.
     """
 
     MARGIN = 1.25  # stored faces are this much larger than what a batch shows, so that jitter rarely meets a border
@@ -109,22 +116,26 @@ class FaceBatches:
     def __init__(
         self, folder: str | Path | Sequence[str | Path], sizes: Sequence[int] = (128,), batch: int = 16, preset: str = "mixed", seed: int = 0,
         kinds: Sequence[str] | None = None, sharpness: float = 0.7, enlarged: float = 0.0, even: bool = False, loose: float = 1.0,
-        leave_out: Sequence[str] = (),
+        leave_out: Sequence[str] = (), labels: bool = False,
     ) -> None:  # fmt: skip
         self.sizes, self.batch, self.preset, self.seed, self.enlarged = tuple(sizes), batch, preset, seed, enlarged
-        self.loose, self.faces, sides, real = loose, [], [], []
+        self.loose, self.labels, self.faces, self.points, sides, real = loose, labels, [], [], [], []
         for path in [folder] if isinstance(folder, (str, Path)) else folder:
             for row, photo, points in labelled_faces(path, kinds):
                 crop, kind = landmark_crop(points), row["file"].split("/")[0]
                 side = truth_side(row, crop.side)
                 if kind not in leave_out and side >= sharpness * min(self.sizes):
                     stored = round(self.MARGIN * min(max(self.sizes), side))
-                    self.faces.append(to_uint8(widened(crop, self.MARGIN, stored).cut(photo)))
+                    wide = widened(crop, self.MARGIN, stored)
+                    self.faces.append(to_uint8(wide.cut(photo)))
+                    self.points.append(wide.points(points))
                     sides.append(side)
                     real.append(kind not in GENERATED)
         self.pools = {size: self._pools(np.array(sides) >= sharpness * size, np.array(real), even) for size in self.sizes}
         if blurred := [size for size, pools in self.pools.items() if not pools]:
             raise ValueError(f"no labelled face in {folder} is sharp enough for {max(blurred)} px; lower sharpness or the size")
+        shapes = [(p + 0.5) / len(face) for p, face in zip(self.points, self.faces, strict=True)]
+        self.mirror = mirrored(np.mean(shapes, 0))
 
     @staticmethod
     def _pools(sharp: np.ndarray, real: np.ndarray, even: bool) -> list[np.ndarray]:
@@ -136,24 +147,31 @@ class FaceBatches:
         rng = np.random.default_rng([self.seed, step])
         size = int(rng.choice(self.sizes))
         count = max(2, round(self.batch * (self.sizes[0] / size) ** 2))
-        clean, poor = [], []
+        clean, poor, points, blurs = [], [], [], []
         for _ in range(count):
-            face = self._face(rng, size)
+            face, marks = self._face(rng, size)
             small = round(size / rng.uniform(1, 3)) if self.enlarged and rng.random() < self.enlarged else size
             recipe = degrade.draw(self.preset, rng, scale=(small / 256) ** 0.5, order="shuffled" if rng.random() < 0.3 else "fixed")
             clean.append(degrade.apply(face, tone(recipe)))
             poor.append(image.resize(degrade.apply(image.resize(face, (small, small)), recipe), (size, size)))
-        return {"inputs": (stack(poor),), "target": stack(clean)}
+            points.append((marks + 0.5) / size)
+            blurs.append(degrade.blur_scale(recipe) * size / small)
+        batch = {"inputs": (stack(poor),), "target": stack(clean)}
+        if self.labels:
+            batch |= {"points": torch.from_numpy(np.float32(points)), "blur": torch.tensor(blurs, dtype=torch.float32)}
+        return batch
 
-    def _face(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """A clean face, moved a little, mirrored half of the time."""
+    def _face(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """A clean face, moved a little, mirrored half of the time, and its 468 points in px."""
         pools = self.pools[size]
         pool = pools[rng.integers(len(pools))] if len(pools) > 1 else pools[0]
-        stored = self.faces[pool[rng.integers(len(pool))]]
-        move = self.loose
+        number = pool[rng.integers(len(pool))]
+        stored, move = self.faces[number], self.loose
         crop = jitter(rng, len(stored), self.MARGIN, size, turn=8 * move, zoom=1 + 0.12 * move, shift=0.04 * move)
-        face = quick_cut(stored, crop)
-        return face[:, ::-1].copy() if rng.random() < 0.5 else face
+        face, points = quick_cut(stored, crop), crop.points(self.points[number])
+        if rng.random() < 0.5:
+            return face[:, ::-1].copy(), (points * [-1, 1] + [size - 1, 0])[self.mirror]
+        return face, points
 
 
 class LandmarkBatches:
@@ -171,8 +189,7 @@ class LandmarkBatches:
         if not self.faces:
             raise ValueError(f"no labelled face in {folder}; mesh468.npz must name files of manifest.csv")
         self.mean = (np.mean([(p + 0.5) / stored for p in self.points], 0) - 0.5) * self.MARGIN + 0.5
-        distance = np.linalg.norm((self.mean * [-1, 1] + [1, 0])[:, None] - self.mean[None], axis=-1)
-        self.mirror = linear_sum_assignment(distance)[1].argsort()  # which point takes whose place in a mirrored face
+        self.mirror = mirrored(self.mean)
 
     def __call__(self, step: int) -> Batch:
         rng, size = np.random.default_rng([self.seed, step]), self.SIZE

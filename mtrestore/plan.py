@@ -97,9 +97,25 @@ def make_stage(settings: Mapping[str, Any]) -> Any:
         raise ValueError(f"{settings.get('prior') or init} was made with other widths or joins than net: {settings.get('net', {})}") from e
     options = dict(settings.get("train", {}))
     if critic := settings.get("critic"):
-        loaded = weights.load(critic, nets.SpectralCritic if options.get("hinge") else nets.Critic)
+        loaded = weights.load(critic)
+        if not isinstance(loaded, (nets.Critic, nets.SpectralCritic)):
+            raise ValueError(f"critic must be the weights of a discriminator, got those of a {type(loaded).__name__}: {critic}")
         options["critic"] = loaded.requires_grad_(True).train()
+    if settings["stage"] == "restoration":
+        options["judges"] = judges(options.get("weights", {}))
     return make(trained_by, net, **options)
+
+
+def judges(terms: Mapping[str, float]) -> dict[str, torch.nn.Module]:
+    """The nets that losses ask and that do not learn: our landmarks, and the third party's face net, an extra."""
+    nets_by_name: dict[str, torch.nn.Module] = {}
+    if terms.get("landmarks"):
+        nets_by_name["landmarks"] = weights.load("landmarks", nets.LandmarkNet)
+    if terms.get("identity") or terms.get("perception"):
+        from . import likeness
+
+        nets_by_name["likeness"] = likeness.dlib()
+    return nets_by_name
 
 
 def run(
@@ -113,6 +129,8 @@ def run(
     torch.manual_seed(settings.get("seed", 0))
     stage = make_stage(settings)
     batches = make_batches(settings, Path(root), stage.averaged)
+    if settings.get("prior") and stage.averaged.draws:
+        stage.averaged.fit_scales(batches(0)["inputs"][0])
     options = {k: settings[k] for k in ("seed", "schedule", "ema", "save_every") if k in settings}
     yield from fit(stage, batches, settings["steps"], out, resume=resume, workers=workers, fabric=fabric, tensorboard=tensorboard, **options)
     if fabric is None or fabric.global_rank == 0:

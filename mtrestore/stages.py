@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from . import losses
 from .augment import KINDS, augment
-from .nets import Critic, FaceNet, Generator, SpectralCritic
+from .nets import Critic, FaceNet, Generator, PartCritic, SpectralCritic
+from .parts import crop_parts
 
 Losses = dict[str, float]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {f.__name__: f for f in (losses.pixel, losses.frequency, losses.points, losses.same_person)}
@@ -39,7 +40,8 @@ def micro(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
     """A batch cut into `parts` along its first axis (fewer where it is smaller), for gradients that are accumulated."""
     parts = max(1, min(parts, len(batch["target"])))
     inputs = list(zip(*(x.chunk(parts) for x in batch["inputs"]), strict=True))
-    return [{"inputs": i, "target": t} for i, t in zip(inputs, batch["target"].chunk(parts), strict=True)]
+    others = {name: value.chunk(parts) for name, value in batch.items() if name != "inputs"}
+    return [{"inputs": i, **{name: chunks[n] for name, chunks in others.items()}} for n, i in enumerate(inputs)]
 
 
 class Descent:
@@ -346,52 +348,149 @@ class GanPrior(Adversarial):
 class FaceRestoration(Adversarial):
     """Encoder and decoder restore; the discriminator tells restored from real; three rates, encoder > decoder > discriminator.
 
-    Losses: `weights` of pixel and frequency against the truth, `features` (feature matching on the discriminator) and `adversarial`, for
-    which each restored face is compared with its own truth. The last two wait until the discriminator has told restored from real. GPEN
-    (CVPR 2021, section 3.3) publishes rates of 100:10:1.
+    Losses, each with a weight and left out at 0. Against the truth: `pixel` (where the batch knows how wide its recipes blur, at the size at
+    which something is left to compare), `frequency`, `ldl` (artefacts). By judges that do not learn: `landmarks` (LandmarkNet), `identity`
+    and `perception` (a third party's face net, an extra). By discriminators: `features` and `adversarial` of the face, for which each
+    restored face is compared with its own truth; `parts` and `gram` of eyes and mouth (Wang et al., GFPGAN, CVPR 2021, section 3.3). The
+    discriminators' losses wait until the discriminator has told restored from real; without adversarial losses it does not learn.
+    All but the first three need the batch's `points`. GPEN (CVPR 2021, section 3.3) publishes rates of 100:10:1.
+
+    frozen: so many steps at first in which only the encoder learns (and the mask, where the net has one). noise: the chance that a much
+    blurred face (to a quarter of its size or less) is drawn from the deep code alone, its finest three skips replaced by noise.
     """
 
-    TERMS = {"pixel": 1.0, "frequency": 0.0, "features": 0.02, "adversarial": 0.01}
+    TERMS = {
+        "pixel": 1.0, "frequency": 0.0, "features": 0.02, "adversarial": 0.01, "ldl": 0.0, "landmarks": 0.0, "identity": 0.0, "perception": 0.0,
+        "parts": 0.0, "gram": 0.0,
+    }  # fmt: skip
+    LABELLED = ("landmarks", "identity", "perception", "parts", "gram")
 
     def __init__(
-        self, net: FaceNet, critic: Critic | str | Sequence[int] | None = None, lr: float = 4e-4, decoder_lr: float = 2e-4, critic_lr: float = 1e-4,
+        self, net: FaceNet, critic: nn.Module | str | Sequence[int] | None = None, lr: float = 4e-4, decoder_lr: float = 2e-4, critic_lr: float = 1e-4,
         weights: Mapping[str, float] | None = None, r1: float | None = None, every: int = 16, augment: Sequence[str] = ("shift",),
-        clip: float = 1.0, accumulate: int = 1,
+        clip: float = 1.0, accumulate: int = 1, frozen: int = 0, noise: float = 0.0, judges: Mapping[str, nn.Module] | None = None,
     ) -> None:  # fmt: skip
         self.weights = self.TERMS | dict(weights or {})
         if unknown := self.weights.keys() - self.TERMS.keys():
             raise ValueError(f"weights must name losses out of {', '.join(self.TERMS)}, got {sorted(map(str, unknown))[0]!r}")
-        self.averaged, self.accumulate = net, accumulate
-        self.descent = Descent(net, [(net.encoder, lr), (net.decoder, decoder_lr)], (0.0, 0.99), clip)
+        self.averaged, self.accumulate, self.frozen, self.noise, self.steps = net, accumulate, frozen, noise, 0
+        groups = [(net.encoder, lr), (net.decoder, decoder_lr), *([(net.mask, lr)] if net.draws else [])]
+        self.descent = Descent(net, groups, (0.0, 0.99), clip)
         self.adversary = Adversary(critic or net.decoder.widths, critic_lr, r1, every, augment, paired=True)
+        options = {"kinds": (), "paired": True, "r1": 0}
+        self.parts = {part: Adversary(PartCritic(), critic_lr, **options) for part in ("eyes", "mouth") if self.wants("parts", "gram")}
+        self.judges = dict(judges or {})
         self.last: Tensor | None = None
+
+    def wants(self, *terms: str) -> bool:
+        """Whether one of these losses has a weight."""
+        return any(self.weights[term] for term in terms)
+
+    def setup(self, fabric: Any) -> None:
+        super().setup(fabric)
+        for part in self.parts.values():
+            part.descent.setup(fabric, "judge")
+        self.judges = {name: judge.to(fabric.device) for name, judge in self.judges.items()}
 
     def update(self, batch: Mapping[str, Any], progress: float = 0.0) -> Losses:
         self.midway = True
         parts, factor, adversary = micro(batch, self.accumulate), cosine(progress), self.adversary
-        ready, made, told = adversary.ready, [], {}
+        if missing := [t for t in self.LABELLED if self.weights[t] and "points" not in batch]:
+            raise ValueError(f"the loss {missing[0]} needs landmarks; set labels: true in batches")
+        made, told, frozen = [], {}, self.steps < self.frozen
         self.descent.start(factor)
-        adversary.critic.requires_grad_(False)
+        if frozen:
+            self.descent.adam.param_groups[1]["lr"] = 0.0
+        learners = [adversary, *self.parts.values()]
+        for learner in learners:
+            learner.critic.requires_grad_(False)
         for part in self.descent.each(parts):
-            share, truth = len(part["target"]) / len(batch["target"]), part["target"]
-            restored = self.descent.net(*part["inputs"])
-            terms = {"pixel": losses.pixel(restored, truth), "frequency": losses.frequency(restored, truth)}
-            if ready:
-                seen, real = adversary.varied([restored, truth])
-                verdicts, found = adversary.judge(seen)
-                with torch.no_grad():
-                    standard, wanted = adversary.judge(real)
-                terms |= {"features": losses.features(found, wanted), "adversarial": losses.ranked(verdicts, standard)}
+            share = len(part["target"]) / len(batch["target"])
+            restored = self.descent.net(*part["inputs"], **self._drawn(part))
+            terms = self._terms(restored, part)
             total = sum(self.weights[name] * value for name, value in terms.items())
             self.descent.backward(total * share)
             made.append(restored.detach())
             for name, value in {"loss": total, **terms}.items():
                 told[name] = told.get(name, 0.0) + value.item() * share
-        adversary.critic.requires_grad_(True)
+        for learner in learners:
+            learner.critic.requires_grad_(True)
         self.descent.step()
-        judged = adversary.train([part["target"] for part in parts], made, max(factor, 0.3))
+        if self.wants("adversarial", "parts") and not frozen:
+            told |= self._judges_learn(parts, made, max(factor, 0.3))
+        self.steps += 1
         self.last, self.midway = torch.cat([batch["inputs"][0][:6], torch.cat(made)[:6], batch["target"][:6]]), False
-        return told | judged
+        return told
+
+    def _drawn(self, part: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Which faces are drawn from the deep code alone."""
+        if not self.noise or "blur" not in part:
+            return {}
+        chosen = torch.rand(len(part["blur"]), device=part["blur"].device) < self.noise
+        return {"noise": chosen & (self._halvings(part) >= 2)}
+
+    @staticmethod
+    def _halvings(part: Mapping[str, Any]) -> Tensor:
+        """B whole numbers 0..3: how often a face can be halved before it holds all that its recipe left."""
+        return torch.log2(part["blur"].clamp(min=0.1) / 1.2).round().clamp(0, 3).long()
+
+    def _terms(self, restored: Tensor, part: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Every loss of the restored faces, by name."""
+        truth, adversary, terms = part["target"], self.adversary, {}
+        known = "blur" in part
+        terms["pixel"] = losses.scaled_pixel(restored, truth, self._halvings(part)) if known else losses.pixel(restored, truth)
+        terms["frequency"] = losses.frequency(restored, truth)
+        if self.wants("ldl"):
+            with torch.no_grad():
+                steady = self.ema(*part["inputs"])
+            terms["ldl"] = losses.ldl(restored, truth, steady)
+        if self.wants("landmarks"):
+            terms["landmarks"] = losses.landmark(restored, part["points"], self.judges["landmarks"])
+        if self.wants("identity", "perception"):
+            terms["identity"], terms["perception"] = losses.likeness(restored, truth, part["points"], self.judges["likeness"])
+        if adversary.ready and self.wants("features", "adversarial"):
+            seen, real = adversary.varied([restored, truth])
+            verdicts, found = adversary.judge(seen)
+            with torch.no_grad():
+                standard, wanted = adversary.judge(real)
+            terms |= {"features": losses.features(found, wanted), "adversarial": losses.ranked(verdicts, standard)}
+        if adversary.ready and self.parts:
+            terms |= self._part_terms(restored, truth, part["points"])
+        return terms
+
+    def _part_terms(self, restored: Tensor, truth: Tensor, points: Tensor) -> dict[str, Tensor]:
+        """The losses of eyes and mouth."""
+        terms = {"parts": 0.0, "gram": 0.0}
+        for learner, mine, real in zip(self.parts.values(), crop_parts(restored, points), crop_parts(truth, points), strict=True):
+            verdicts, found = learner.judge(mine)
+            with torch.no_grad():
+                standard, wanted = learner.judge(real)
+            terms["parts"] = terms["parts"] + losses.ranked(verdicts, standard) / 2
+            terms["gram"] = terms["gram"] + losses.gram(found, wanted) / 2
+        return terms
+
+    def _judges_learn(self, parts: Sequence[Mapping[str, Any]], made: Sequence[Tensor], factor: float) -> Losses:
+        """A step of every discriminator."""
+        truths = [part["target"] for part in parts]
+        told = self.adversary.train(truths, made, factor)
+        if not self.parts:
+            return told
+        points = [part["points"] for part in parts]
+        real, fake = ([crop_parts(x, p) for x, p in zip(faces, points, strict=True)] for faces in (truths, made))
+        for n, (name, learner) in enumerate(self.parts.items()):
+            part_told = learner.train([r[n] for r in real], [f[n] for f in fake], factor)
+            told |= {f"{name} critic": part_told["critic"], f"{name} balance": part_told["balance"]}
+        return told
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict() | {"steps": self.steps}
+        return state | ({"parts": {name: part.state_dict() for name, part in self.parts.items()}} if self.parts else {})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.steps = state.get("steps", 0)
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
 
     def picture(self) -> Tensor | None:
         """Inputs, restorations and truths of the last batch, up to six each, one after the other."""

@@ -151,6 +151,47 @@ def test_faces_too_small_to_teach_detail_are_left_out(root):
     assert len(data.FaceBatches(root / "train_faces", sizes=(64,)).faces) == 3 > len(sides) >= 1
 
 
+def row(file: str, **more: object) -> dict[str, str]:
+    return {"file": file, **{key: str(value) for key, value in more.items()}}
+
+
+@pytest.mark.parametrize(("described", "side", "truth"), [
+    (row("omi512/a.jpg", width=512, native_side=""), 400, 400),
+    (row("london512/a.jpg", width=512, native_side=790), 400, 400),
+    (row("uscongress/a.jpg", width=300, native_side=150), 240, 120),  # enlarged to twice its size
+    (row("civil512/a.jpg", width=512, native_side=745), 400, 200),
+    (row("ukmp/a.jpg", width=154, native_side=154), 140, 128),
+    (row("bw_portraits/a.jpg", width=384, native_side=384), 300, 128),
+    (row("sfhq_t2i/a.jpg", width=384, native_side=347), 330, 256),
+])  # fmt: skip
+def test_a_face_is_a_truth_only_at_sizes_that_it_bears(described, side, truth):
+    assert data.truth_side(described, side) == pytest.approx(truth)
+
+
+def test_real_and_generated_faces_come_equally_often(root):
+    batches = data.FaceBatches([root / "train_faces"], sizes=(32,), batch=4, even=True)
+    real, generated = np.array([True, False, False]), np.array([False, True, True])
+    pools = batches._pools(np.array([True, True, True]), real, True)
+    assert [p.tolist() for p in pools] == [[0], [1, 2]] and not (real & generated).any()
+    assert [p.tolist() for p in batches._pools(np.array([True, False, True]), real, False)] == [[0, 2]]
+
+
+def test_labels_lie_on_the_face_and_blurs_are_the_recipes(root, monkeypatch):
+    always(monkeypatch, {"op": "gaussian_blur", "sigma": 3.0})
+    batches = data.FaceBatches(root / "train_faces", sizes=(64,), batch=6, labels=True, loose=0.0)
+    batch = batches(0)
+    assert batch["points"].shape == (6, 468, 2) and batch["blur"].tolist() == [3.0] * 6
+    mirrored = batch["points"][:, batches.mirror] * torch.tensor([-1.0, 1]) + torch.tensor([1.0, 0])
+    spread = (batch["points"] - batch["points"][:1]).abs().amax((1, 2))
+    other = (mirrored - batch["points"][:1]).abs().amax((1, 2))
+    assert torch.minimum(spread, other).max() < 0.03, "every face is the same one, mirrored or not"
+
+
+def test_several_folders_are_one_set(root):
+    once, twice = (data.FaceBatches([root / "train_faces"] * n, sizes=(32,)) for n in (1, 2))
+    assert len(twice.faces) == 2 * len(once.faces)
+
+
 def test_no_face_sharp_enough_is_an_error_that_says_what_to_do(root):
     with pytest.raises(ValueError, match="no labelled face in .* is sharp enough for 512 px; lower sharpness or the size"):
         data.FaceBatches(root / "train_faces", sizes=(512,))

@@ -20,6 +20,7 @@ SMALL = {  # constructor arguments for tests, kinds of input, and factor from th
     "Generator": ({"widths": "XS"}, 6, 1),
     "Critic": ({"widths": "XS"}, 1, None),
     "SpectralCritic": ({"widths": (4, 4, 8, 8, 8, 8)}, 1, None),
+    "PartCritic": ({"widths": (4, 4, 8, 8)}, 1, None),
     "FaceEmbedding": ({"widths": (8, 8, 8, 16, 16), "out": 8}, 1, None),
     "RestorerNet": ({"widths": (8, 12, 16), "blocks": 1}, 1, 1),
     "DeepGuidedFilter": ({"width": 4}, 3, 1),
@@ -75,12 +76,12 @@ def test_a_net_runs_at_its_minimum_and_keeps_the_stated_shape(name):
     net, scale = made(name), SMALL[name][2]
     assert net.minimum % net.multiple == 0 or net.multiple == 1
     out = net(*inputs(name, net.minimum, net.minimum))
-    others = {"Critic": (2, 1), "SpectralCritic": (2, 1), "LandmarkNet": (2, 468, 2), "FaceEmbedding": (2, 8)}
+    others = {"Critic": (2, 1), "SpectralCritic": (2, 1), "PartCritic": (2, 1), "LandmarkNet": (2, 468, 2), "FaceEmbedding": (2, 8)}
     expected = others.get(name) or (2, 3, net.minimum * scale, net.minimum * scale)
     assert tuple(out.shape) == expected and out.dtype == torch.float32 and torch.isfinite(out).all()
 
 
-@pytest.mark.parametrize("name", [n for n in SMALL if n not in ("Critic", "SpectralCritic", "Generator", "LandmarkNet", "FaceEmbedding")])
+@pytest.mark.parametrize("name", [n for n in SMALL if n not in ("Critic", "SpectralCritic", "PartCritic", "Generator", "LandmarkNet", "FaceEmbedding")])
 @pytest.mark.parametrize("sides", [(1, 2), (3, 1), (2, 5)])
 def test_every_pair_of_multiples_gives_a_picture_of_its_size(name, sides):
     net, scale = made(name), SMALL[name][2]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_data import make_root
+from test_data import make_root, mesh
 
 from mtrestore import data, image, losses, nets, plan, stages, train, weights
 
@@ -60,6 +60,27 @@ def drawing(seed: int = 0, **options: object) -> stages.GanPrior:
     return stages.GanPrior(net, WIDTHS, **chosen)
 
 
+def labelled(step: int, count: int = 2, size: int = 64) -> data.Batch:
+    """Batches whose faces have landmarks and blurs: sharp and much blurred in turn."""
+    points = torch.from_numpy(np.float32(0.5 + mesh()[0] * [0.9, 0.8])).expand(count, -1, -1)
+    blur = torch.tensor([0.5, 9.0]).repeat(count)[:count]
+    return batches(step, count, size) | {"points": points, "blur": blur}
+
+
+EVERY = {"features": 0.1, "adversarial": 0.1, "ldl": 1.0, "landmarks": 0.1, "parts": 0.1, "gram": 1.0}
+
+
+def joint(seed: int = 0, **options: object) -> stages.FaceRestoration:
+    """The joint stage with everything that needs no extra: drawing decoder, parts, landmarks, artefacts, noise in the skips."""
+    torch.manual_seed(seed)
+    net = nets.FaceNet(WIDTHS, decoder="synthesis")
+    small = nets.LandmarkNet(widths=(4, 4, 8, 8, 8), hidden=8).eval().requires_grad_(False)
+    chosen = {"weights": EVERY, "judges": {"landmarks": small}, "noise": 0.5, "r1": 0, **options}
+    stage = stages.FaceRestoration(net, nets.SpectralCritic(WIDTHS), **chosen)
+    stage.ema = net
+    return stage
+
+
 GANS = {"prior": prior, "drawing": drawing, "restoration": restoration}
 ALL = {"supervised": supervised, **GANS}
 
@@ -73,7 +94,8 @@ def state(stage: object) -> dict[str, torch.Tensor]:
         return {name: x if isinstance(x, torch.Tensor) else torch.tensor(x)}
 
     known = stage.state_dict()
-    for optimizer in (known["optimizer"], known.get("adversary", {}).get("optimizer", {})):
+    adversaries = [known.get("adversary", {}), *known.get("parts", {}).values()]
+    for optimizer in (known["optimizer"], *(a.get("optimizer", {}) for a in adversaries)):
         optimizer.pop("param_groups", None)
     return flat({**known, "ema": stage.ema.state_dict()}, "")
 
@@ -334,6 +356,67 @@ def test_the_priors_rates_rise_hold_and_fall():
 def test_a_drawing_prior_redraws_real_faces_better_and_better():
     told = [r.losses["redraw"] for r in train.fit(drawing(critic_lr=3e-3, lr=1e-3, augment=()), lambda _: batches(0, 4), 60)]
     assert told[-1] < 0.7 * told[0]
+
+
+# ---- the joint stage ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_loss_of_the_joint_stage_is_told_and_weighed():
+    stage = joint()
+    told = stage.update(labelled(0), 0.5)
+    assert told["loss"] == pytest.approx(sum(w * told[k] for k, w in stage.weights.items() if w), rel=1e-4)
+    assert {"pixel", *EVERY, "eyes critic", "mouth balance"} <= told.keys() and all(np.isfinite(v) for v in told.values())
+
+
+def test_losses_of_parts_without_landmarks_are_refused():
+    with pytest.raises(ValueError, match="the loss landmarks needs landmarks; set labels: true in batches"):
+        joint().update(batches(0), 0.5)
+
+
+def test_the_pixel_loss_looks_at_the_size_that_the_recipe_left():
+    """A checkerboard of single pixels is all wrong to a sharp face, and gone from a face that was blurred over 9 px."""
+    stage, batch = restoration(residual=True), labelled(0)
+    board = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 0.4 - 0.2
+    restored = batch["target"] + board
+    sharp, blurred = (stage._terms(restored[n : n + 1], {k: v[n : n + 1] for k, v in batch.items() if k != "inputs"})["pixel"] for n in (0, 1))
+    assert sharp.item() == pytest.approx(1.1 * 0.2, rel=0.01) and blurred.item() == pytest.approx(0.1 * 0.2, rel=0.1)
+
+
+def test_while_frozen_only_encoder_and_mask_learn():
+    stage = joint(frozen=1, lr=1e-3, decoder_lr=1e-3)
+    net = stage.averaged
+    learners = {"decoder": net.decoder, "critic": stage.adversary.critic, "eyes": stage.parts["eyes"].critic}
+    parts = {"encoder": net.encoder, "mask": net.mask, **learners}
+    changed = []
+    for step in range(2):
+        before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
+        stage.update(labelled(step), 0.02)
+        moved = {n for n, part in parts.items() if any(not torch.equal(p, q) for p, q in zip(part.parameters(), before[n], strict=True))}
+        changed.append(moved)
+    assert changed == [{"encoder", "mask"}, set(parts)]
+
+
+def test_only_much_blurred_faces_are_drawn_from_the_deep_code_alone():
+    stage, seen = joint(noise=1.0), []
+    stage.descent.net.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["noise"]), with_kwargs=True)
+    stage.update(labelled(0), 0.5)
+    assert seen[0].tolist() == [False, True]
+
+
+def test_without_adversarial_losses_no_discriminator_learns():
+    stage = joint(weights={"adversarial": 0, "features": 0.1})
+    before = [p.detach().clone() for p in stage.adversary.critic.parameters()]
+    told = stage.update(labelled(0), 0.5)
+    assert "features" in told and "critic" not in told and not stage.parts
+    assert all(torch.equal(a, b) for a, b in zip(before, stage.adversary.critic.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("stop", [1, 4])
+def test_a_joint_run_that_was_left_and_resumed_equals_an_unbroken_one(tmp_path, stop):
+    whole, resumed = joint(frozen=2), joint(9, frozen=2)
+    run(whole, None, batches=labelled)
+    run(joint(frozen=2), tmp_path, stop=stop, batches=labelled)
+    assert run(resumed, tmp_path, batches=labelled) == list(range(stop + 1, 7)) and equal(whole, resumed)
 
 
 # ---- rates --------------------------------------------------------------------------------------------------------------------

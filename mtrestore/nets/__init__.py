@@ -1,6 +1,6 @@
 """The networks, as `nn.Module`s that know torch and nothing else; each says which size multiple and minimum it needs."""
 
-from .critic import Critic, SpectralCritic
+from .critic import Critic, PartCritic, SpectralCritic
 from .embedding import FaceEmbedding
 from .face import FaceNet, Generator
 from .guided import DeepGuidedFilter, GuidedFilter, GuidedUpsampler
@@ -12,7 +12,7 @@ from .sharpener import Sharpener
 REGISTRY = {
     net.__name__: net
     for net in (
-        FaceNet, Generator, Critic, SpectralCritic, FaceEmbedding, LandmarkNet,
+        FaceNet, Generator, Critic, SpectralCritic, PartCritic, FaceEmbedding, LandmarkNet,
         RestorerNet, DeepGuidedFilter, GuidedUpsampler, Refiner, Sharpener,
     )
 }  # fmt: skip

@@ -95,6 +95,7 @@ class SpectralCritic(Net):
     multiple = 32
     minimum = 32
     MIDDLE = 2  # the block whose feature, s/8, is redrawn
+    LOG_SCALE = 4.0  # of the logits, learned from here: layers of norm 1 leave them within ±0.4, where no margin is ever reached
 
     def __init__(self, widths: str | Sequence[int] = (12, 24, 64, 128, 192, 256)) -> None:
         super().__init__()
@@ -106,6 +107,7 @@ class SpectralCritic(Net):
         self.skip = nn.ModuleList(spectral(a, b, 1) for a, b in zip(w[:4], w[1:5], strict=True))
         self.last = nn.Sequential(spectral(w[4] + 1, w[5], 3), act())
         self.head = spectral(w[5], 1, 4, 1, 0)
+        self.log_scale = nn.Parameter(torch.tensor(self.LOG_SCALE))
         up = nn.Upsample(scale_factor=2)
         self.redraw = nn.Sequential(conv(w[3], 64), act(), up, conv(64, 32), act(), up, conv(32, 3))
 
@@ -116,7 +118,7 @@ class SpectralCritic(Net):
             y = (body(y) + skip(F.avg_pool2d(y, 2))) * 0.5**0.5
             feats.append(y)
         y = minibatch_std(F.adaptive_avg_pool2d(y, 4))
-        return [self.head(self.last(y))], feats
+        return [self.head(self.last(y)) * self.log_scale.exp()], feats
 
     def study(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """(logits as in `judge`, the picture redrawn at half the size)."""
@@ -125,6 +127,30 @@ class SpectralCritic(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.judge(x)[0][0].flatten(1)
+
+
+class PartCritic(Net):
+    """B×3×h×w in 0..1, a part of a face -> B×1 logits, the mean over its places: is this an eye, a mouth (Wang et al., GFPGAN, CVPR 2021, 3.3)?"""
+
+    multiple = 1
+    minimum = 16
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 64, 64)) -> None:
+        super().__init__()
+        pairs = zip((3, *widths), widths, strict=False)
+        self.body = nn.ModuleList(nn.Sequential(spectral(a, b, 3 if n == 0 else 4, 1 if n == 0 else 2), act()) for n, (a, b) in enumerate(pairs))
+        self.head = spectral(widths[-1], 1, 1)
+
+    def judge(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """([B×1×h/8×w/8 logits], features at full size ... 1/8)."""
+        y, feats = 2 * x - 1, []
+        for layer in self.body:
+            y = layer(y)
+            feats.append(y)
+        return [self.head(y)], feats
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.judge(x)[0][0].mean((2, 3))
 
 
 def spectral(cin: int, cout: int, kernel: int, stride: int = 1, pad: int | None = None) -> nn.Conv2d:
