@@ -23,7 +23,7 @@ from . import degrade, image
 from .crop import Crop, eye_crop, landmark_crop
 
 Batch = dict[str, Any]
-TONE = ("grey", "fade")  # what a restoration keeps: these are applied to the truth as well
+TONE = ("grey", "fade", "levels", "border")  # a restoration keeps these: the truth has them too
 
 
 def manifest(folder: str | Path, kinds: Sequence[str] | None = None) -> list[dict[str, str]]:
