@@ -3,10 +3,10 @@
     python experiments/grain_report.py ../shared/data/old_prints_real
 
 Of each print the flattest patches of 32 px are taken (smallest gradient after a blur of 3 px, mid
-tones), less the parabola that fits each best. Their power spectra, under a Hann window, are averaged
-over patches, then over rings of 1/32 cycles a pixel. Prints with a line or dot screen, told by a
-spectrum that is much higher on one spot of a ring than on the rest of it, and clean ones, are left
-out. The others fall into three groups by the centre of mass of their spectrum; each is printed as
+tones), less the parabola that fits each best. Their power spectra, under a Hann window, are
+averaged over patches, then over rings of 1/32 cycles a pixel. Prints with a line or dot screen,
+told by a spectrum that is much higher on one spot of a ring than on the rest of it, and clean ones,
+are left out. The others fall into three groups by the centre of mass of their spectrum; each is printed as
 the amplitude on 16 rings, white noise of the same variance being 1. The last lines say how the
 grain's deviation depends on the tone: the median over prints of the deviation in the flattest
 patches of that tone, relative to the print's own in mid tones.
@@ -21,7 +21,7 @@ import numpy as np
 from scipy import ndimage
 
 from mtrestore import image
-from mtrestore.prints import LUMA
+from mtrestore.degrade import LUMA
 
 SIDE, RINGS, KINDS = 32, 16, ("fine", "medium", "coarse")
 Y, X = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
@@ -33,17 +33,21 @@ FREQUENCY = np.hypot(*np.meshgrid(np.fft.fftfreq(SIDE), np.fft.fftfreq(SIDE)))
 RING = np.minimum((FREQUENCY * SIDE).astype(int), RINGS - 1)  # the corners count to the last ring
 
 
-def patches(luma: np.ndarray, low: float, high: float, most: int) -> list[np.ndarray]:
-    """The flattest patches with a mean from low to high, at most `most` and a quarter of all."""
+def patches(luma: np.ndarray) -> list[tuple[float, float, np.ndarray]]:
+    """(slope, tone, patch of SIDE x SIDE) all over the print, half overlapping, flattest first."""
     slope = ndimage.gaussian_gradient_magnitude(luma, 3)
-    corners = [
-        (slope[y : y + SIDE, x : x + SIDE].mean(), y, x)
-        for y in range(0, luma.shape[0] - SIDE + 1, SIDE // 2)
-        for x in range(0, luma.shape[1] - SIDE + 1, SIDE // 2)
-        if low < luma[y : y + SIDE, x : x + SIDE].mean() < high
-    ]
-    flat = sorted(corners)[: min(most, len(corners) // 4)]
-    return [luma[y : y + SIDE, x : x + SIDE] for _, y, x in flat]
+    rows = []
+    for y in range(0, luma.shape[0] - SIDE + 1, SIDE // 2):
+        for x in range(0, luma.shape[1] - SIDE + 1, SIDE // 2):
+            place = np.s_[y : y + SIDE, x : x + SIDE]
+            rows.append((slope[place].mean(), luma[place].mean(), luma[place]))
+    return sorted(rows, key=lambda row: row[0])
+
+
+def flattest(rows: list[tuple], low: float, high: float, most: int) -> list[np.ndarray]:
+    """The flattest patches of a tone from low to high: at most `most`, and a quarter of them."""
+    inside = [patch for _, tone, patch in rows if low < tone < high]
+    return inside[: min(most, len(inside) // 4)]
 
 
 def residual(patch: np.ndarray) -> np.ndarray:
@@ -61,8 +65,8 @@ def main() -> None:
     parser.add_argument("prints", type=Path, help="a folder of scanned prints (jpg)")
     spectra, sigmas, tones, screens, clean = [], [], [], 0, 0
     for path in sorted(parser.parse_args().prints.glob("*.jpg")):
-        luma = image.read(path).astype(np.float64) @ LUMA
-        flat = patches(luma, 0.15, 0.85, 24)
+        rows = patches(image.read(path).astype(np.float64) @ LUMA)
+        flat = flattest(rows, 0.15, 0.85, 24)
         if len(flat) < 6:
             continue
         rest = [residual(p) for p in flat]
@@ -77,7 +81,7 @@ def main() -> None:
         spectra.append(np.sqrt(ring / power.mean()))
         sigmas.append(sigma)
         for low in TONES:
-            here = [residual(p).std() for p in patches(luma, low, low + 0.1, 6)]
+            here = [residual(p).std() for p in flattest(rows, low, low + 0.1, 6)]
             if here:
                 tones.append((low, np.median(here) * 255 / sigma))
     spectra, sigmas = np.array(spectra), np.array(sigmas)
@@ -88,7 +92,8 @@ def main() -> None:
         amplitude = np.exp(np.log(spectra[group]).mean(0))
         print(f'    "{kind}": ({", ".join(f"{a:.2f}" for a in amplitude)}),')
         low, middle, high = np.percentile(sigmas[group], (10, 50, 90))
-        print(f"        # {len(group)} prints, sigma {low:.1f}, {middle:.1f}, {high:.1f} levels (10, 50, 90 %)")
+        levels = f"{low:.1f}, {middle:.1f}, {high:.1f} levels (10, 50, 90 %)"
+        print(f"        # {len(group)} prints, sigma {levels}")
     for low in TONES:
         here = [strength for tone, strength in tones if tone == low]
         print(f"tone {low:.1f} to {low + 0.1:.1f}: {np.median(here):.2f}, {len(here)} prints")

@@ -70,9 +70,9 @@ LENGTHS = {  # what draw(scale=...) multiplies
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps in order, each {"op": name, parameter: literal, ...}; `preset` tells where it came from.
+    """Steps in order, each {"op": name, parameter: literal, ...}, checked when made (ValueError).
 
-    Checked when made (ValueError).
+    `preset` tells where it came from.
     """
 
     steps: tuple[dict, ...] = ()
@@ -98,8 +98,8 @@ class Recipe:
             data = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as e:
             raise ValueError(f"a recipe must be JSON text, and this is not: {e}") from None
-        known = {"version", "preset", "steps"}
-        if not isinstance(data, dict) or not isinstance(data.get("steps"), list) or set(data) - known:
+        steps = data.get("steps") if isinstance(data, dict) else None
+        if not isinstance(steps, list) or set(data) - {"version", "preset", "steps"}:
             form = '{"version": 1, "preset": name, "steps": [...]}'
             raise ValueError(f"a recipe must be {form}, got {text[:80]}")
         return cls(**data)
@@ -196,7 +196,7 @@ VARIANCE = {  # px², of a step's blur along one axis, the mean of both
     "bilateral": lambda s: s["sigma_space"] ** 2 / 2,  # half of it: edges stay
     "sinc": lambda s: ((s["wavelength"] / 2) ** 2 - 1) / 4,  # as the shrinking that keeps no more
     "halftone": lambda s: s["pitch"] ** 2 / 4 + s["soft"] ** 2,
-    "resize": lambda s: (s["factor"] ** 2 - 1) / 4 + s["factor"] ** 2 * _variance(s.get("steps", ())),
+    "resize": lambda s: s["factor"] ** 2 * (_variance(s.get("steps", ())) + 1 / 4) - 1 / 4,
 }
 
 

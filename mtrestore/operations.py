@@ -193,7 +193,7 @@ def poisson_noise(photo: Photo, sigma: float, seed: int) -> Photo:
 
 @operation(sigma=(0, 255), grain=(0, 50), seed=SEED)
 def grain(photo: Photo, sigma: float, grain: float, seed: int) -> Photo:
-    """Plain grain: noise equal in R, G and B, blurred by `grain` pixels; sigma in levels after it."""
+    """Noise equal in R, G and B, blurred by `grain` pixels; sigma in levels (1/255) after that."""
     noise = _grainy(_normals(seed, *photo.shape[:2]), grain)
     return photo + noise[..., None] * np.float32(sigma / 255)
 
@@ -304,7 +304,7 @@ def median(photo: Photo, reach: int) -> Photo:
 def resize(
     photo: Photo, factor: float, down: str, up: str, steps: Sequence[dict] = ()
 ) -> Photo:
-    """Shrunk by `factor` and enlarged back to the same size; `steps` happen to the small picture."""
+    """Shrunk by `factor` and enlarged back to the size; `steps` happen to the small picture."""
     h, w = photo.shape[:2]
     size = max(1, round(w / factor)), max(1, round(h / factor))
     if size == (w, h):

@@ -13,18 +13,17 @@ from scipy import fft
 
 from .operations import LUMA, SEED, Photo, operation, turned
 
-# Amplitude of the grain on rings of 1/32 cycles a pixel, in prints of about 300 px; white noise is 1.
+# Amplitude on rings of 1/32 cycles a pixel in prints of about 300 px; white noise has 1.
+# fmt: off
 GRAIN = {
-    "fine": (
-        0.84, 1.88, 1.92, 1.76, 1.68, 1.61, 1.54, 1.49, 1.37, 1.21, 1.00, 0.81, 0.64, 0.51, 0.43, 0.32,
-    ),
-    "medium": (
-        1.38, 2.97, 2.88, 2.50, 2.26, 1.92, 1.63, 1.35, 1.07, 0.82, 0.62, 0.48, 0.38, 0.31, 0.26, 0.20,
-    ),
-    "coarse": (
-        2.18, 4.55, 3.98, 2.82, 2.10, 1.56, 1.17, 0.87, 0.63, 0.47, 0.36, 0.28, 0.23, 0.19, 0.17, 0.13,
-    ),
-}  # fmt: skip
+    "fine": (0.84, 1.88, 1.92, 1.76, 1.68, 1.61, 1.54, 1.49,
+             1.37, 1.21, 1.00, 0.81, 0.64, 0.51, 0.43, 0.32),
+    "medium": (1.38, 2.97, 2.88, 2.50, 2.26, 1.92, 1.63, 1.35,
+               1.07, 0.82, 0.62, 0.48, 0.38, 0.31, 0.26, 0.20),
+    "coarse": (2.18, 4.55, 3.98, 2.82, 2.10, 1.56, 1.17, 0.87,
+               0.63, 0.47, 0.36, 0.28, 0.23, 0.19, 0.17, 0.13),
+}
+# fmt: on
 # Its deviation at luma 0.05, 0.15, ... 0.95, relative to the largest.
 GRAIN_TONE = (0.32, 0.57, 0.88, 0.97, 1.00, 0.86, 0.73, 0.57, 0.43, 0.11)
 
@@ -136,8 +135,9 @@ def damage(
 ) -> Photo:
     """Scratches, hairs, heaps of dust or creases of grey `level`, laid over by `alpha`.
 
-    count: how many; width: of a line or the largest speck, in pixels. Scratches are straight, broken
-    and roughly parallel, hairs are curved, creases run from side to side.
+    count: how many; width: of a line or the largest speck, in pixels. Scratches are straight,
+    broken and roughly parallel, hairs are curved, creases run from side to side. Whether a
+    restoration keeps it is for the training data to say: the name of the operation tells it.
     """
     mask = damage_mask(*photo.shape[:2], kind, count, width, seed)
     return photo + (mask * np.float32(alpha))[..., None] * (np.float32(level) - photo)
@@ -172,7 +172,7 @@ def damage_mask(h: int, w: int, kind: str, count: int, width: float, seed: int) 
 
 
 def _path(start: np.ndarray, headings: np.ndarray, length: float) -> np.ndarray:
-    """Points (N + 1)×2 of N equal steps, `length` pixels together, along the headings in radians."""
+    """Points (N + 1)×2 of N equal steps, `length` pixels in all, along headings in radians."""
     ahead = np.stack([np.cos(headings), np.sin(headings)], 1) * (length / len(headings))
     return start + np.concatenate([[[0, 0]], np.cumsum(ahead, 0)])
 

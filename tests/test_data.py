@@ -85,6 +85,7 @@ def half(x: torch.Tensor) -> torch.Tensor:
 BATCHES = {
     "face": lambda root, seed=0: data.FaceBatches(root / "train_faces", sizes=(32, 64), batch=4, seed=seed),
     "face enlarged": lambda root, seed=0: data.FaceBatches(root / "train_faces", sizes=(64,), batch=4, seed=seed, enlarged=0.5),
+    "face portrait": lambda root, seed=0: data.FaceBatches(root / "train_faces", sizes=(64,), batch=4, seed=seed, preset="portrait"),
     "embedding": lambda root, seed=0: data.PersonBatches(root / "train_faces", batch=2, seed=seed),
     "landmarks": lambda root, seed=0: data.LandmarkBatches(root / "train_faces", batch=2, seed=seed),
     "photo": lambda root, seed=0: data.PhotoBatches(data.Photos(root / "train_photos"), size=32, batch=4, seed=seed),
