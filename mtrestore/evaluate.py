@@ -16,22 +16,25 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from . import data, degrade, image, metrics, nets, weights
-from .crop import eye_crop, landmark_crop
+from . import data, degrade, image, likeness, metrics, nets, weights
+from .crop import eye_crop, landmark_crop, warp
+from .face import Face
 from .pipeline import Restorer, identity
 
-SEVERITIES = ("mild", "medium", "severe", "old-photo")
+SEVERITIES = tuple(s for s in ("mild", "medium", "severe", "heavy", "old-photo") if s in degrade.PRESETS)
 PHOTO_FAULTS = {"noise 15": {"op": "gaussian_noise", "sigma": 15.0}, "noise 25": {"op": "gaussian_noise", "sigma": 25.0},
                 "noise 50": {"op": "gaussian_noise", "sigma": 50.0}, "jpeg 10": {"op": "jpeg", "quality": 10},
                 "jpeg 30": {"op": "jpeg", "quality": 30}, "blur 1.5": {"op": "gaussian_blur", "sigma": 1.5}, "clean": None}  # fmt: skip
-FACE_NETS = {"fidelity-only net": "face_fidelity", "GAN net": "face"}
+FACE_NETS = {"fidelity": "face_fidelity", "generative": "face"}
+JUDGED = ("landmarks", "identity", "dlib", "mobile", "weave")  # what only faces have, in the table's order
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of the table: a set of pictures under one fault, one method, means over pictures and seeds.
 
-    Faces also have the landmark error (mean distance of the 468 points that our net finds, over the eye distance) and the identity distance.
+    Faces also have the landmark error (mean distance of the 468 points that our net finds, over the eye distance), the identity distance by our
+    own embedding and by two nets of others (likeness.py; None where those are not installed), and the weave score (metrics.py).
     """
 
     set: str
@@ -43,6 +46,9 @@ class Row:
     n: int
     landmarks: float | None = None
     identity: float | None = None
+    dlib: float | None = None
+    mobile: float | None = None
+    weave: float | None = None
 
 
 def bicubic(photo: np.ndarray) -> np.ndarray:
@@ -87,18 +93,46 @@ def real_noise(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield image.read(path), image.read(path.with_name(path.name.replace("_real", "_mean")))
 
 
-def measure(name: str, fault: str, cases: Iterator[tuple[np.ndarray, ...]], methods: dict[str, Callable[[np.ndarray], np.ndarray]]) -> list[Row]:
-    """Every method on every case (degraded, truth, and for a face its points), averaged."""
-    sums: dict[str, list[tuple[float, ...]]] = {m: [] for m in methods}
+def measure(
+    name: str, fault: str, cases: Iterator[tuple[np.ndarray, ...]], methods: dict[str, Callable[..., np.ndarray]]
+) -> list[Row]:  # fmt: skip
+    """Every method on every case (degraded, truth, and for a face its points), averaged; a method is given all but the truth."""
+    scores: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
     for poor, truth, *points in tqdm(cases, desc=f"{name}, {fault}", unit="picture", leave=False, mininterval=1, disable=None):
+        person = likeness.described(truth, *points) if points else {}
         for method, fn in methods.items():
-            out = fn(poor)
-            told = (min(metrics.psnr(out, truth), 60.0), metrics.ssim(out, truth), metrics.sharpness(out, truth))
+            out = fn(poor, *points)
+            score = {"psnr": min(metrics.psnr(out, truth), 60.0), "ssim": metrics.ssim(out, truth), "sharpness": metrics.sharpness(out, truth)}
             if points:
-                told += (landmark_error(out, points[0]), metrics.identity_distance(out, truth))
-            sums[method].append(told)
-    means = {m: [float(v) for v in np.mean(s, 0)] for m, s in sums.items() if s}
-    return [Row(name, fault, m, *v[:3], len(sums[m]), *v[3:]) for m, v in means.items()]
+                score |= {"landmarks": landmark_error(out, *points), "identity": metrics.identity_distance(out, truth)}
+                score |= likeness.distances(likeness.described(out, *points), person)
+                score["weave"] = metrics.weave(out, truth, *points)
+            scores[method].append(score)
+    return [
+        Row(name, fault, method, n=len(each), **{key: float(np.mean([score[key] for score in each])) for key in each[0]})
+        for method, each in scores.items()
+        if each
+    ]
+
+
+def alone(fn: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
+    """A method for faces that does without their points."""
+    return lambda photo, points: fn(photo)
+
+
+def default_face(restorer: Restorer) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """What the face branch makes of a face by default: its size, its choice between both nets, its mixture.
+
+    The given points stand for what a detector finds. Not in it: the whole-photo branch, the feathered mask and the sharpener.
+    """
+
+    def restored(photo: np.ndarray, points: np.ndarray) -> np.ndarray:
+        face = Face((*points.min(0), *points.max(0)), points)
+        with torch.inference_mode():
+            crop, fixed = restorer._face(photo, face, 1.0)
+        return warp(fixed, crop.resized(len(fixed)).inverse, photo.shape[:2], crisp=1.25)
+
+    return restored
 
 
 def landmark_error(face: np.ndarray, points: np.ndarray) -> float:
@@ -125,7 +159,7 @@ def evaluate(
     folder, rows = Path(folder), []
     if not any((folder / d).is_dir() for d in ("faces_clean", "photos_clean", "polyu_pairs")):
         raise FileNotFoundError(f"{folder} has none of faces_clean/, photos_clean/, polyu_pairs/; give a folder with at least one of them")
-    others = {"input": lambda p: p, "bicubic": bicubic} | ({"non-local means": non_local_means} if nlm else {})
+    others = {"input": identity, "bicubic": bicubic} | ({"non-local means": non_local_means} if nlm else {})
 
     def face(name: str | Path) -> Callable[[np.ndarray], np.ndarray]:
         net = weights.load(name)
@@ -141,8 +175,9 @@ def evaluate(
     if "faces" in what and (folder / "faces_clean").is_dir():
         face_nets = {title: face(name) for title, name in FACE_NETS.items() if name in weights.shipped()}
         face_nets |= {title: face(path) for title, path in (more or {}).items()}
+        methods = {title: alone(fn) for title, fn in (others | face_nets).items()} | {"default": default_face(Restorer(sharpener=identity))}
         for severity in SEVERITIES:
-            rows += measure("faces", severity, face_cases(folder / "faces_clean", severity, seeds, size), others | face_nets)
+            rows += measure("faces", severity, face_cases(folder / "faces_clean", severity, seeds, size), methods)
     if "photos" in what and (folder / "photos_clean").is_dir():
         for fault, step in PHOTO_FAULTS.items():
             rows += measure("photos", fault, photo_cases(folder / "photos_clean", step), others | ours)
@@ -152,11 +187,16 @@ def evaluate(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table; gain is over the input of the same set and fault."""
-    lines = ["| pictures | fault | method | PSNR dB | gain dB | SSIM | sharpness | landmarks | identity | n |", "|---|---|---|---|---|---|---|---|---|---|"]
+    """The rows as a Markdown table; gain is over the input of the same set and fault, identity by our embedding and by two nets of others."""
+    lines = [
+        "| pictures | fault | method | PSNR dB | gain dB | SSIM | sharpness | landmarks | identity | identity (dlib) | identity (MobileFaceNet) "
+        "| weave | n |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
     base = {(r.set, r.fault): r.psnr for r in rows if r.method == "input"}
     for r in rows:
         gain = r.psnr - base[r.set, r.fault]
-        more = " | ".join("" if v is None else f"{v:.3f}" for v in (r.landmarks, r.identity))
+        values = [getattr(r, name) for name in JUDGED]
+        more = " | ".join("" if v is None else f"{v:.3f}" for v in values)
         lines.append(f"| {r.set} | {r.fault} | {r.method} | {r.psnr:.2f} | {gain:+.2f} | {r.ssim:.3f} | {r.sharpness:.2f} | {more} | {r.n} |")
     return "\n".join(lines)

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import parts
+from .likeness import CHIP, CHIP_POINTS
+
 
 def pixel(restored: Tensor, truth: Tensor) -> Tensor:
     """Charbonnier distance, a smooth L1: mean sqrt((x − y)² + 1e-6), in 0..1 units (Lai et al., LapSRN, CVPR 2017, equation 6)."""
@@ -75,3 +78,82 @@ def r1(critic: torch.nn.Module, pictures: Tensor) -> Tensor:
     pictures = pictures.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(pictures).sum(), pictures, create_graph=True)
     return gradient.float().square().sum((1, 2, 3)).mean()
+
+
+def scaled_pixel(restored: Tensor, truth: Tensor, k: Tensor, full: float = 0.1) -> Tensor:
+    """`pixel` where a fault left something to compare: at 1/2^k of the size, k 0..3 for each picture.
+
+    k: B whole numbers, about log2 of the blur's sigma over 1.2 px, which the recipe knows. Beyond
+    that an L1 would pull every invented lash back to the mean; so the full size counts `full`.
+    """
+    k, total = k.to(restored.device), restored.new_zeros(())
+    for level in k.unique().tolist():
+        a, b = (F.avg_pool2d(x[k == level], 2**level) for x in (restored, truth))
+        total = total + pixel(a, b) * len(a)
+    return total / len(k) + full * pixel(restored, truth)
+
+
+def artefacts(restored: Tensor, truth: Tensor, averaged: Tensor) -> Tensor:
+    """Where a restoration is likely to be an artefact: B×1×H×W weights without gradient.
+
+    averaged: the same faces restored by the averaged net (EMA). With d = Σ|truth − restored| over
+    channels, the weight is the variance of d in 7×7 px times the fifth root of its variance in the
+    picture, and 0 where the averaged net is further from the truth (Liang et al., LDL, CVPR 2022,
+    section 3.3).
+    """
+    restored, averaged, truth = (x.detach().float() for x in (restored, averaged, truth))
+    d, steady = ((truth - x).abs().sum(1, keepdim=True) for x in (restored, averaged))
+    around = F.pad(d, (3, 3, 3, 3), mode="reflect")
+    mean = F.avg_pool2d(around, 7, 1)
+    local = (F.avg_pool2d(around.square(), 7, 1) - mean.square()).clamp(min=0) * 49 / 48
+    return local * d.var((1, 2, 3), keepdim=True) ** 0.2 * (d >= steady)
+
+
+def ldl(restored: Tensor, truth: Tensor, averaged: Tensor) -> Tensor:
+    """L1 weighted by `artefacts`: punishes texture that the averaged net would not draw there."""
+    return (artefacts(restored, truth, averaged) * (restored - truth).abs()).mean()
+
+
+def gram(restored: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
+    """L1 between Gram matrices (features' products, over C·H·W), a mean over levels.
+
+    The look of a texture wherever it lies (Gatys et al., CVPR 2016; for eyes and mouth Wang et al.,
+    GFPGAN, CVPR 2021, section 3.4).
+    """
+
+    def style(x: Tensor) -> Tensor:
+        flat = x.float().flatten(2)
+        return flat @ flat.transpose(1, 2) / flat[0].numel()
+
+    pairs = zip(restored, truth, strict=True)
+    return sum((style(a) - style(b.detach())).abs().mean() for a, b in pairs) / len(restored)
+
+
+LIKENESS = [*parts.EYES, *parts.BROWS, *parts.LIPS]
+
+
+def landmark(restored: Tensor, where: Tensor, net: torch.nn.Module) -> Tensor:
+    """How far a frozen LandmarkNet sees eyes, brows and lips from where they are on the truth.
+
+    where: B×468×2 in units of the picture's side. The unit of the loss is the eye crop's side.
+    """
+    squares = parts.eye_square(where.float())
+    seen = net(parts.cut(restored.float(), squares, net.size))
+    return points(seen[:, LIKENESS], parts.placed(where.float(), squares)[:, LIKENESS])
+
+
+def likeness(
+    restored: Tensor, truth: Tensor, where: Tensor, net: torch.nn.Module, levels: Sequence[int] = (4, 8)
+) -> tuple[Tensor, Tensor]:
+    """(identity, perception) by a frozen likeness.FaceResNet, of faces with points `where` (B×468×2).
+
+    identity: the squared distance of both descriptors, 0.05 for one person smiling or not, 0.7 for
+    two people. perception: L1 between features at `levels` (after 4 blocks, 64×17×17, and 8, 128×8×8),
+    each over the truth's mean, since they are never below 0.
+    """
+    both = torch.cat([restored, truth.detach()]).float()
+    maps = net.features(parts.chips(both, where.float().repeat(2, 1, 1), CHIP_POINTS, CHIP))
+    a, b = net.project(maps[-1].mean((2, 3))).chunk(2)
+    pairs = [maps[level].chunk(2) for level in levels]
+    perception = sum((x - y.detach()).abs().mean() / y.mean().clamp(min=1e-6) for x, y in pairs)
+    return (a - b.detach()).square().sum(1).mean(), perception / len(pairs)

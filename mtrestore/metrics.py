@@ -104,3 +104,53 @@ def landmark_distance(found: np.ndarray, truth: np.ndarray) -> float:
 
     eyes = five_from_mesh(truth)[:2]
     return float(np.linalg.norm(np.float64(found) - truth, axis=1).mean() / np.linalg.norm(eyes[1] - eyes[0]))
+
+
+CHEEKS = ((50, 101, 205), (280, 330, 425))  # mesh points around the middle of each cheek
+
+
+def weave(photo: np.ndarray, truth: np.ndarray, points: np.ndarray, window: int = 16) -> float:
+    """How strong a regular pattern a restoration put on the skin: 0 none.
+
+    In windows of 16×16 px all over both cheeks (squares of 0.4 of the eye distance around `CHEEKS`;
+    points: 468, px of both pictures) the energy spectra of photo − truth and of the truth are
+    averaged, in grey, under a Hann window. Of the frequencies with a period of 2 to 6 px, the score
+    is the difference's highest energy over the truth's mean energy (at least that of white noise of
+    half a level, for skin that has no texture left).
+
+    A weave has all its energy at one frequency, noise at a hundred. On our faces at 256 px, median:
+    a weave of 4 levels (RMS) 110, noise of 4 levels 4, a blur that took all texture 3.
+    """
+    from .crop import five_from_mesh
+
+    eyes = five_from_mesh(points)[:2]
+    side = max(window, round(0.4 * float(np.linalg.norm(eyes[1] - eyes[0]))))
+    grey = np.stack([np.float64(photo).mean(-1), np.float64(truth).mean(-1)])
+    squares = [_square(grey, np.asarray(points)[list(cheek)].mean(0), side) for cheek in CHEEKS]
+    given, own = np.mean([_spectra(s[0] - s[1], s[1], window) for s in squares], axis=0)
+
+    frequency = np.hypot(np.fft.fftfreq(window)[:, None], np.fft.fftfreq(window)[None])
+    ring = (frequency >= 1 / 6) & (frequency <= 1 / 2)
+    noise = (0.5 / 255) ** 2 * (_hann(window) ** 2).sum()
+    return float(given[ring].max() / max(own[ring].mean(), noise))
+
+
+def _square(pictures: np.ndarray, centre: np.ndarray, side: int) -> np.ndarray:
+    """The side×side part of N×H×W pictures around (x, y), moved inside where it would leave them."""
+    high = np.array(pictures.shape[:0:-1]) - side
+    x, y = np.clip(np.rint(centre - side / 2), 0, np.maximum(high, 0)).astype(int)
+    return pictures[:, y : y + side, x : x + side]
+
+
+def _hann(window: int) -> np.ndarray:
+    return np.outer(*[np.hanning(window + 2)[1:-1]] * 2)
+
+
+def _spectra(a: np.ndarray, b: np.ndarray, window: int) -> np.ndarray:
+    """2×window×window: the mean energy spectrum of each grey picture, over windows 4 px apart."""
+    if min(a.shape) < window:
+        raise ValueError(f"weave needs pictures of at least {window} px, got {a.shape[1]}x{a.shape[0]}")
+    views = np.lib.stride_tricks.sliding_window_view(np.stack([a, b]), (window, window), (1, 2))
+    parts = views[:, ::4, ::4].reshape(2, -1, window, window)
+    parts = (parts - parts.mean((2, 3), keepdims=True)) * _hann(window)
+    return (np.abs(np.fft.fft2(parts)) ** 2).mean(1)

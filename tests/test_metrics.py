@@ -161,3 +161,73 @@ def test_landmark_distance_of_a_mesh_is_over_the_distance_of_the_eyes():
 def test_landmark_distance_of_the_truth_is_zero():
     truth = np.random.default_rng(0).random((468, 2))
     assert metrics.landmark_distance(truth, truth) == 0
+
+
+def cheeks(side: int) -> np.ndarray:
+    """468 points of a face that fills `side` px: what weave asks are eyes and cheeks."""
+    points = np.full((468, 2), side / 2.0)
+    for corners, x in (((33, 133), 0.36), ((362, 263), 0.64)):
+        points[list(corners)] = (x * side, 0.45 * side)
+    for cheek, x in zip(metrics.CHEEKS, (0.32, 0.68)):
+        points[list(cheek)] = (x * side, 0.58 * side)
+    return points
+
+
+def skin(side: int, seed: int = 0) -> np.ndarray:
+    """Grey skin with pores: noise of 3 levels, a little blurred, as grey as a photo is."""
+    pores = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 12 / 255, (side, side)), (0, 0), 1)
+    return np.repeat(0.5 + pores[..., None], 3, 2).astype(np.float32)
+
+
+def waves(side: int, period: float, turn: float) -> np.ndarray:
+    """Stripes of an RMS of 1, H×W×1."""
+    y, x = np.mgrid[:side, :side]
+    phase = 2 * np.pi * (x * np.cos(turn) + y * np.sin(turn)) / period
+    return (np.sqrt(2) * np.sin(phase)).astype(np.float32)[..., None]
+
+
+def test_weave_of_the_truth_is_zero():
+    assert metrics.weave(skin(256), skin(256), cheeks(256)) == 0
+
+
+@pytest.mark.parametrize("side", [128, 256])
+@pytest.mark.parametrize(("period", "turn"), [(4, 0.0), (4, 0.4), (2.5, 1.2), (3, 0.8), (5.5, 0.0)])
+def test_a_weave_stands_out_and_noise_of_its_energy_does_not(side, period, turn):
+    truth, level = skin(side), np.float32(4 / 255)
+    noise = np.random.default_rng(1).normal(0, 1, (side, side, 1)).astype(np.float32)
+    woven, grained = (metrics.weave(truth + level * x, truth, cheeks(side)) for x in (waves(side, period, turn), noise))
+    assert woven > 5 and woven > 8 * grained
+
+
+def test_weave_grows_with_the_energy_and_not_with_what_is_wider_than_its_ring():
+    truth = skin(256)
+    low, high = (metrics.weave(truth + np.float32(k / 255) * waves(256, 4, 0), truth, cheeks(256)) for k in (4, 8))
+    assert high == pytest.approx(4 * low, rel=1e-3)
+    assert metrics.weave(truth + np.float32(8 / 255) * waves(256, 40, 0.3), truth, cheeks(256)) < low / 100
+    assert metrics.weave(truth + np.float32(0.1), truth, cheeks(256)) < 1e-6
+
+
+def test_a_blur_takes_texture_and_leaves_no_weave():
+    truth = skin(256)
+    blurred = cv2.GaussianBlur(truth, (0, 0), 3)
+    woven = truth + np.float32((truth - blurred).std()) * waves(256, 4, 0)
+    lost, put = (metrics.weave(photo, truth, cheeks(256)) for photo in (blurred, woven))
+    assert lost < 10 and put > 5 * lost
+
+
+def test_weave_beside_flat_skin_is_a_number():
+    """Against half a level of white noise: stripes of one level stand out by their energy, 4 times 256/2.25 of it in two places."""
+    flat = np.full((256, 256, 3), 0.5, np.float32)
+    score = metrics.weave(flat + np.float32(1 / 255) * waves(256, 4, 0), flat, cheeks(256))
+    assert score == pytest.approx(4 * 256 / 1.5**2 / 2, rel=0.15)
+
+
+def test_weave_looks_at_cheeks_alone():
+    truth, woven = skin(256), skin(256) + np.float32(8 / 255) * waves(256, 4, 0)
+    woven[120:180, 60:200] = truth[120:180, 60:200]
+    assert metrics.weave(woven, truth, cheeks(256)) == 0
+
+
+def test_weave_of_a_picture_smaller_than_its_window_says_so():
+    with pytest.raises(ValueError, match="at least 16 px, got 12x12"):
+        metrics.weave(skin(12), skin(12), cheeks(12))
