@@ -134,8 +134,8 @@ class FaceBatches:
         self.pools = {size: self._pools(np.array(sides) >= sharpness * size, np.array(real), even) for size in self.sizes}
         if blurred := [size for size, pools in self.pools.items() if not pools]:
             raise ValueError(f"no labelled face in {folder} is sharp enough for {max(blurred)} px; lower sharpness or the size")
-        shapes = [(p + 0.5) / len(face) for p, face in zip(self.points, self.faces, strict=True)]
-        self.mirror = mirrored(np.mean(shapes, 0))
+        upright = [(eye_crop(p, size=128).points(p) + 0.5) / 128 for p in self.points]
+        self.mirror = mirrored(np.mean(upright, 0))
 
     @staticmethod
     def _pools(sharp: np.ndarray, real: np.ndarray, even: bool) -> list[np.ndarray]:
