@@ -101,7 +101,7 @@ class Recipe:
         steps = data.get("steps") if isinstance(data, dict) else None
         if not isinstance(steps, list) or set(data) - {"version", "preset", "steps"}:
             form = '{"version": 1, "preset": name, "steps": [...]}'
-            raise ValueError(f"a recipe must be {form}, got {text[:80]}")
+            raise ValueError(f"a recipe must be {form}, got {text[:80]!r}")
         return cls(**data)
 
 
@@ -133,7 +133,7 @@ def _check_steps(steps: Sequence, place: str, inside: bool = False) -> None:
         keys = step.keys() - {"op"}
         if not set(required) <= keys <= {*required, *optional}:
             more = f" and, if wanted, ({', '.join(optional)})" if optional else ""
-            came = ", ".join(str(key) for key in step if key != "op")
+            came = ", ".join(repr(key) for key in step if key != "op")
             form = f"takes exactly ({', '.join(required)}){more}"
             raise ValueError(f"{here}: {name} {form}, got ({came})")
         for key in keys & ranges.keys():

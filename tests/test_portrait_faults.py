@@ -503,6 +503,7 @@ BAD = {
     "a shift of a block": (JPEG | {"shift_x": 8}, "an integer from 0 to 7, got 8"),
     "a shift of a half": (JPEG | {"shift_y": 0.5}, "an integer from 0 to 7, got 0.5"),
     "another parameter": (JPEG | {"shift": 1}, r"takes exactly \(quality\) and, if wanted, "),
+    "a name of two lines": (JPEG | {"a\nb": 1}, r"got \('quality', 'a\\nb'\)"),
     "steps elsewhere": (JPEG | {"steps": []}, "takes exactly"),
     "steps of text": (RESIZE | {"steps": "jpeg"}, "must be a list of steps"),
     "steps of nothing": (RESIZE | {"steps": None}, "must be a list of steps"),
@@ -546,6 +547,12 @@ def test_inner_steps_are_copied_and_checked_again():
 def test_a_tuple_of_inner_steps_is_the_list_that_json_gives():
     recipe = Recipe((RESIZE | {"steps": (JPEG,)},))
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_text_of_two_lines_is_refused_in_one():
+    with pytest.raises(ValueError, match="a recipe must be") as e:
+        Recipe.from_json('{"version": 1,\n"steps": 3}')
+    assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("opening", ["[", '{"steps":', '{"steps":[{"op":"resize","steps":'])
