@@ -16,7 +16,7 @@ PYTHON ?=
 READY := .venv/.ready
 PY := .venv/bin/python
 
-.PHONY: help setup venv restore test soak lint bench notebooks clean
+.PHONY: help setup venv restore test soak audit lock lint bench notebooks clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
@@ -26,9 +26,10 @@ help:  ## this list
 venv: setup
 setup: $(READY)  ## make .venv and install the package with the pinned versions
 
-# torch comes first and without what it needs, so that its build can come from another index; the second line brings the rest at
-# the pinned versions and accepts whichever build is there.
-$(READY): pyproject.toml constraints.txt
+# torch comes first and alone, so that its build can come from another index. Then everything else, each file by its sha256 and
+# without looking further (--no-deps): what is not in the lock is not installed. Last, what torch's build for GPUs needs beside it.
+TORCH := $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torch==2.13.0
+$(READY): pyproject.toml requirements.lock
 	@fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'; \
 	if ! { [ -x $(PY) ] && $(PY) -c "$$fits"; } 2>/dev/null; then \
 	  found=; \
@@ -39,8 +40,10 @@ $(READY): pyproject.toml constraints.txt
 	  echo "making .venv with $$found"; \
 	  "$$found" -m venv --clear .venv || { echo 'make: no .venv; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }; \
 	fi
-	$(PY) -m pip install --no-deps $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torch==2.13.0
-	$(PY) -m pip install -c constraints.txt -e ".[dev]"
+	$(PY) -m pip install --no-deps $(TORCH)
+	$(PY) -m pip install --require-hashes --no-deps -r requirements.lock
+	$(PY) -m pip install --no-deps --no-build-isolation -e .
+	$(PY) -m pip install $(TORCH)
 	$(PY) -c "from mtrestore import fast; fast.warm()"
 	@touch $(READY)
 
@@ -51,15 +54,21 @@ restore: $(READY)  ## restore a sample portrait, or PHOTO=my.jpg, into outputs/
 test: $(READY)  ## run the tests (ARGS="-k crop" for some of them)
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
-# bandit and pip-audit go beside the environment, not into it: its versions stay those of constraints.txt.
-soak: $(READY)  ## hours: the whole corpus of bad files, the mutator, kills and double starts, bandit and pip-audit
+# Tools go beside the environment, not into it: its versions stay those of the lock.
+soak: $(READY)  ## hours: the whole corpus of bad files, the fuzzer, kills and double starts, the audit
 	$(PY) experiments/corpus.py
-	$(PY) experiments/fuzz.py --seconds 1200 --seed "$$(date +%j)"
+	$(PY) -m pip install -q --no-deps --only-binary :all: --target .venv/fuzz atheris==3.0.0 \
+	  || echo 'atheris: cannot be installed here, the fuzzer goes on without coverage'
+	$(PY) experiments/fuzz.py --seed "$$(date +%j)" $(ARGS)
 	for trial in kills folder doubles throughput training-kills; do $(PY) experiments/soak.py $$trial --full; done
-	@if $(PY) -m pip install -q --target .venv/soak bandit pip-audit; then \
-	  PYTHONPATH=.venv/soak $(PY) -m bandit -q -ll -r mtrestore experiments; \
-	  PYTHONPATH=.venv/soak $(PY) -m pip_audit -r constraints.txt --no-deps || echo 'pip-audit: findings are above, or it could not ask'; \
-	else echo 'bandit and pip-audit: skipped, they cannot be installed here'; fi
+	$(PY) experiments/audit.py || [ $$? = 3 ]
+
+audit: $(READY)  ## known faults in our code (bandit) and in the pinned packages (pip-audit, needs the network)
+	$(PY) experiments/audit.py
+
+lock: $(READY)  ## write requirements.lock and constraints.txt anew (ARGS=--upgrade moves the versions)
+	$(PY) -m pip install -q --no-deps --target .venv/lock uv==0.13.9
+	PYTHONPATH=.venv/lock $(PY) experiments/lock.py $(ARGS)
 
 lint: $(READY)  ## check the style with ruff
 	$(PY) -m ruff check .
