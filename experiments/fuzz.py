@@ -1,89 +1,170 @@
-"""Broken pictures and weights files without end: the readers must give a sound value or their own one-line error, soon, whatever the bytes.
+"""Broken files without end: every reader must give a sound value or its own one-line error, soon and in little memory, whatever the bytes.
 
-    python experiments/fuzz.py --seconds 60                    # both readers, half of the time each
+    python experiments/fuzz.py                                 # every target, 30 minutes each
+    python experiments/fuzz.py --target reader --seconds 60
     python experiments/fuzz.py --target reader --case 123      # one case again: case n of a seed is always the same bytes
+    python experiments/fuzz.py --target reader --file X        # the reproducer of a finding again; they lie in runs/fuzz/
 
-Good files are cut, spliced, repeated and overwritten, at the places where formats keep their sizes more than elsewhere. PNG checksums and
-the sha256 of weights files are then often mended, so that what lies behind them is reached as well.
+With atheris in .venv/fuzz (`make soak` puts it there) libFuzzer chooses what to change by what the change reached in our Python code and that of
+Pillow, tifffile and PyYAML; what it learns stays in runs/fuzz/corpus. Without atheris, a seeded mutator goes through the same cases each time. The
+decoders in C are fuzzed along, without being watched. Good files (fuzz_seeds/) are cut, spliced, repeated and overwritten, at the places where
+formats keep their sizes more than elsewhere; checksums are then often mended, so that what lies behind them is reached as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import io
+import hashlib
 import json
+import os
 import re
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-SLOW = 5.0  # seconds of the processor for one file
+SEEDS, FOUND = ROOT / "experiments" / "fuzz_seeds", ROOT / "runs" / "fuzz"
+SECONDS, MIB = 2.0, 300  # of the processor and of memory, for one file
+HARD_SECONDS, HARD_MIB = 20, 2048  # after which the process is ended; what it may claim in all, above what it has
+LONGEST = 200_000  # bytes of a case
 WORDS = (0, 1, 2, 3, 8, 16, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**62, 2**63, 2**64 - 1)
+TOKENS = (b"0", b"1", b"-1", b"1.5", b"1e999", b"NaN", b"4294967296", b"1e9", b"9" * 30, b"9" * 5000, b"null", b"true", b"[]", b"{}", b"[[1]]", b'""',
+          b'"a"', b'"\\ud800"', b'"\\u0000\\u001b[2J"', b'"<script>"', b"[" * 40, b"x" * 300, b"~", b"!!python/name:os.system ''", b"&a [*a]", b"../x")
+WATCHED = ("mtrestore", "PIL", "tifffile", "yaml", "nbformat", "papermill")  # whose Python code libFuzzer sees
+Reader = Callable[[Path], str | None]  # raises the target's own error, gives what is wrong, or nothing
 
 
-@functools.cache
-def pictures() -> tuple[bytes, ...]:
-    """Small good files of every format that is read, plain and with all that hangs on a picture."""
-    from PIL import Image, ImageCms, features
+# ---- the targets: what reads a file, and which errors it may raise ---------------------------------------------------------------
 
-    small = np.random.default_rng(0).random((6, 7, 3)).repeat(3, 0).repeat(3, 1)
-    im = Image.fromarray((small * 255).astype(np.uint8))
-    tags = Image.Exif()
-    tags[271], tags[274] = "Maker", 6
-    rich = {"exif": tags.tobytes(), "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
-    grey, palette = im.convert("L"), im.quantize(16)
-    files = [(im, "JPEG", rich), (im, "JPEG", {"progressive": True}), (im.convert("CMYK"), "JPEG", {}), (im, "PNG", rich),
-             (palette, "PNG", {"transparency": 3}),
-             (Image.fromarray((small[..., 0] * 65535).astype(np.uint16)), "PNG", {}), (im, "TIFF", rich), (grey, "TIFF", {"compression": "tiff_lzw"}),
-             (im, "TIFF", {"compression": "tiff_adobe_deflate"}), (Image.fromarray(small[..., 0].astype(np.float32)), "TIFF", {}),
-             (im, "WEBP", rich), (im, "WEBP", {"lossless": True}), (palette, "GIF", {"save_all": True, "append_images": [palette, palette]}),
-             (im, "BMP", {}), (palette, "BMP", {}), (im, "PPM", {}), (grey, "PNG", {"save_all": True, "append_images": [grey]})]  # fmt: skip
-    files += [(im, "AVIF", rich)] if features.check("avif") else []
-    out = []
-    for picture, format, options in files:
-        buffer = io.BytesIO()
-        picture.save(buffer, format, **options)
-        out.append(buffer.getvalue())
-    from mtrestore import formats
+def reader() -> tuple[list[Reader], set[type]]:
+    from mtrestore import image
 
-    deep = (small * 65535).astype(np.uint16)
-    return (*out, formats._png16(deep, None, tags.tobytes()), formats._tiff_file(deep, None, None), b"P6 3 2 65535\n" + bytes(36), b"P3 2 1 255\n1 2 3 4 5 6\n")
+    def load(path: Path) -> str | None:
+        picture = image.load(path, max_pixels=None)
+        a = picture.samples
+        if a.dtype not in (np.uint8, np.uint16, np.float32) or a.ndim != 3 or a.shape[2] != 3:
+            return f"no picture: {a.dtype} {a.shape}"
+        if a.dtype == np.float32 and not (a.min() >= 0 and a.max() <= 1):
+            return f"no photo: {a.min()} to {a.max()}"
+        return None if all(note.isprintable() for note in picture.notes) else f"a note is not printable: {picture.notes}"
+
+    return [load], {image.ImageError}
 
 
-@functools.cache
-def weight_files() -> tuple[bytes, ...]:
-    """Small good weights files of ours, and what other programs write."""
-    import torch
-    from safetensors.torch import save
-
+def weights() -> tuple[list[Reader], set[type]]:
     from mtrestore import nets, weights
 
-    out = []
-    with tempfile.TemporaryDirectory() as folder:
-        for net in (nets.Refiner(width=4, blocks=1), nets.Sharpener(scale=2, width=4, blocks=1)):
-            out.append(weights.save(net, Path(folder) / "x.safetensors", steps=3).read_bytes())
-    state = nets.Refiner(width=4, blocks=1).state_dict()
-    for options in ({}, {"_use_new_zipfile_serialization": False}):
-        buffer = io.BytesIO()
-        torch.save(state, buffer, **options)
-        out.append(buffer.getvalue())
-    return (*out, save(state))
+    def sound(net: nets.Refiner) -> str | None:
+        finite = all(np.isfinite(value.numpy()).all() for value in net.state_dict().values())
+        return None if finite else "weights that are not finite were loaded"
+
+    return [lambda path: sound(weights.load(path)), lambda path: sound(weights.adopt(nets.Refiner(width=4, blocks=1), path))], {weights.WeightsError}
 
 
-def mutated(rng: np.random.Generator, files: tuple[bytes, ...]) -> bytes:
-    """A good file with one to eight faults."""
-    data = bytearray(files[rng.integers(len(files))])
+def onnx() -> tuple[list[Reader], set[type]]:
+    """Up to the session, which is not run: a model may ask for any work that its author likes."""
+    from mtrestore import pipeline, weights
+
+    return [lambda path: None if callable(pipeline.onnx_net(path)) else "no net"], {weights.WeightsError}
+
+
+def yaml() -> tuple[list[Reader], set[type]]:
+    from mtrestore import files, plan, sweep
+
+    def points(path: Path) -> str | None:
+        notebook = path.with_name("n.ipynb")
+        if not notebook.is_file():
+            notebook.write_bytes((SEEDS / "notebook" / "n.ipynb").read_bytes())
+        return None if sweep.read(path).points else "a sweep without points"
+
+    def settings(path: Path) -> str | None:
+        return None if plan.read_settings(path)["steps"] >= 1 else "no steps"
+
+    def plain(path: Path) -> None:
+        files.read_yaml(path)
+
+    return [plain, points, settings], {ValueError, FileNotFoundError, files.ImageError}
+
+
+def notebook() -> tuple[list[Reader], set[type]]:
+    from mtrestore import files, notebook
+
+    return [lambda path: None if "out" in notebook.inspect(path)[0] else "no out"], {ValueError, files.ImageError}
+
+
+def unfold(data: bytes, folder: Path) -> None:
+    """The folder of runs that a text describes: five lines for each run, then the sweep's."""
+    lines = data.split(b"\n")
+    for n, line in enumerate(lines[:10]):
+        place = folder / f"run{n // 5}"
+        place.mkdir(exist_ok=True)
+        (place / f"{('status', 'run', 'metrics', 'rows', 'curves')[n % 5]}.json").write_bytes(line)
+    (folder / "sweep.json").write_bytes(b"\n".join(lines[10:]))
+
+
+def runs() -> tuple[list[Reader], set[type]]:
+    """The files of two runs and their sweep; the figures of a report are left out, since they take a second."""
+    from mtrestore import files, results, run
+
+    def gather(path: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            unfold(path.read_bytes(), Path(folder))
+            run.runs(folder)
+            results.gather(Path(folder))
+
+    return [gather], {ValueError, FileNotFoundError, files.ImageError}
+
+
+def bundle() -> tuple[list[Reader], set[type]]:
+    from mtrestore import files, report
+
+    def page(path: Path) -> str | None:
+        text = report.page(report.load(path))
+        return "a script of others stands in the page" if re.search(r"<script>(?!\(\(\) => )", text) else None
+
+    return [page], {ValueError, FileNotFoundError, files.ImageError}
+
+
+def journal() -> tuple[list[Reader], set[type]]:
+    """A journal is read as far as it goes, without any error, and can then be added to."""
+    from mtrestore import journal
+
+    def read(path: Path) -> str | None:
+        book = journal.Journal(path)
+        book.add({"name": "z", "status": "restored", "output_sha256": "0"})
+        book.close()
+        return None if path.read_bytes().endswith(b'"output_sha256": "0"}\n') else "the row that was added is not there"
+
+    return [read], set()
+
+
+TARGETS = {make.__name__: make for make in (reader, weights, onnx, yaml, notebook, runs, bundle, journal)}
+
+
+# ---- the cases -------------------------------------------------------------------------------------------------------------------
+
+@functools.cache
+def seeds(target: str) -> tuple[bytes, ...]:
+    """The small good files of a target."""
+    return tuple(path.read_bytes() for path in sorted((SEEDS / target).iterdir()))
+
+
+def mutated(rng: np.random.Generator, data: bytes, others: tuple[bytes, ...]) -> bytes:
+    """A file with one to eight faults."""
+    data = bytearray(data)
     for _ in range(rng.integers(1, 9)):
         n = len(data)
-        at = int(rng.integers(0, max(1, min(n, int(rng.choice([64, 700, n]))))))  # sizes and kinds stand near the beginning
+        at = int(rng.integers(0, max(1, min(n, int(rng.choice([64, 700, max(n, 1)]))))))  # sizes and kinds stand near the beginning
         length = int(rng.integers(1, max(2, min(n, int(2 ** rng.integers(0, 10))))))
         kind = rng.integers(9)
         if kind <= 1:
@@ -101,12 +182,12 @@ def mutated(rng: np.random.Generator, files: tuple[bytes, ...]) -> bytes:
         elif kind == 6:
             data[at:at] = data[at:at + length] * int(rng.integers(1, 50))
         elif kind == 7:
-            other = files[rng.integers(len(files))]
+            other = others[rng.integers(len(others))]
             cut = int(rng.integers(0, len(other)))
             data[at:at + length] = other[cut:cut + length]
         elif rng.random() < 0.3:
             del data[at:]
-    return bytes(data[:200_000])
+    return bytes(data[:LONGEST])
 
 
 def mended_png(data: bytes) -> bytes:
@@ -133,102 +214,256 @@ def mended_weights(data: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(values)
 
 
-def reworded(rng: np.random.Generator, data: bytes) -> bytes:
-    """A weights file whose header says other numbers, names and kinds."""
-    (n,) = struct.unpack("<Q", data[:8])
-    if n > len(data):
-        return data
-    text, number = data[8:8 + n].decode("latin-1"), lambda m: rng.choice([m[0], "0", "1", "-1", "4294967296", "1e9", "[]", "null", "9" * 30])
-    text = re.sub(r"\d+", number, text, count=int(rng.integers(1, 4))) if rng.random() < 0.5 else text
-    for old, new in (("F16", "F64"), ("F16", "I64"), ("Refiner", "Sharpener"), ("weight", "bias"), ('"width"', '"depth"'), ("[", "[[")):
-        if rng.random() < 0.2:
-            text = text.replace(old, new, int(rng.integers(1, 4)))
-    body = text.encode("latin-1")
-    return struct.pack("<Q", len(body)) + body + data[8 + n:]
+def reworded(rng: np.random.Generator, text: bytes) -> bytes:
+    """A text in which one to three numbers, names or quoted texts are others, or are there twice or not at all."""
+    for _ in range(rng.integers(1, 4)):
+        words = list(re.finditer(rb'"(?:[^"\\]|\\.)*"|-?\d[\d.e+-]*|\w+|\[[^][]*\]|\{[^{}]*\}', text))
+        if not words:
+            break
+        word, other = words[rng.integers(len(words))], words[rng.integers(len(words))].group()
+        anew = (TOKENS[rng.integers(len(TOKENS))], other, b"", word.group() * 2)[rng.choice(4, p=[0.6, 0.2, 0.1, 0.1])]
+        text = text[:word.start()] + anew + text[word.end():]
+    return text[:LONGEST]
+
+
+def mutant(target: str, rng: np.random.Generator, data: bytes) -> bytes:
+    """A broken file of a target, made from one that is less so."""
+    if target == "weights" and data[8:9] == b"{" and rng.random() < 0.5:
+        end = 8 + int.from_bytes(data[:8], "little")
+        header = reworded(rng, data[8:end])
+        data = struct.pack("<Q", len(header)) + header + data[end:]
+    elif target in ("yaml", "notebook", "runs", "bundle", "journal") and rng.random() < 0.7:
+        data = reworded(rng, data)
+    else:
+        data = mutated(rng, data, seeds(target))
+    if rng.random() < 0.8:
+        data = mended_png(data) if data[:4] == b"\x89PNG" else mended_weights(data) if target == "weights" else data
+    return data
 
 
 def case(target: str, seed: int, n: int) -> bytes:
-    """The bytes of a case."""
+    """The bytes of a case; the first are the good files as they are."""
+    good = seeds(target)
+    if n < len(good):
+        return good[n]
     rng = np.random.default_rng((seed, n))
-    if target == "reader":
-        data = mutated(rng, pictures())
-        return mended_png(data) if data[:4] == b"\x89PNG" and rng.random() < 0.8 else data
-    data = weight_files()[rng.integers(2)]
-    data = reworded(rng, data) if rng.random() < 0.5 else mutated(rng, weight_files())
-    return mended_weights(data) if rng.random() < 0.8 else data
+    return mutant(target, rng, good[rng.integers(len(good))])
+
+
+# ---- one case --------------------------------------------------------------------------------------------------------------------
+
+def status(name: str) -> int:
+    """A number of MiB from /proc/self/status; 0 where there is none."""
+    try:
+        return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+    except OSError:
+        return 0
+
+
+def forget_peak() -> None:
+    """Begin VmHWM, the most memory so far, anew (Linux)."""
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def fault(target: str, data: bytes, path: Path) -> str:
-    """What is wrong with what the reader makes of the bytes; "" when nothing is."""
-    from mtrestore import image, nets, weights
-
+    """What is wrong with what the target makes of the bytes; "" when nothing is."""
+    readers, errors = TARGETS[target]()
     path.write_bytes(data)
-    began, error = time.process_time(), None
-    try:
-        if target == "reader":
-            got = image.load(path, max_pixels=4_000_000)
-            a = got.pixels
-            if a.dtype != np.float32 or a.ndim != 3 or a.shape[2] != 3 or not (a.min() >= 0 and a.max() <= 1):
-                return f"no photo: {a.dtype} {a.shape}"
-            if not all(note.isprintable() for note in got.notes):
-                return f"a note is not printable: {got.notes}"
-        else:
-            for read in (weights.load, lambda p: weights.adopt(nets.Refiner(width=4, blocks=1), p)):
-                try:
-                    net = read(path)
-                    if not all(np.isfinite(v.numpy()).all() for v in net.state_dict().values()):
-                        return "weights that are not finite were loaded"
-                except weights.WeightsError as e:
-                    error = e
-    except image.ImageError as e:
-        error = e
-    except Exception as e:
-        return f"{type(e).__name__}: {e}"
-    if error and not (str(error).isprintable() and len(str(error)) > 20):
-        return f"no clear line: {str(error)!r}"
-    seconds = time.process_time() - began
-    return f"{seconds:.1f} s" if seconds > SLOW else ""
+    forget_peak()
+    began, memory = time.process_time(), status("VmRSS")
+    for read in readers:
+        try:
+            if wrong := read(path):
+                return wrong
+        except Exception as e:
+            frames = traceback.extract_tb(e.__traceback__)
+            where = next((f for f in reversed(frames) if "mtrestore" in Path(f.filename).parent.parts[-2:]), frames[-1])
+            if type(e) not in errors:
+                return f"{type(e).__name__}: {e} ({Path(where.filename).name}:{where.lineno})"
+            if not (str(e).isprintable() and 20 < len(str(e)) < 1000):
+                return f"no clear line: {str(e)[:200]!r} ({Path(where.filename).name}:{where.lineno})"
+    seconds, grown = time.process_time() - began, status("VmHWM") - memory
+    return f"{seconds:.1f} s of the processor" if seconds > SECONDS else f"{grown} MiB" if grown > MIB else ""
 
 
-def fuzz(target: str, seed: int, seconds: float, folder: Path, first: int = 0) -> tuple[int, list[str]]:
-    """(cases tried, what was wrong) within the time; `folder`/now.txt says which case is being tried, in case the process dies."""
+def limits() -> None:
+    """What ends this process or refuses it memory, whatever it does; one case is given HARD_SECONDS by `alarm`."""
+    if os.name == "posix" and (used := status("VmSize")):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, ((used + HARD_MIB) << 20, resource.RLIM_INFINITY))
+
+
+def alarm() -> None:
+    if hasattr(signal, "ITIMER_PROF"):
+        signal.setitimer(signal.ITIMER_PROF, HARD_SECONDS)  # SIGPROF ends the process, also where it stands in C
+
+
+def keep(target: str, data: bytes) -> Path:
+    """A reproducer, where it can be found again."""
+    path = FOUND / f"{target}-{hashlib.sha256(data).hexdigest()[:12]}.bin"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def kind(wrong: str) -> str:
+    """What two findings of one cause have in common: an error's name and place, or words without numbers and names."""
+    error = re.match(r"(?s)(\w+: |no clear line: ).*(\(\S+:\d+\))$", wrong)
+    return "".join(error.groups()) if error else re.sub(r"'.*?'|\d+", "", wrong)[:100]
+
+
+# ---- many cases ------------------------------------------------------------------------------------------------------------------
+
+def fuzz(target: str, seed: int, seconds: float, folder: Path, first: int = 0, cases: int = 0, alarm: Callable[[], None] = int) -> tuple[int, list[str]]:
+    """(cases tried, what was wrong, once of a kind) within the time, or of so many cases; `alarm` is called before each."""
     case(target, seed, first)  # imports and good files are made before the clock starts
-    deadline, wrong, n = time.monotonic() + seconds, [], first
-    while time.monotonic() < deadline or n == first:
-        (folder / "now.txt").write_text(str(n))
+    deadline, wrong, n = time.monotonic() + seconds, {}, first
+    while n == first or (n < first + cases if cases else time.monotonic() < deadline):
+        alarm()
         if bad := fault(target, case(target, seed, n), folder / "case.bin"):
-            wrong.append(f"--target {target} --seed {seed} --case {n}: {bad[:300]}")
+            wrong.setdefault(kind(bad), f"--target {target} --seed {seed} --case {n}: {bad[:300]}")
         n += 1
-    return n - first, wrong
+    return n - first, list(wrong.values())
+
+
+def guided(target: str, seed: int, seconds: float, folder: Path) -> None:
+    """The same, led by coverage. libFuzzer ends the process itself; what was wrong is left in folder/wrong."""
+    import atheris
+
+    with atheris.instrument_imports(include=list(WATCHED), enable_loader_override=False):
+        for data in seeds(target):
+            fault(target, data, folder / "case.bin")
+    known = set()
+    limits()
+
+    def one(data: bytes) -> None:
+        alarm()
+        if (bad := fault(target, data, folder / "case.bin")) and kind(bad) not in known:
+            known.add(kind(bad))
+            with open(folder / "wrong", "a", encoding="utf-8") as file:
+                file.write(json.dumps([str(keep(target, data)), bad[:300]]) + "\n")
+
+    def change(data: bytes, most: int, salt: int) -> bytes:
+        rng = np.random.default_rng(salt)
+        if rng.random() < 0.5:
+            return mutant(target, rng, data)[:most]
+        data = atheris.Mutate(data, min(most, len(data) + 64))
+        return (mended_png(data) if data[:4] == b"\x89PNG" else mended_weights(data) if target == "weights" else data)[:most]
+
+    learnt = FOUND / "corpus" / target
+    learnt.mkdir(parents=True, exist_ok=True)
+    options = [f"-max_total_time={max(1, int(seconds))}", f"-seed={seed + 1}", f"-max_len={LONGEST}", "-timeout=120", "-rss_limit_mb=0",
+               f"-artifact_prefix={folder}/", "-print_final_stats=1", str(learnt), str(SEEDS / target)]  # fmt: skip
+    atheris.Setup([sys.argv[0], *options], one, custom_mutator=change)
+    atheris.Fuzz()
+
+
+def inside(args: argparse.Namespace) -> int:
+    """What the process that may crash does; its last line is [cases, findings]."""
+    folder, findings = args.inside, []
+    if not args.plain:
+        guided(args.target, args.seed, args.seconds, folder)
+    if args.file or args.case is not None:
+        data = args.file.read_bytes() if args.file else case(args.target, args.seed, args.case)
+        fault(args.target, seeds(args.target)[0], folder / "case.bin")  # so that imports are not counted
+        limits()
+        alarm()
+        bad, tried = fault(args.target, data, folder / "case.bin"), 1
+        findings = [f"--target {args.target} --file {keep(args.target, data)}: {bad}"] if bad else []
+    else:
+        fault(args.target, seeds(args.target)[0], folder / "case.bin")
+        limits()
+        tried, findings = fuzz(args.target, args.seed, args.seconds, folder, alarm=alarm)
+    print(json.dumps([tried, findings]))
+    return int(bool(findings))
+
+
+def start(target: str, folder: str, args: argparse.Namespace, *more: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: a decoder that crashes should be named, not end this one."""
+    command = [sys.executable, __file__, "--target", target, "--seed", str(args.seed), "--inside", folder, *more]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        return subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", timeout=args.seconds + 300)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, -signal.SIGALRM, "", "it stood still")
+
+
+def again(target: str, path: Path, args: argparse.Namespace) -> str:
+    """What is wrong with one file in a fresh process without instruments; "" when nothing is."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = start(target, folder, args, "--plain", "--file", str(path))
+        return ended(done) or "".join(json.loads(done.stdout.splitlines()[-1])[1])
+
+
+def ended(done: subprocess.CompletedProcess[str]) -> str:
+    """How a process ended that should not have; "" for one that said what it had to say."""
+    if done.returncode in (0, 1) and done.stdout.splitlines()[-1:] and done.stdout.splitlines()[-1].startswith("["):
+        return ""
+    name = signal.Signals(-done.returncode).name if done.returncode < 0 else f"status {done.returncode}"
+    name += f", more than {HARD_SECONDS} s of the processor" if name == "SIGPROF" else ""
+    return f"the process ended with {name}: {done.stderr[-300:].strip()!r}"
+
+
+def outside(target: str, args: argparse.Namespace) -> list[str]:
+    """What is wrong with a target, printed; after a crash it goes on for the time that is left."""
+    deadline, tried, wrong, suspects = time.monotonic() + args.seconds, 0, [], []
+    one = ["--file", str(args.file)] if args.file else ["--case", str(args.case)] if args.case is not None else []
+    plain = args.plain or bool(one)
+    reached, seed = "", args.seed
+    while tried == 0 or time.monotonic() < deadline - 1:
+        args.seed = seed + len(suspects)  # another way than the one that ended in a crash
+        with tempfile.TemporaryDirectory() as folder:
+            left = str(max(1.0, deadline - time.monotonic()))
+            done = start(target, folder, args, "--seconds", left, *one, *(["--plain"] if plain else []))
+            lines = Path(folder, "wrong").read_text("utf-8").splitlines() if Path(folder, "wrong").is_file() else []
+            suspects += [Path(json.loads(line)[0]) for line in lines]
+            units = re.findall(r"^(?:stat::number_of_executed_units: |#)(\d+)", done.stderr, re.MULTILINE)
+            reached = (re.findall(r"cov: \d+", done.stderr) or [""])[-1]
+            if plain and not ended(done):
+                more, findings = json.loads(done.stdout.splitlines()[-1])
+                tried, wrong = tried + more, wrong + findings
+            else:
+                tried += int(units[-1]) if units else 1
+                if plain or done.returncode:
+                    suspects.append(keep(target, Path(folder, "case.bin").read_bytes()))
+                    print(f"   {target}: {ended(done)}")
+        if one or len(suspects) > 20:
+            break
+    args.seed = seed
+    for path in dict.fromkeys(suspects):
+        if bad := again(target, path, args):
+            wrong.append(bad if bad.startswith("--target") else f"--target {target} --file {path}: {bad}")
+        else:
+            print(f"   {path.name}: only among others, or watched; alone it is read as it should be")
+    print(f"{target:8} seed {seed}: {tried} cases, {len(wrong)} wrong {'' if plain else f'(atheris, {reached})'}", flush=True)
+    print("".join(f"   WRONG {text}\n" for text in wrong).encode("utf-8", "backslashreplace").decode(), end="", flush=True)
+    return wrong
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--target", choices=["reader", "weights"], help="default: both")
+    p.add_argument("--target", choices=list(TARGETS), help="default: all")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--seconds", type=float, default=60.0)
-    p.add_argument("--case", type=int, help="only this one, in this process")
-    p.add_argument("--inside", help=argparse.SUPPRESS)
+    p.add_argument("--seconds", type=float, default=1800.0, help="for each target")
+    p.add_argument("--case", type=int, help="only this one")
+    p.add_argument("--file", type=Path, help="only this file")
+    p.add_argument("--plain", action="store_true", help="without atheris")
+    p.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     args = p.parse_args()
-    sys.path.insert(0, str(ROOT))
-    if args.inside or args.case is not None:
-        with tempfile.TemporaryDirectory() as temporary:
-            seconds = 0 if args.case is not None else args.seconds
-            tried, wrong = fuzz(args.target or "reader", args.seed, seconds, Path(args.inside or temporary), args.case or 0)
-        print(f"{args.target or 'reader':8} seed {args.seed}: {tried} cases, {len(wrong)} wrong")
-        print("".join(f"   WRONG {text}\n" for text in wrong).encode("utf-8", "backslashreplace").decode(), end="")
-        return int(bool(wrong))
-    failed, targets = False, [args.target] if args.target else ["reader", "weights"]
-    for target in targets:
-        with tempfile.TemporaryDirectory() as folder:  # in a process of its own: a decoder that crashes should be named, not end this one
-            share = str(args.seconds / len(targets))
-            command = [sys.executable, __file__, "--target", target, "--seed", str(args.seed), "--seconds", share, "--inside", folder]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=args.seconds + 120)
-            print(done.stdout, end="")
-            if done.returncode not in (0, 1) or not done.stdout:
-                print(f"   WRONG --target {target} --seed {args.seed} --case {Path(folder, 'now.txt').read_text()}: the process ended with {done.returncode}")
-                print(done.stderr[-2000:])
-            failed |= bool(done.returncode)
+    sys.path[:0] = [str(ROOT)]
+    sys.path.append(str(Path(sys.prefix) / "fuzz"))
+    if args.inside:
+        return inside(args)
+    try:
+        import atheris  # noqa: F401
+    except ImportError:
+        args.plain = True
+        print("atheris is not installed: the seeded mutator goes on alone, without coverage")
+    failed = False
+    for target in [args.target] if args.target else TARGETS:
+        failed |= bool(outside(target, args))
     return int(failed)
 
 

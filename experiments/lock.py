@@ -9,7 +9,6 @@ torch is the exception: its version stands in the Makefile, and its build comes 
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -23,6 +24,7 @@ CORE = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
 ALL = CORE + [Requirement(line) for extra in EXTRAS.values() for line in extra]
 LINES = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line and not line.startswith("#")]
 PINS = dict((canonicalize_name(name), version) for name, version in (line.split("==") for line in LINES))
+LOCK = (ROOT / "requirements.lock").read_text("utf-8")
 SOURCES = sorted((ROOT / "mtrestore").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Where the name to import is not the name to install.
@@ -75,6 +77,54 @@ def test_pins_cover_what_the_pins_need():
             if wanted and canonicalize_name(need.name) not in PINS and not need.name.startswith(("nvidia", "cuda", "triton")):
                 missing.add(f"{name} needs {need}")
     assert not missing
+
+
+def locked(text: str) -> dict[str, tuple[str, int]]:
+    """name -> (version and marker, number of hashes) in a lock; raises ValueError for a line of another kind."""
+    found, name = {}, ""
+    for line in text.splitlines():
+        if pin := re.fullmatch(r"([\w.-]+)==([\w.]+(?: ; [^\\]+?)?) \\", line):
+            name = canonicalize_name(pin[1])
+            if name in found:
+                raise ValueError(f"{name} stands twice")
+            found[name] = (pin[2], 0)
+        elif re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) and name:
+            found[name] = (found[name][0], found[name][1] + 1)
+        elif not line.startswith("#") and line != "--only-binary :all:":
+            raise ValueError(f"{line!r} is no pin and no hash")
+    return found
+
+
+def test_every_package_but_torch_is_locked_by_its_hashes():
+    versions = {name: version.split(" ")[0] for name, (version, _) in locked(LOCK).items()}
+    assert versions == {name: version for name, version in PINS.items() if name != "torch"}, "run make lock"
+    assert not [name for name, (_, hashes) in locked(LOCK).items() if hashes == 0]
+    assert "--only-binary :all:" in LOCK.splitlines(), "a source archive runs its own code when it is installed"
+
+
+@pytest.mark.parametrize("line", ["pillow>=13", "pillow==13.0.0", "git+https://x/y", "    --hash=md5:00", "-e ."])
+def test_a_lock_with_anything_else_is_noticed(line):
+    with pytest.raises(ValueError):
+        locked(f"{LOCK}{line}\n")
+
+
+def test_other_systems_get_what_they_need_and_this_one_does_not():
+    """Markers: Windows' terminals and macOS' App Nap are locked too; an install here has exactly what the lock says for here."""
+    found = locked(LOCK)
+    assert "win32" in found["colorama"][0] and "nt" in found["pywinpty"][0] and "darwin" in found["appnope"][0]
+    markers = {name: version.partition(" ; ")[2] for name, (version, _) in found.items()}
+    here = {name for name, marker in markers.items() if not marker or Marker(marker).evaluate()}
+    assert {canonicalize_name(requirement.name) for requirement in ALL} - {"torch"} <= here
+    assert "setuptools" in here, "the package itself is built with it, without looking for another"
+    for minor in ("3.11", "3.12", "3.13"):
+        for platform in ({"sys_platform": "win32", "os_name": "nt"}, {"sys_platform": "darwin", "os_name": "posix"}):
+            there = {"python_version": minor, "python_full_version": f"{minor}.0", **platform}
+            assert {"pillow", "setuptools"} <= {n for n, m in markers.items() if not m or Marker(m).evaluate(there)}
+
+
+def test_torch_has_one_version_everywhere():
+    stated = re.findall(r"torch==([\d.]+)", (ROOT / "Makefile").read_text("utf-8"))
+    assert set(stated) == {PINS["torch"]}
 
 
 def test_python_range_admits_this_python():
@@ -165,7 +215,7 @@ def test_notebooks_are_committed_clean():
 # The two commands
 
 
-@pytest.mark.parametrize("target", ["help", "setup", "venv", "restore", "test", "lint", "bench", "notebooks", "clean"])
+@pytest.mark.parametrize("target", ["help", "setup", "venv", "restore", "test", "soak", "audit", "lock", "lint", "bench", "notebooks", "clean"])
 def test_make_knows_its_targets(target):
     plan = subprocess.run(["make", "-n", target], cwd=ROOT, env=outside(), capture_output=True, text=True)
     assert plan.returncode == 0, plan.stderr
@@ -182,7 +232,7 @@ def toy(tmp_path):
     """A folder with a space in its name whose .venv is ready and whose Python only prints what it was asked."""
     folder = tmp_path / "a clone"
     (folder / ".venv/bin").mkdir(parents=True)
-    for name in ("pyproject.toml", "constraints.txt", "Makefile"):
+    for name in ("pyproject.toml", "requirements.lock", "Makefile"):
         (folder / name).write_text((ROOT / name).read_text("utf-8"))
     python = folder / ".venv/bin/python"
     python.write_text('#!/bin/sh\nfor a in "$@"; do printf "[%s]" "$a"; done; echo; case "$*" in *fail*) exit 7;; esac\n')
@@ -214,12 +264,25 @@ def test_make_test_honours_its_arguments_and_fails_with_the_tests(toy):
 def test_set_up_repeats_when_the_pins_change_and_only_then(toy):
     assert "pip" not in toy("lint").stdout
     ready = (toy.folder / ".venv/.ready").stat().st_mtime_ns
-    os.utime(toy.folder / "constraints.txt", ns=(ready + 10**9, ready + 10**9))
+    os.utime(toy.folder / "requirements.lock", ns=(ready + 10**9, ready + 10**9))
     first, second = toy("lint").stdout, toy("lint").stdout
-    assert first.index("[torch==2.13.0]") < first.index("[-c][constraints.txt][-e][.[dev]]"), "torch first, so that its build can be chosen"
+    assert [line for line in first.splitlines() if "[pip]" in line] == [
+        "[-m][pip][install][--no-deps][torch==2.13.0]",  # first, so that its build can be chosen
+        "[-m][pip][install][--require-hashes][--no-deps][-r][requirements.lock]",
+        "[-m][pip][install][--no-deps][--no-build-isolation][-e][.]",
+        "[-m][pip][install][torch==2.13.0]",  # what a build for GPUs needs
+    ]
     assert "pip" in second, "the pins still look newer than the set-up"
-    os.utime(toy.folder / "constraints.txt", ns=(ready, ready))
+    os.utime(toy.folder / "requirements.lock", ns=(ready, ready))
     assert "pip" not in toy("lint").stdout
+
+
+def test_torch_comes_from_the_index_that_is_named_and_nothing_else_does(toy):
+    (toy.folder / ".venv/.ready").unlink()
+    lines = toy("setup", TORCH_INDEX="https://example.org/whl/a b").stdout.splitlines()
+    named = "[--index-url][https://example.org/whl/a b][torch==2.13.0]"
+    assert [line.endswith(named) for line in lines if "[install]" in line] == [True, False, False, True]
+    assert sum("--index-url" in line for line in lines) == 2
 
 
 def test_set_up_without_a_fitting_python_says_so_in_one_line(toy):
