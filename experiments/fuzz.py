@@ -14,6 +14,7 @@ formats keep their sizes more than elsewhere; checksums are then often mended, s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -27,7 +28,7 @@ import tempfile
 import time
 import traceback
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS, FOUND = ROOT / "experiments" / "fuzz_seeds", ROOT / "runs" / "fuzz"
 SECONDS, MIB = 2.0, 300  # of the processor and of memory, for one file
-HARD_SECONDS, HARD_MIB = 20, 2048  # after which the process is ended; what it may claim in all, above what it has
+LATE, HARD_SECONDS = 8.0, 20.0  # when a reader is interrupted; when the process is ended, because it stands in C and hears nothing
+HARD_MIB = 2048  # that a process may claim in all, above what it has
 LONGEST = 200_000  # bytes of a case
 WORDS = (0, 1, 2, 3, 8, 16, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**62, 2**63, 2**64 - 1)
 TOKENS = (b"0", b"1", b"-1", b"1.5", b"1e999", b"NaN", b"4294967296", b"1e9", b"9" * 30, b"9" * 5000, b"null", b"true", b"[]", b"{}", b"[[1]]", b'""',
           b'"a"', b'"\\ud800"', b'"\\u0000\\u001b[2J"', b'"<script>"', b"[" * 40, b"x" * 300, b"~", b"!!python/name:os.system ''", b"&a [*a]", b"../x")
-WATCHED = ("mtrestore", "PIL", "tifffile", "yaml", "nbformat", "papermill")  # whose Python code libFuzzer sees
+WATCHED = ("mtrestore", "PIL", "tifffile", "yaml", "nbformat", "papermill", "torch._weights_only_unpickler")  # whose Python code libFuzzer sees
 Reader = Callable[[Path], str | None]  # raises the target's own error, gives what is wrong, or nothing
 
 
@@ -266,6 +268,25 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+class Late(BaseException):
+    """A reader takes too long; no `except Exception` keeps it."""
+
+
+@contextlib.contextmanager
+def interrupted(seconds: float) -> Iterator[None]:
+    """Raise Late in what runs longer, by the processor's time (POSIX, in the main thread)."""
+    def ring(*_: object) -> None:
+        raise Late(f"more than {seconds:g} s of the processor")
+
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
 def fault(target: str, data: bytes, path: Path) -> str:
     """What is wrong with what the target makes of the bytes; "" when nothing is."""
     readers, errors = TARGETS[target]()
@@ -274,10 +295,12 @@ def fault(target: str, data: bytes, path: Path) -> str:
     began, memory = time.process_time(), status("VmRSS")
     for read in readers:
         try:
-            if wrong := read(path):
+            with interrupted(LATE) if hasattr(signal, "setitimer") else contextlib.nullcontext():
+                wrong = read(path)
+            if wrong:
                 return wrong
-        except Exception as e:
-            frames = traceback.extract_tb(e.__traceback__)
+        except (Exception, Late) as e:
+            frames = [f for f in traceback.extract_tb(e.__traceback__) if f.name != "ring"]
             where = next((f for f in reversed(frames) if "mtrestore" in Path(f.filename).parent.parts[-2:]), frames[-1])
             if type(e) not in errors:
                 return f"{type(e).__name__}: {e} ({Path(where.filename).name}:{where.lineno})"
@@ -288,7 +311,7 @@ def fault(target: str, data: bytes, path: Path) -> str:
 
 
 def limits() -> None:
-    """What ends this process or refuses it memory, whatever it does; one case is given HARD_SECONDS by `alarm`."""
+    """Refuse this process more memory, whatever it does; its time is bounded by `alarm`."""
     if os.name == "posix" and (used := status("VmSize")):
         import resource
 
@@ -296,8 +319,9 @@ def limits() -> None:
 
 
 def alarm() -> None:
-    if hasattr(signal, "ITIMER_PROF"):
-        signal.setitimer(signal.ITIMER_PROF, HARD_SECONDS)  # SIGPROF ends the process, also where it stands in C
+    """The next case ends the process when it takes too long, also where it stands in C."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_VIRTUAL, HARD_SECONDS)
 
 
 def keep(target: str, data: bytes) -> Path:
@@ -402,7 +426,7 @@ def ended(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode in (0, 1) and done.stdout.splitlines()[-1:] and done.stdout.splitlines()[-1].startswith("["):
         return ""
     name = signal.Signals(-done.returncode).name if done.returncode < 0 else f"status {done.returncode}"
-    name += f", more than {HARD_SECONDS} s of the processor" if name == "SIGPROF" else ""
+    name += f", more than {HARD_SECONDS:g} s of the processor" if name == "SIGVTALRM" else ""
     return f"the process ended with {name}: {done.stderr[-300:].strip()!r}"
 
 
