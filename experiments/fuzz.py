@@ -378,7 +378,7 @@ def guided(target: str, seed: int, seconds: float, folder: Path) -> None:
 
     learnt = FOUND / "corpus" / target
     learnt.mkdir(parents=True, exist_ok=True)
-    options = [f"-max_total_time={max(1, int(seconds))}", f"-seed={seed + 1}", f"-max_len={LONGEST}", "-timeout=120", "-rss_limit_mb=0",
+    options = [f"-max_total_time={max(1, int(seconds))}", f"-seed={seed + 1}", f"-max_len={LONGEST}", "-len_control=0", "-timeout=120", "-rss_limit_mb=0",
                f"-artifact_prefix={folder}/", "-print_final_stats=1", str(learnt), str(SEEDS / target)]  # fmt: skip
     atheris.Setup([sys.argv[0], *options], one, custom_mutator=change)
     atheris.Fuzz()

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from .crop import eye_crop, five_from_mesh
+from .files import read_bytes
 from .image import as_photo, as_samples, resize, shrink, to_tensor
 
 __all__ = ["Face", "dense", "detect", "faces_from", "five_from_mesh", "suppress"]
@@ -237,7 +238,7 @@ def _yunet(file: Path) -> Detector:
     if not file.is_file():
         raise FileNotFoundError(f"YuNet's file is not at {file}; put it there, pass yunet_file= or use detector='mtcnn'")
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns that its new engine has no targets
-    net = cv2.FaceDetectorYN.create("onnx", np.fromfile(file, np.uint8), np.zeros(0, np.uint8), (320, 320), 0.5, 0.3, 5000)
+    net = cv2.FaceDetectorYN.create("onnx", np.frombuffer(read_bytes(file), np.uint8), np.zeros(0, np.uint8), (320, 320), 0.5, 0.3, 5000)
     cv2.utils.logging.setLogLevel(level)
 
     def look(picture: np.ndarray) -> np.ndarray:

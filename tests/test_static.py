@@ -72,9 +72,39 @@ def test_files_are_opened_for_reading_in_one_place():
     readers = {}
     for path in sorted((ROOT / "mtrestore").rglob("*.py")):
         calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
-        readers[path.name] = sum(isinstance(c.func, ast.Attribute) and c.func.attr in ("read_bytes", "fromfile", "imread") and not (
+        readers[str(path.relative_to(ROOT))] = sum(isinstance(c.func, ast.Attribute) and c.func.attr in ("read_bytes", "fromfile", "imread") and not (
             isinstance(c.func.value, ast.Name) and c.func.value.id in ("image", "files")) for c in calls)
     assert not {name for name, n in readers.items() if n}, "call image.read_bytes or files.read_bytes"
+
+
+NETWORK = {"socket", "ssl", "ftplib", "smtplib", "http", "http.client", "http.server", "urllib.request", "xmlrpc", "xmlrpc.client", "requests", "httpx",
+           "aiohttp", "urllib3", "websocket", "websockets", "httpcore", "pooch", "torch.hub", "huggingface_hub", "webbrowser"}  # fmt: skip
+
+
+def reached(source: str) -> set[str]:
+    """The modules of the network that a source imports, wherever it does."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in names if name in NETWORK or name.split(".")[0] in NETWORK}
+
+
+def test_one_function_fetches_and_nothing_else_reaches_the_network():
+    """`weights.fetch`, which a person calls by hand; a cluster's address is handed to dask.distributed."""
+    found = {}
+    for path in sorted((ROOT / "mtrestore").rglob("*.py")):
+        found |= {str(path.relative_to(ROOT)): names} if (names := reached(path.read_text("utf-8"))) else {}
+    assert found == {"mtrestore/weights.py": {"pooch"}}
+    (fetch,) = (node for node in ast.walk(ast.parse((ROOT / "mtrestore/weights.py").read_text("utf-8"))) if getattr(node, "name", "") == "fetch")
+    assert reached(ast.unparse(fetch)) == {"pooch"}
+
+
+@pytest.mark.parametrize("line", ["import socket", "import urllib.request as r", "from urllib import request", "def f():\n    from http.client import X"])
+def test_the_search_for_the_network_finds_what_it_is_for(line):
+    assert reached(line) and not reached("from urllib.parse import quote\nfrom . import requests\nimport httpcore2")
 
 
 def test_every_promise_in_the_docs_names_a_test_that_exists():
