@@ -1,6 +1,7 @@
 """What installing and shipping promise: ranges and pins agree, one torch and one cv2, small files, nothing unsafe in the package."""
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -303,3 +304,52 @@ def test_continuous_integration_runs_make_test_and_reports_failure(toy):
     assert good.returncode == 0 and good.stdout.splitlines()[-1].startswith("[-m][pytest]"), good.stderr
     bad = subprocess.run([copy], cwd="/", capture_output=True, text=True, env=outside() | {"ARGS": "fail"})
     assert bad.returncode != 0
+
+
+# The audit
+
+
+@pytest.fixture
+def audit(monkeypatch):
+    """experiments/audit.py with tools that answer as they are told: service -> name==version -> advisories, None for "not found"."""
+    spec = importlib.util.spec_from_file_location("audit", ROOT / "experiments/audit.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.known, module.flaws = {}, 0
+
+    def tool(*words):
+        if words[0] == "bandit":
+            return subprocess.CompletedProcess(words, module.flaws, "", "")
+        pins, service, out = (Path(words[words.index(option) + 1]) for option in ("-r", "-s", "-o"))
+        if (database := module.known.get(str(service))) is not None:
+            rows = []
+            for name, version in re.findall(r"^([\w.-]+)==([\w.]+)$", pins.read_text(), re.MULTILINE):
+                vulns = database.get(f"{name}=={version}", [])
+                skipped = {"name": name, "skip_reason": "Dependency not found on PyPI"}
+                rows.append(skipped if vulns is None else {"name": name, "version": version, "vulns": [{"id": v} for v in vulns]})
+            out.write_text(json.dumps({"dependencies": rows, "fixes": []}))
+        return subprocess.CompletedProcess(words, 0, "", "No known vulnerabilities found")  # pip-audit says so of a mirror as well
+
+    monkeypatch.setattr(module, "tool", tool)
+    monkeypatch.setattr(module.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0))
+    return module
+
+
+def test_an_audit_that_nobody_answered_is_not_a_clean_one(audit, capsys):
+    assert audit.audit() == 3
+    audit.known = {"pypi": {audit.FAULTY: None}}  # a mirror: it answers, and knows nothing
+    assert audit.audit() == 3
+    audit.known = {"pypi": {}}  # not even what everybody knows
+    assert audit.audit() == 3
+    assert capsys.readouterr().out.count("packages: NOT CHECKED, no database of advisories answers (pypi, osv)") == 3
+
+
+def test_an_audit_tells_what_is_known_and_which_packages_were_not_looked_up(audit, capsys):
+    audit.known = {"osv": {audit.FAULTY: ["PYSEC-1"]}}
+    assert audit.audit() == 0 and f"{len(PINS)} looked up at osv, 0 with advisories, 0 NOT CHECKED" in capsys.readouterr().out
+    audit.known["osv"]["zipp==" + PINS["zipp"]] = None
+    assert audit.audit() == 3 and "1 NOT CHECKED ['zipp==']" in capsys.readouterr().out
+    audit.known["osv"]["torch==" + PINS["torch"]] = ["GHSA-2", "GHSA-3"]
+    assert audit.audit() == 1 and f"torch=={PINS['torch']}: GHSA-2, GHSA-3" in capsys.readouterr().out
+    audit.known, audit.flaws = {}, 1
+    assert audit.audit() == 1 and "our code: findings are above" in capsys.readouterr().out
