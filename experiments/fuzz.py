@@ -264,7 +264,7 @@ def status(name: str) -> int:
 
 def forget_peak() -> None:
     """Begin VmHWM, the most memory so far, anew (Linux)."""
-    if Path("/proc/self/clear_refs").exists():
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -292,7 +292,7 @@ def fault(target: str, data: bytes, path: Path) -> str:
     readers, errors = TARGETS[target]()
     path.write_bytes(data)
     forget_peak()
-    began, memory = time.process_time(), status("VmRSS")
+    began, memory = time.process_time(), status("VmHWM")
     for read in readers:
         try:
             with interrupted(LATE) if hasattr(signal, "setitimer") else contextlib.nullcontext():

@@ -1,8 +1,14 @@
 """The fuzzer: its good files are good, each of its targets runs without atheris, and it finds what is wrong."""
 
+import argparse
 import importlib.util
+import json
+import re
+import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,7 +103,7 @@ def test_time_memory_and_unclear_words_are_found(fuzz, tmp_path, monkeypatch):
         return good
 
     def claims(path, max_pixels):
-        np.ones(320 << 17).sum()
+        np.ones(330 << 17).sum()
         return good
 
     def mumbles(path, max_pixels):
@@ -126,3 +132,49 @@ def test_a_finding_is_told_with_the_file_that_shows_it_again(fuzz, tmp_path, mon
     monkeypatch.setattr(fuzz, "FOUND", tmp_path / "found")
     path = fuzz.keep("reader", b"abc")
     assert path.read_bytes() == b"abc" and path.name == "reader-ba7816bf8f01.bin"
+
+
+def test_the_program_runs_without_atheris_and_says_so(fuzz, root):
+    words = ["--target", "journal", "--seconds", "1", "--seed", "3"]
+    done = subprocess.run([sys.executable, root / "experiments/fuzz.py", *words, "--plain"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    count, = re.findall(r"^journal  seed 3: (\d+) cases, 0 wrong", done.stdout, re.MULTILINE)
+    assert int(count) >= 1
+
+
+def test_without_atheris_a_line_says_what_is_missing(fuzz, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "atheris", None)  # its import fails
+    monkeypatch.setattr(fuzz, "outside", lambda target, args: [] if args.plain else ["guided"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["fuzz.py"])
+    assert fuzz.main() == 0
+    assert capsys.readouterr().out == "atheris is not installed: the seeded mutator goes on alone, without coverage\n"
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_process_that_crashes_is_named_and_its_file_is_kept(fuzz, tmp_path, monkeypatch, capsys, plain):
+    """Whatever tries the file anew crashes too, so it stays a finding; the rest of the time would go on from there."""
+    def crashes(target, folder, args, *more):
+        (Path(folder) / "case.bin").write_bytes(b"abc")
+        return subprocess.CompletedProcess([], -signal.SIGSEGV, "", "deep in C")
+
+    monkeypatch.setattr(fuzz, "FOUND", tmp_path)
+    monkeypatch.setattr(fuzz, "start", crashes)
+    args = argparse.Namespace(seed=0, seconds=0.1, plain=plain, file=None, case=None)
+    kept = tmp_path / "reader-ba7816bf8f01.bin"
+    assert fuzz.outside("reader", args) == [f"--target reader --file {kept}: the process ended with SIGSEGV: 'deep in C'"]
+    assert kept.read_bytes() == b"abc" and f"WRONG --target reader --file {kept}" in capsys.readouterr().out
+
+
+def test_what_only_the_watched_process_finds_is_no_finding(fuzz, tmp_path, monkeypatch, capsys):
+    def slow(target, folder, args, *more):
+        if "--file" in more:
+            return subprocess.CompletedProcess([], 0, "[1, []]\n", "")
+        (tmp_path / "x.bin").write_bytes(b"abc")
+        (Path(folder) / "wrong").write_text(json.dumps([str(tmp_path / "x.bin"), "2.1 s"]) + "\n")
+        return subprocess.CompletedProcess([], 0, "", "#12 DONE cov: 7 ft: 9\nstat::number_of_executed_units: 12\n")
+
+    monkeypatch.setattr(fuzz, "start", slow)
+    args = argparse.Namespace(seed=0, seconds=0.1, plain=False, file=None, case=None)
+    assert fuzz.outside("reader", args) == []
+    assert "reader   seed 0: 12 cases, 0 wrong (atheris, cov: 7)" in capsys.readouterr().out
