@@ -1,10 +1,10 @@
-"""The pins written anew: requirements.lock with the hashes of every file, for all systems, and constraints.txt with the versions alone.
+"""The pins written anew: requirements.lock with hashes for all systems, constraints.txt without.
 
-    make lock                                # the same versions with today's hashes, and what pyproject.toml asks for newly
-    make lock ARGS=--upgrade                 # the newest versions that the ranges admit
+    make lock                                 # the same versions, and what pyproject.toml asks anew
+    make lock ARGS=--upgrade                  # the newest versions that the ranges admit
     make lock ARGS="--upgrade-package pillow"
 
-torch is the exception: its version stands in the Makefile, and its build comes from the index that the user chooses.
+torch is the exception: its version stands in the Makefile, and the user chooses its index.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCHS = ("torch", "nvidia-", "cuda-", "triton")  # its build for GPUs brings the others
 LOCK = """\
-# Every package but torch, with the sha256 of each file that PyPI has of that version (Python 3.11 to 3.13;
-# Linux with glibc on x86-64 and ARM, Windows, macOS 14 on ARM). Only wheels are taken: no code of others runs to install them.
+# Every package but torch, with the sha256 of each file that PyPI has of that version, for Python
+# 3.11 to 3.13 on Linux with glibc (x86-64, ARM), Windows and macOS 14 (ARM). Only wheels are taken:
+# no code of others runs to install them.
 # Made by `make lock`, installed by `make setup`:
 #     python -m pip install --require-hashes --no-deps -r requirements.lock
 --only-binary :all:
 """
 PINS = """\
-# The versions that stand in requirements.lock, and torch, for installs without hashes (environment.yml):
+# The versions of requirements.lock, and torch, for installs without hashes (environment.yml):
 #     python -m pip install -c constraints.txt -e ".[dev]"
-# Made by `make lock`. torch is whichever build the chosen index offers: from PyPI, or a local +cpu one.
+# Made by `make lock`. torch is whichever build the chosen index offers, such as +cpu.
 """
 
 
 def blocks(text: str) -> dict[str, str]:
-    """name==version -> its lines in a requirements file with hashes: the version, its marker, a hash on each line."""
+    """name==version -> its lines in a file with hashes: version, marker, a hash on each line."""
     matches = re.finditer(r"^([\w.-]+==[\w.]+).*(?:\n +--hash=.*)+\n", text, re.MULTILINE)
     return {match[1]: match[0] for match in matches}
 
@@ -41,9 +42,19 @@ def main() -> int:
     (torch,) = set(re.findall(r"torch==[\d.]+", (ROOT / "Makefile").read_text("utf-8")))
     with tempfile.TemporaryDirectory() as folder:
         out, fixed = Path(folder, "lock.txt"), Path(folder, "torch.txt")
-        out.write_text((ROOT / "constraints.txt").read_text("utf-8"))  # versions that stand there stay
+        out.write_text(
+            (ROOT / "constraints.txt").read_text("utf-8")
+        )  # versions that stand there stay
         fixed.write_text(torch)
-        options = ("--universal", "--python-version", "3.11", "--fork-strategy", "fewest", "--only-binary", ":all:")
+        options = (
+            "--universal",
+            "--python-version",
+            "3.11",
+            "--fork-strategy",
+            "fewest",
+            "--only-binary",
+            ":all:",
+        )
         style = ("--all-extras", "--generate-hashes", "--no-annotate", "--no-header", "--quiet")
         command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", *options, *style]
         done = subprocess.run([*command, "-c", fixed, "-o", out, *sys.argv[1:]], cwd=ROOT)
@@ -54,8 +65,11 @@ def main() -> int:
     names = [name for name in names if not name.startswith(TORCHS)]
     locked = [pins[name] for name in names]
     (ROOT / "requirements.lock").write_text(LOCK + "".join(locked), "utf-8")
-    (ROOT / "constraints.txt").write_text(PINS + "".join(f"{pin}\n" for pin in sorted([*names, torch])), "utf-8")
-    print(f"{len(locked)} packages in requirements.lock, with {sum(pin.count('--hash') for pin in locked)} hashes")
+    (ROOT / "constraints.txt").write_text(
+        PINS + "".join(f"{pin}\n" for pin in sorted([*names, torch])), "utf-8"
+    )
+    hashes = sum(pin.count("--hash") for pin in locked)
+    print(f"{len(locked)} packages in requirements.lock, with {hashes} hashes")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The fuzzer: its good files are good, each of its targets runs without atheris, and it finds what is wrong."""
+"""The fuzzer: its seeds are good, its targets run without atheris, and it finds what is wrong."""
 
 import argparse
 import importlib.util
@@ -45,10 +45,20 @@ def test_all_targets_have_seeds_and_they_are_small(fuzz):
     assert len(files) > 40 and sum(path.stat().st_size for path in files) < 64 << 10
 
 
-# How many of a target's good files each of its readers takes: weights.load ours, adopt the others; a training is no sweep.
-@pytest.mark.parametrize(("target", "good"), [
-    ("reader", [28]), ("weights", [2, 3]), ("onnx", [4]), ("yaml", [3, 2, 1]), ("notebook", [1]), ("runs", [1]), ("bundle", [1]), ("journal", [1]),
-])  # fmt: skip
+# How many of the good files each reader takes: weights.load ours, adopt the others; and so on.
+@pytest.mark.parametrize(
+    ("target", "good"),
+    [
+        ("reader", [28]),
+        ("weights", [2, 3]),
+        ("onnx", [4]),
+        ("yaml", [3, 2, 1]),
+        ("notebook", [1]),
+        ("runs", [1]),
+        ("bundle", [1]),
+        ("journal", [1]),
+    ],
+)
 def test_the_good_files_are_read(fuzz, tmp_path, target, good):
     said = []
     for data in fuzz.seeds(target):
@@ -57,10 +67,15 @@ def test_the_good_files_are_read(fuzz, tmp_path, target, good):
     assert [sum(not text for text in column) for column in zip(*said)] == good
 
 
-OPEN = pytest.mark.xfail(reason="records that hold other kinds of values than expected are not refused in one line")
+OPEN = pytest.mark.xfail(
+    reason="records that hold other kinds of values than expected are not refused in one line"
+)
 
 
-@pytest.mark.parametrize("target", [pytest.param(name, marks=[OPEN] if name in ("runs", "bundle") else []) for name in TARGETS])
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(name, marks=[OPEN] if name in ("runs", "bundle") else []) for name in TARGETS],
+)
 def test_three_hundred_cases_of_each_target(fuzz, tmp_path, target):
     tried, wrong = fuzz.fuzz(target, 5, 0, tmp_path, cases=300)
     assert tried == 300 and wrong == []
@@ -74,10 +89,19 @@ def test_cases_repeat_and_differ(fuzz, target):
     assert cases != [fuzz.case(target, 4, n) for n in range(120)]
 
 
-@pytest.mark.parametrize(("target", "module", "name"), [
-    ("reader", image, "load"), ("weights", weights, "adopt"), ("onnx", pipeline, "onnx_net"), ("yaml", plan, "read_settings"),
-    ("notebook", notebook, "inspect"), ("runs", results, "gather"), ("bundle", report, "page"), ("journal", journal.Journal, "add"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "module", "name"),
+    [
+        ("reader", image, "load"),
+        ("weights", weights, "adopt"),
+        ("onnx", pipeline, "onnx_net"),
+        ("yaml", plan, "read_settings"),
+        ("notebook", notebook, "inspect"),
+        ("runs", results, "gather"),
+        ("bundle", report, "page"),
+        ("journal", journal.Journal, "add"),
+    ],
+)
 def test_a_fault_in_any_reader_is_found(fuzz, tmp_path, monkeypatch, target, module, name):
     def broken(*_, **__):
         return {}["no such key"]
@@ -89,6 +113,7 @@ def test_a_fault_in_any_reader_is_found(fuzz, tmp_path, monkeypatch, target, mod
 
 def test_time_memory_and_unclear_words_are_found(fuzz, tmp_path, monkeypatch):
     """A reader that works for ever is interrupted, also where every Exception is kept."""
+
     def works(path, max_pixels):
         try:
             while True:
@@ -111,7 +136,12 @@ def test_time_memory_and_unclear_words_are_found(fuzz, tmp_path, monkeypatch):
 
     (tmp_path / "x.bmp").write_bytes(fuzz.seeds("reader")[0])
     good, said = image.load(tmp_path / "x.bmp"), {}
-    for reader, late, seconds in ((works, 0.2, 2.0), (spends, 8.0, 0.25), (claims, 8.0, 2.0), (mumbles, 8.0, 2.0)):
+    for reader, late, seconds in (
+        (works, 0.2, 2.0),
+        (spends, 8.0, 0.25),
+        (claims, 8.0, 2.0),
+        (mumbles, 8.0, 2.0),
+    ):
         monkeypatch.setattr(image, "load", reader)
         monkeypatch.setattr(fuzz, "LATE", late)
         monkeypatch.setattr(fuzz, "SECONDS", seconds)
@@ -125,7 +155,11 @@ def test_time_memory_and_unclear_words_are_found(fuzz, tmp_path, monkeypatch):
 def test_one_finding_of_a_kind_is_told(fuzz):
     a, b = "KeyError: 'a' (x.py:12)", "KeyError: 'b' (x.py:12)"
     assert fuzz.kind(a) == fuzz.kind(b) != fuzz.kind("KeyError: 'a' (x.py:13)")
-    assert fuzz.kind("2.4 s of the processor") == fuzz.kind("13.1 s of the processor") != fuzz.kind("301 MiB")
+    assert (
+        fuzz.kind("2.4 s of the processor")
+        == fuzz.kind("13.1 s of the processor")
+        != fuzz.kind("301 MiB")
+    )
 
 
 def test_a_finding_is_told_with_the_file_that_shows_it_again(fuzz, tmp_path, monkeypatch):
@@ -136,9 +170,13 @@ def test_a_finding_is_told_with_the_file_that_shows_it_again(fuzz, tmp_path, mon
 
 def test_the_program_runs_without_atheris_and_says_so(fuzz, root):
     words = ["--target", "journal", "--seconds", "1", "--seed", "3"]
-    done = subprocess.run([sys.executable, root / "experiments/fuzz.py", *words, "--plain"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, root / "experiments/fuzz.py", *words, "--plain"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
-    count, = re.findall(r"^journal  seed 3: (\d+) cases, 0 wrong", done.stdout, re.MULTILINE)
+    (count,) = re.findall(r"^journal  seed 3: (\d+) cases, 0 wrong", done.stdout, re.MULTILINE)
     assert int(count) >= 1
 
 
@@ -148,12 +186,18 @@ def test_without_atheris_a_line_says_what_is_missing(fuzz, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["fuzz.py"])
     assert fuzz.main() == 0
-    assert capsys.readouterr().out == "atheris is not installed: the seeded mutator goes on alone, without coverage\n"
+    assert (
+        capsys.readouterr().out
+        == "atheris is not installed: the seeded mutator goes on alone, without coverage\n"
+    )
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_process_that_crashes_is_named_and_its_file_is_kept(fuzz, tmp_path, monkeypatch, capsys, plain):
-    """Whatever tries the file anew crashes too, so it stays a finding; the rest of the time would go on from there."""
+def test_a_process_that_crashes_is_named_and_its_file_is_kept(
+    fuzz, tmp_path, monkeypatch, capsys, plain
+):
+    """Whatever tries the file anew crashes too, so it stays a finding."""
+
     def crashes(target, folder, args, *more):
         (Path(folder) / "case.bin").write_bytes(b"abc")
         return subprocess.CompletedProcess([], -signal.SIGSEGV, "", "deep in C")
@@ -162,8 +206,13 @@ def test_a_process_that_crashes_is_named_and_its_file_is_kept(fuzz, tmp_path, mo
     monkeypatch.setattr(fuzz, "start", crashes)
     args = argparse.Namespace(seed=0, seconds=0.1, plain=plain, file=None, case=None)
     kept = tmp_path / "reader-ba7816bf8f01.bin"
-    assert fuzz.outside("reader", args) == [f"--target reader --file {kept}: the process ended with SIGSEGV: 'deep in C'"]
-    assert kept.read_bytes() == b"abc" and f"WRONG --target reader --file {kept}" in capsys.readouterr().out
+    assert fuzz.outside("reader", args) == [
+        f"--target reader --file {kept}: the process ended with SIGSEGV: 'deep in C'"
+    ]
+    assert (
+        kept.read_bytes() == b"abc"
+        and f"WRONG --target reader --file {kept}" in capsys.readouterr().out
+    )
 
 
 def test_what_only_the_watched_process_finds_is_no_finding(fuzz, tmp_path, monkeypatch, capsys):
@@ -172,7 +221,9 @@ def test_what_only_the_watched_process_finds_is_no_finding(fuzz, tmp_path, monke
             return subprocess.CompletedProcess([], 0, "[1, []]\n", "")
         (tmp_path / "x.bin").write_bytes(b"abc")
         (Path(folder) / "wrong").write_text(json.dumps([str(tmp_path / "x.bin"), "2.1 s"]) + "\n")
-        return subprocess.CompletedProcess([], 0, "", "#12 DONE cov: 7 ft: 9\nstat::number_of_executed_units: 12\n")
+        return subprocess.CompletedProcess(
+            [], 0, "", "#12 DONE cov: 7 ft: 9\nstat::number_of_executed_units: 12\n"
+        )
 
     monkeypatch.setattr(fuzz, "start", slow)
     args = argparse.Namespace(seed=0, seconds=0.1, plain=False, file=None, case=None)
