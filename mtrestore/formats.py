@@ -12,7 +12,6 @@ import io
 import itertools
 import logging
 import os
-import re
 import struct
 import threading
 import warnings
@@ -21,21 +20,20 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import tifffile
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
+from . import tiff
+from .cost import Survey, afford, jpeg_scans, limit, png_chunk, png_pixels, survey
 from .files import ImageError
 from .lines import shown
+from .tiff import EXIF_IFD, GPS_IFD, ICC_TAG, ORIENTATION, sane_exif
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")     # what is decoded; MPO (phones) comes through JPEG's door
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".avif": "AVIF"}
 DEEP, LOSSLESS = {"PNG", "TIFF"}, {"PNG", "TIFF", "BMP"}     # keep 16 bits; come back bit for bit
 ALPHA, TAGGED = {"PNG", "TIFF", "WEBP", "AVIF"}, {"PNG", "TIFF", "WEBP", "AVIF", "JPEG"}     # keep alpha; keep ICC and EXIF
-MAX_PIXELS, MAX_JPEG_EXIF = 200_000_000, 65533
-PLENTY, PACKED = 16_000_000, 256     # a picture of more pixels than PLENTY has a byte for every PACKED of them, or it is a bomb
-MOST_SCANS, MOST_PLAIN, MOST_PAGES = 200, 8 << 20, 10_000     # of a progressive JPEG; bytes of a PPM in digits, decoded slowly; TIFF pages counted
-ORIENTATION, EXIF_IFD, GPS_IFD, ICC_TAG = 0x0112, 0x8769, 0x8825, 34675
+MAX_JPEG_EXIF, STRIP = 65533, 256     # bytes; rows that are converted at once
 TIFF_KEPT = {270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, EXIF_IFD, GPS_IFD}     # about the picture; the rest is about the file
 
 
@@ -63,37 +61,60 @@ def decode(data: bytes, who: str, max_pixels: int | None) -> Raw:
     if name is None:
         hint = "is it HEIC? convert it to JPEG" if data[4:8] == b"ftyp" else f"give one of {', '.join(FORMATS)}"
         raise ImageError("E_FORMAT", f"{who} is no picture that can be read (it starts with {data[:8]!r}); {hint}")
-    if name == "JPEG" and len(re.findall(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)", data)) > MOST_SCANS:     # a small file that takes minutes
-        raise ImageError("E_TOO_LARGE", f"{who} is a JPEG in more than {MOST_SCANS} scans; save it again")
-    if data[:2] in (b"P1", b"P2", b"P3") and len(data) > MOST_PLAIN:
-        raise ImageError("E_TOO_LARGE", f"{who} has {len(data)} bytes of digits, the limit is {MOST_PLAIN}; save it as a binary PPM or PNG")
     if name in ("PNG", "TIFF") and not whole(data, name):     # the decoders take some of these for whole
         raise ImageError("E_TRUNCATED", f"{who} is truncated or damaged: the {name} data end too early; get it again")
-    raw, notes = _tiff(data, who, max_pixels) if name == "TIFF" else (None, ())
-    # The plugin itself, not Image.open: that asks a global pixel limit (ours is an argument), and raises KeyError where "MPO" is listed.
-    return raw or from_pil(Image.OPEN[name][0](io.BytesIO(data), ""), who, name, max_pixels, data, notes)
+    if name == "TIFF":
+        return _tiff(data, who, max_pixels)
+    file = survey(data, name, who)
+    if file.size:
+        _afford(who, file, *file.size, 4, 1, max_pixels)
+    im = _open(name, file.data)
+    if im.size != file.size:     # BMP and PPM; or a decoder that sees another header than we do
+        _afford(who, file, *im.size, 4, 2 if im.mode[0] in "IF" else 1, max_pixels)
+    notes = (f"first of {file.frames} frames",) if file.frames > 1 else ()
+    if name == "JPEG" and getattr(im, "n_frames", 1) > 1:     # MPO
+        notes = (f"first of {im.n_frames} frames",)
+    if name == "PPM" and im.tile[0][0] == "ppm" and im.mode in ("L", "RGB", "I"):     # Pillow takes a loop for it, and 8 bits of colours
+        return Raw(_ppm(im, data), name, notes=notes)
+    return from_pil(im, who, name, max_pixels, file.data, notes)
 
 
-def limit(who: str, width: int, height: int, max_pixels: int | None, data: bytes = b"") -> None:
-    """Refuse a size before anything of that size is made: none, too many pixels, or, unless `max_pixels` is given, many from hardly any bytes."""
-    most = max_pixels or MAX_PIXELS
-    if width * height > most:
-        raise ImageError("E_TOO_LARGE", f"{who} has {width}×{height} pixels, the limit is {most}; shrink it or raise max_pixels")
-    if data and not max_pixels and width * height > max(PLENTY, PACKED * len(data)):
-        raise ImageError("E_TOO_LARGE", f"{who} unpacks {width}×{height} pixels from {len(data)} bytes, as bombs do; shrink it or give max_pixels")
-    if not width or not height:
-        raise ImageError("E_FORMAT", f"{who} has no pixels ({width}×{height})")
+def _open(name: str, data: bytes | bytearray) -> Image.Image:
+    """The plugin itself, not Image.open: that asks a global pixel limit (ours is an argument), and raises KeyError where "MPO" is listed."""
+    return Image.OPEN[name][0](io.BytesIO(data), "")
+
+
+def _afford(who: str, file: Survey, width: int, height: int, channels: int, size: int, max_pixels: int | None) -> None:
+    """Refuse what costs too much. Decoding takes file.memory beside Pillow's four bytes; then samples, colours and alpha live together."""
+    memory = max(file.memory, file.memory + 4 + channels * size if file.memory < 16 else 0, channels * size + 3 * size + 4)
+    afford(who, width, height, max_pixels, memory, file.work, file.payload, file.packed)
+
+
+def _ppm(im: Image.Image, data: bytes) -> np.ndarray:
+    """A binary PPM whose largest sample is not what Pillow can take as it is."""
+    tile = im.tile[0]
+    top, shape = tile[3][1], (im.height, im.width, 3 if im.mode == "RGB" else 1)
+    values = np.frombuffer(data, ">u2" if top > 255 else np.uint8, shape[0] * shape[1] * shape[2], tile[2]).reshape(shape)
+    out = np.empty(shape, np.uint16 if top > 255 else np.uint8)
+    scale = np.iinfo(out.dtype).max
+    for y in range(0, im.height, STRIP):
+        out[y:y + STRIP] = np.minimum(values[y:y + STRIP] / np.float32(top) * scale + np.float32(0.5), scale)
+    return out
 
 
 def from_pil(im: Image.Image, who: str, name: str, max_pixels: int | None, data: bytes = b"", notes: tuple[str, ...] = ()) -> Raw:
     """An opened, not yet decoded PIL image -> samples. `data` is its file, where there is one, for what Pillow would cut to 8 bits."""
-    limit(who, *im.size, max_pixels, data)
-    if name != "TIFF" and getattr(im, "is_animated", False):     # a GIF is walked to count its frames: only small ones
-        notes += (f"first of {im.n_frames} frames" if name != "GIF" or len(data) < 1 << 20 else "first of several frames",)
-    if name == "PPM" and im.mode == "RGB" and data and im.tile[0][0] == "ppm" and (top := im.tile[0][3][1]) > 255:
-        samples = np.frombuffer(data, ">u2", 3 * im.width * im.height, im.tile[0][2]).reshape(im.height, im.width, 3)
-        return Raw((samples / np.float32(top) * 65535 + np.float32(0.5)).astype(np.uint16), name, notes=notes)
+    limit(who, *im.size, max_pixels)
+    if not data and getattr(im, "is_animated", False):
+        notes += (f"first of {im.n_frames} frames",)
+    block = im.info.get("exif")
+    if name != "TIFF" and block and not sane_exif(block):
+        del im.info["exif"]
+        notes += ("EXIF ignored: unreadable",)
     im.load()     # this also turns a TIFF upright and takes its tag away, so the tag is asked for afterwards
+    if data:     # what the decoders of WebP and AVIF hold is as large as the picture
+        im.__dict__.pop("_decoder", None)
+        im.fp = None
     turn, exif, icc, mode, clear = 1, None, im.info.get("icc_profile"), im.mode, im.info.get("transparency")
     with contextlib.suppress(Exception):     # the turn first: it must not be lost with a tag that cannot be written again
         turn = im.getexif().get(ORIENTATION, 1)
@@ -101,11 +122,13 @@ def from_pil(im: Image.Image, who: str, name: str, max_pixels: int | None, data:
     if exif is None and im.info.get("exif"):
         notes += ("EXIF ignored: unreadable",)
     if name == "PNG" and data[24:25] == b"\x10" and data[25]:     # 16 bits and not plain grey: Pillow checked the file, but keeps 8 bits
-        samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if samples is None or samples.dtype != np.uint16 or samples.shape[:2] != im.size[::-1] or samples.ndim != 3:
+        size = im.size[::-1]
+        im.close()
+        samples = cv2.imdecode(np.frombuffer(png_pixels(data), np.uint8), cv2.IMREAD_UNCHANGED)
+        if samples is None or samples.dtype != np.uint16 or samples.shape[:2] != size or samples.ndim != 3:
             raise ImageError("E_FORMAT", f"{who} is a 16-bit PNG that cannot be decoded; save it again")
-        samples = samples[..., [0, 3]] if data[25] == 4 else samples[..., [2, 1, 0, 3][:samples.shape[2]]]
-    elif mode.startswith("I;16") or mode == "I" and name == "PPM":
+        return Raw(samples[..., [0, 3]] if data[25] == 4 else _rgb(samples), name, icc, exif, notes, turn)
+    if mode.startswith("I;16") or mode == "I" and name == "PPM":
         samples = np.asarray(im).astype(np.uint16)[..., None]
         if isinstance(clear, int):
             samples = np.concatenate([samples, np.where(samples == clear, 0, 65535).astype(np.uint16)], 2)
@@ -119,56 +142,67 @@ def from_pil(im: Image.Image, who: str, name: str, max_pixels: int | None, data:
             notes, icc = (*notes, note), None
         target = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGBa": "RGBA", "RGBA": "RGBA", "PA": "RGBA"}.get(im.mode, "RGB")
         target = target if clear is None or target[-1] == "A" else target + "A"     # tRNS: one colour, or one alpha for each palette entry
-        samples = np.asarray(im if im.mode == target else im.convert(target))
-        samples = samples if samples.ndim == 3 else samples[..., None]
+        samples = np.empty((im.height, im.width, len(target)), np.uint8)
+        for y in range(0, im.height, STRIP):     # by strips: Pillow makes two copies of what it hands over
+            strip = im.crop((0, y, im.width, min(y + STRIP, im.height)))
+            samples[y:y + STRIP] = np.asarray(strip if strip.mode == target else strip.convert(target)).reshape(-1, im.width, len(target))
+    if data:
+        im.close()
     return Raw(samples, im.format or name, icc, exif, notes, turn)
 
 
-def _tiff(data: bytes, who: str, max_pixels: int | None) -> tuple[Raw | None, tuple[str, ...]]:
-    """What Pillow would cut to 8 bits or refuse: 16-bit, float and giant TIFF. For the others None, and the note about their pages."""
-    try:
-        tif = tifffile.TiffFile(io.BytesIO(data))
-        page = tif.pages[0]
-        width, height, channels, kind = page.imagewidth, page.imagelength, page.samplesperpixel, int(page.photometric)
-        pieces, packed = list(zip(page.dataoffsets, page.databytecounts)), page.compression in (8, 32946)
-    except Exception:
-        return None, ()     # Pillow will say what is wrong
-    notes = (f"first of {frames} frames{' or more' * (frames == MOST_PAGES)}",) if (frames := _tiff_pages(data)) > 1 else ()
-    limit(who, width, height, max_pixels, data)
-    if any(at + n > len(data) for at, n in pieces):
-        raise ImageError("E_TRUNCATED", f"{who} is truncated or damaged: the TIFF data end too early; get it again")
-    giant = Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS
-    if page.dtype is None or page.dtype.str[1:] not in (("u1",) if giant else ()) + ("u2", "f2", "f4", "f8"):
-        return None, notes
-    if channels not in {0: (1,), 1: (1, 2), 2: (3, 4)}.get(kind, ()):
-        raise ImageError("E_FORMAT", f"{who} is a {page.dtype} TIFF of {channels} samples and colour kind {kind}; save it as grey or RGB")
-    if packed or page.compression == 1:
-        most = width * height * channels * page.dtype.itemsize + (16 << 20)     # one strip or tile may not unpack to more
-        if packed and any(len(zlib.decompressobj().decompress(data[at:at + n], most + 1)) > most for at, n in pieces):
-            raise ImageError("E_TOO_LARGE", f"{who} unpacks to more than its header says")
-        samples = page.asarray()
-        samples = np.moveaxis(samples, 0, -1) if page.planarconfig == 2 and channels > 1 else samples
-    else:     # LZW and others: OpenCV brings libtiff; the turn is taken out of the bytes, since it is applied or not, by version
-        plain = bytearray(data)
-        if ORIENTATION in page.tags:
-            at = page.tags[ORIENTATION].valueoffset
-            plain[at:at + 2] = (1).to_bytes(2, "little" if data[:1] == b"I" else "big")
-        samples = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED) if page.planarconfig == 1 and channels != 2 else None
-        if samples is None or samples.dtype != page.dtype.newbyteorder("="):
-            raise ImageError("E_FORMAT", f"{who} is a {page.dtype} TIFF whose compression cannot be decoded; save it without")
-        samples = samples[..., [2, 1, 0, 3][:channels]] if channels > 2 else samples
-    samples = samples.reshape(height, width, channels)
+def _rgb(samples: np.ndarray) -> np.ndarray:
+    """OpenCV's BGR or BGRA -> RGB or RGBA, in place."""
+    turn = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(samples.shape[2] if samples.ndim == 3 else 1)
+    return samples if turn is None else cv2.cvtColor(samples, turn, dst=samples)
+
+
+def _tiff(data: bytes, who: str, max_pixels: int | None) -> Raw:
+    """Pillow decodes, except 16-bit, float and giant TIFF, which it would cut to 8 bits or refuse."""
+    plan = tiff.layout(data)
+    limit(who, plan.width, plan.height, max_pixels)
+    if not tiff.sane_exif(data):
+        raise ImageError("E_FORMAT", f"{who} is a TIFF whose tags point at the same bytes again and again; save it again")
+    area = plan.width * plan.height
+    payload, deep = plan.payload(data), plan.dtype is not None and plan.dtype.itemsize > 1
+    scans = sum(len(jpeg_scans(bytes(part), who)[1]) for part in payload) / len(payload) if plan.compression == 7 and payload else 1
+    raw = plan.area * max(plan.bits, 8 * plan.channels) / 8
+    memory = (raw + 3 * min(plan.share, raw)) / area if deep else 8 + min(plan.share, raw) / area
+    size = min(plan.dtype.itemsize, 4) if deep else 1
+    memory = max(memory, (plan.channels * size + 3 * size + 4) if deep else 11)
+    work = 40 * plan.area * max(1, plan.channels / 4) / area + 15_000 * len(plan.places) / area
+    work += {6: 50, 7: 6 * scans}.get(plan.compression, 0) + 100 * (plan.colour in (5, 8))
+    afford(who, plan.width, plan.height, max_pixels, memory, work, payload, plan.compression != tiff.PLAIN)
+    notes = (f"first of {n} frames{' or more' if n == tiff.MOST_PAGES else ''}",) if (n := tiff.pages(data)) > 1 else ()
+    giant = Image.MAX_IMAGE_PIXELS is not None and area > 2 * Image.MAX_IMAGE_PIXELS
+    if plan.dtype is None or not deep and not giant:
+        return from_pil(_open("TIFF", data), who, "TIFF", max_pixels, data, notes)
+    channels = plan.channels
+    if channels not in {0: (1,), 1: (1, 2), 2: (3, 4)}.get(plan.colour, ()):
+        kind = f"{plan.dtype} TIFF of {channels} samples and colour kind {plan.colour}"
+        raise ImageError("E_FORMAT", f"{who} is a {kind}; save it as grey or RGB")
+    ours = plan.compression in (*tiff.PACKED, tiff.PLAIN) and not plan.reversed
+    if ours and plan.predictor in ((1, 2) if plan.dtype.kind == "u" else (1, 3)):
+        samples = tiff.samples(data, plan)
+    else:     # LZW and others: OpenCV brings libtiff
+        kind = np.float32 if plan.dtype.str[1:] == "f4" else plan.dtype.newbyteorder("=")
+        file = np.frombuffer(tiff.pixels_only(data), np.uint8)
+        samples = cv2.imdecode(file, cv2.IMREAD_UNCHANGED) if not plan.planes and channels != 2 else None
+        if samples is None or samples.dtype != kind:
+            raise ImageError("E_FORMAT", f"{who} is a {plan.dtype} TIFF whose compression cannot be decoded; save it without")
+        samples = _rgb(samples).reshape(plan.height, plan.width, channels)
     top = np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else 1
-    if kind == 0:     # white is zero
-        samples = top - samples
-    if channels == 4 and page.extrasamples[:1] == (0,):     # a fourth channel that is no alpha
+    if plan.colour == 0:     # white is zero
+        np.subtract(top, samples, out=samples)
+    if channels == 4 and plan.extras[:1] == (0,):     # a fourth channel that is no alpha
         samples = samples[..., :3]
-    elif channels in (2, 4) and page.extrasamples[:1] == (1,):     # colours multiplied with alpha
-        with np.errstate(divide="ignore", invalid="ignore"):
-            colours = np.nan_to_num(samples[..., :-1] / samples[..., -1:].astype(np.float32) * top, posinf=0)
-        samples = np.concatenate([np.clip(colours + (top > 1) / 2, 0, top).astype(samples.dtype), samples[..., -1:]], 2)
-    icc, turn = (page.tags[tag].value if tag in page.tags else None for tag in (ICC_TAG, ORIENTATION))
-    return Raw(samples, "TIFF", icc, data, notes, turn), ()
+    elif channels in (2, 4) and plan.extras[:1] == (1,):     # colours multiplied with alpha
+        for y in range(0, plan.height, STRIP):
+            strip = samples[y:y + STRIP]
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                colours = np.nan_to_num(strip[..., :-1] / strip[..., -1:].astype(np.float32) * top, posinf=0)
+            strip[..., :-1] = np.clip(colours + (top > 1) / 2, 0, top).astype(samples.dtype)
+    return Raw(samples, "TIFF", plan.icc, data, notes, plan.turn or 1)
 
 
 def clean_exif(exif: bytes | None, tiff: bool) -> tuple[bytes | None, tuple[str, ...]]:
@@ -257,42 +291,10 @@ def guard(who: str, data: bytes = b""):
         raise ImageError(code, f"{who} is a damaged or unsupported {name or 'kind of'} picture: {text}") from e
 
 
-def _tiff_directory(data: bytes, at: int = 0) -> tuple[int, int, int, str, int]:
-    """Of a directory, the first unless `at` says: where its entries begin, how many, where the next directory is, how an entry is packed."""
-    order, big = "<" if data[:1] == b"I" else ">", 43 in data[2:4]
-    word, short, entry, inline = ("Q", "Q", "HHQQ", 8) if big else ("I", "H", "HHII", 4)
-    at = at or struct.unpack_from(order + word, data, 8 if big else 4)[0]
-    (n,) = struct.unpack_from(order + short, data, at)
-    start = at + struct.calcsize(short)
-    end = start + n * struct.calcsize(order + entry)
-    after = struct.unpack_from(order + word, data, end)[0] if end + struct.calcsize(order + word) <= len(data) else 0
-    return start, n, after, order + entry, inline
-
-
-def _tiff_pages(data: bytes) -> int:
-    """Pages of a TIFF, counted up to MOST_PAGES: directories may lead round in a circle, where tifffile would count for ever."""
-    seen, at = set(), 0
-    with contextlib.suppress(struct.error, OverflowError):
-        while len(seen) < MOST_PAGES:
-            start, _, after, *_ = _tiff_directory(data, at)
-            if start in seen:
-                break
-            seen.add(start)
-            if not (at := after):
-                break
-    return len(seen)
-
-
 def whole(data: bytes, name: str | None) -> bool:
     """False when the end of the file is surely missing."""
-    if name == "TIFF":     # all that the first directory points at
-        try:
-            at, n, _, entry, inline = _tiff_directory(data)
-            entries = list(struct.iter_unpack(entry, data[at:at + n * struct.calcsize(entry)]))
-        except (struct.error, IndexError, OverflowError):     # outside the file, or outside any file
-            return False
-        sizes = [count * (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)[kind % 19] for _, kind, count, _ in entries]
-        return len(entries) == n and all(size <= inline or e[3] + size <= len(data) for size, e in zip(sizes, entries))
+    if name == "TIFF":
+        return tiff.complete(data)
     if name == "GIF":
         return data.rstrip(b"\0").endswith(b";")
     if name == "WEBP":
@@ -331,9 +333,6 @@ def encode(samples: np.ndarray, name: str, icc: bytes | None, exif: bytes | None
 
 def _png16(samples: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
     """PNG with 16 bits (PNG specification, third edition): Pillow writes 8, OpenCV neither grey with alpha nor a profile."""
-    def chunk(kind: bytes, *parts: bytes) -> bytes:
-        body = kind + b"".join(parts)
-        return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     height, width, channels = samples.shape
     rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
     filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
@@ -341,10 +340,10 @@ def _png16(samples: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
     return b"".join([
-        b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)),
-        chunk(b"iCCP", b"ICC profile\0\0", zlib.compress(icc)) if icc else b"",
-        chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")) if exif else b"",
-        chunk(b"IDAT", packer.compress(filtered), packer.flush()), chunk(b"IEND")])
+        b"\x89PNG\r\n\x1a\n", png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)),
+        png_chunk(b"iCCP", b"ICC profile\0\0", zlib.compress(icc)) if icc else b"",
+        png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")) if exif else b"",
+        png_chunk(b"IDAT", packer.compress(filtered), packer.flush()), png_chunk(b"IEND")])
 
 
 def _tiff_file(samples: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from . import formats
+from .cost import limit
 from .files import ImageError, filename, read_bytes, write_bytes
 from .formats import ALPHA, DEEP, LOSSLESS, MAX_JPEG_EXIF, TAGGED, Raw
 from .formats import SUFFIXES as SUFFIXES
@@ -93,7 +94,7 @@ def load(src: str | bytes | os.PathLike | Image.Image | np.ndarray, max_pixels: 
             return _upright(formats.from_pil(src, "PIL image", src.format or "PIL", max_pixels), "PIL image")
     data, path = read_bytes(src), Path(filename(src))
     with formats.guard(repr(str(path)), data):
-        return replace(_upright(formats.decode(data, repr(str(path)), max_pixels), repr(str(path))), path=path)
+        return replace(_upright(formats.decode(data, repr(str(path)), max_pixels), repr(str(path)), fresh=True), path=path)
 
 
 def read(src: str | bytes | os.PathLike | Image.Image | np.ndarray) -> Photo:
@@ -106,12 +107,13 @@ def _from_array(a: np.ndarray, max_pixels: int | None) -> Raw:
         raise ImageError("E_FORMAT", f"array must be uint8, uint16 or float in 0..1, got {a.dtype}; convert it with astype")
     if a.ndim not in (2, 3) or a.ndim == 3 and a.shape[2] not in (1, 2, 3, 4):
         raise ImageError("E_FORMAT", f"array must be H×W or H×W×C with C of 1, 2, 3 or 4 (channels last), got shape {a.shape}")
-    formats.limit("array", a.shape[1], a.shape[0], max_pixels)
+    limit("array", a.shape[1], a.shape[0], max_pixels)
     return Raw(a if a.ndim == 3 else a[..., None], "array")
 
 
-def _upright(raw: Raw, who: str, bits: int | None = None) -> Picture:
-    """Samples as stored -> Picture: turned, scaled to 0..1, split into colours and alpha; ICC and EXIF looked at."""
+def _upright(raw: Raw, who: str, bits: int | None = None, fresh: bool = False) -> Picture:
+    """Samples as stored -> Picture: turned, scaled to 0..1, split into colours and alpha; ICC and EXIF looked at. `fresh`
+    samples are nobody else's, and may be kept as they are."""
     samples, notes = raw.samples, raw.notes
     if samples.dtype.kind == "f":
         low, high = samples.min(), samples.max()     # a NaN goes through both
@@ -119,15 +121,20 @@ def _upright(raw: Raw, who: str, bits: int | None = None) -> Picture:
             raise ImageError("E_NONFINITE", f"{who} holds NaN or infinite samples; replace them first")
         if low < -1e-3 or high > 1 + 1e-3:
             raise ImageError("E_FORMAT", f"{who} holds floats from {low:.4g} to {high:.4g}, expected 0..1; scale or clip them first")
-        samples = np.clip(samples, 0, 1)
     exif, said = formats.clean_exif(raw.exif, raw.format == "TIFF")
     icc, heard = formats.fitting_icc(raw.icc, samples.shape[2] < 3)
     samples = samples.swapaxes(0, 1) if raw.turn in (5, 6, 7, 8) else samples
     samples = samples[::-1 if raw.turn in (3, 4, 7, 8) else 1, ::-1 if raw.turn in (2, 3, 6, 7) else 1]
     grey = samples.shape[2] < 3
-    colours = np.empty((*samples.shape[:2], 3), samples.dtype.newbyteorder("=") if samples.dtype.kind == "u" else np.float32)
-    colours[...] = samples[..., :1 if grey else 3]
     alpha = np.divide(samples[..., -1], top_of(samples.dtype), dtype=np.float32, order="C") if samples.shape[2] in (2, 4) else None
+    if fresh and samples.shape[2] == 3 and samples.dtype in (np.uint8, np.uint16, np.float32) and samples.flags.c_contiguous:
+        colours = samples     # a large picture is not copied once more
+    else:
+        colours = np.empty((*samples.shape[:2], 3), samples.dtype.newbyteorder("=") if samples.dtype.kind == "u" else np.float32)
+        colours[...] = samples[..., :1 if grey else 3]
+    if colours.dtype == np.float32:
+        np.clip(colours, 0, 1, out=colours)
+        alpha = alpha if alpha is None else np.clip(alpha, 0, 1, out=alpha)
     bits = bits or (8 if samples.dtype == np.uint8 else 16)
     return Picture(colours, alpha, grey, bits, icc, exif, raw.format, (*notes, *said, *heard))
 
