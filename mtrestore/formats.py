@@ -8,6 +8,7 @@ Pillow decodes, except for what it would cut to 8 bits or refuse: that goes to O
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import itertools
 import logging
@@ -16,6 +17,7 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
@@ -242,8 +244,19 @@ def to_srgb(im: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
         return im.convert("RGB"), f"{im.mode} converted to sRGB without a profile"
 
 
+def _libtiff() -> list[Callable[[int | None], int | None]]:
+    """The two functions of Pillow's libtiff that set who is told of errors and of warnings, by default stderr; none where it has none."""
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(Image.core.__file__)
+        setters = [library.TIFFSetErrorHandler, library.TIFFSetWarningHandler]
+        for setter in setters:
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+        return setters
+    return []
+
+
 class _Quiet:
-    """While a reader is inside: truncated files fail whatever others told Pillow; Pillow, tifffile and OpenCV neither warn nor log."""
+    """While a reader is inside: truncated files fail whatever others told Pillow; Pillow, its libtiff and OpenCV neither warn nor log."""
 
     def __init__(self):
         self.lock, self.inside, self.stack = threading.Lock(), 0, contextlib.ExitStack()
@@ -253,12 +266,14 @@ class _Quiet:
             self.inside += 1
             if self.inside == 1:
                 self.stack.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", module="PIL|tifffile")
+                warnings.filterwarnings("ignore", module="PIL")
                 self.stack.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
-                for logger in (logging.getLogger("PIL"), logging.getLogger("tifffile")):
-                    self.stack.callback(logger.setLevel, logger.level)
-                    logger.setLevel(logging.CRITICAL + 1)
+                logger = logging.getLogger("PIL")
+                self.stack.callback(logger.setLevel, logger.level)
+                logger.setLevel(logging.CRITICAL + 1)
+                for setter in _LIBTIFF:
+                    self.stack.callback(setter, setter(None))
                 self.stack.callback(cv2.utils.logging.setLogLevel, cv2.utils.logging.getLogLevel())
                 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -269,7 +284,7 @@ class _Quiet:
                 self.stack.close()
 
 
-_QUIET = _Quiet()
+_LIBTIFF, _QUIET = _libtiff(), _Quiet()
 
 
 @contextlib.contextmanager
