@@ -12,6 +12,7 @@ So a file of at most 1 MiB costs at most 300 MiB and 2 s, whatever it holds. *Pa
 strips, the first frame), each counted once; packed payload is packed again, so that repetition counts for next to nothing. 16 million
 pixels of one colour, 8 bits, can always be read; more of one colour only where the caller gives `max_pixels`.
 """
+
 from __future__ import annotations
 
 import re
@@ -24,22 +25,27 @@ from .files import ImageError
 from .tiff import sane_exif
 
 MAX_PIXELS = 200_000_000
-PLENTY, PACKED = 16_000_000, 256     # pixels that are always allowed; pixels for a byte of payload
-MEMORY, WORK = 272 << 20, 1.5e9     # bytes and nanoseconds that are always allowed, and for each MiB of payload
-MOST_SCANS, MOST_SEGMENTS, MOST_BOXES = 200, 5000, 4096     # of a JPEG; of an AVIF
-MOST_PLAIN = 8 << 20     # bytes of a PPM in digits or a BMP in runs, decoded slowly
+PLENTY, PACKED = 16_000_000, 256  # pixels that are always allowed; pixels for a byte of payload
+MEMORY, WORK = (
+    272 << 20,
+    1.5e9,
+)  # bytes and nanoseconds that are always allowed, and for each MiB of payload
+MOST_SCANS, MOST_SEGMENTS, MOST_BOXES = 200, 5000, 4096  # of a JPEG; of an AVIF
+MOST_PLAIN = 8 << 20  # bytes of a PPM in digits or a BMP in runs, decoded slowly
 
 
 class Survey(NamedTuple):
     """What a decoder gets, and what is known about it."""
 
     data: bytes | bytearray
-    payload: list[memoryview]     # the bytes that become pixels
-    packed: bool = True     # False: the payload is the samples themselves
+    payload: list[memoryview]  # the bytes that become pixels
+    packed: bool = True  # False: the payload is the samples themselves
     frames: int = 1
-    size: tuple[int, int] | None = None     # width and height, where a decoder makes room before it can be asked
-    memory: int = 0     # bytes a pixel that decoding takes beside the picture itself
-    work: float = 0.0     # nanoseconds a pixel
+    size: tuple[int, int] | None = (
+        None  # width and height, where a decoder makes room before it can be asked
+    )
+    memory: int = 0  # bytes a pixel that decoding takes beside the picture itself
+    work: float = 0.0  # nanoseconds a pixel
 
 
 def refuse(who: str, why: str) -> ImageError:
@@ -50,14 +56,22 @@ def limit(who: str, width: int, height: int, max_pixels: int | None) -> None:
     """Refuse a size of no or too many pixels."""
     most = max_pixels or MAX_PIXELS
     if width * height > most:
-        raise refuse(who, f"has {width}×{height} pixels, the limit is {most}; shrink it or raise max_pixels")
+        raise refuse(
+            who, f"has {width}×{height} pixels, the limit is {most}; shrink it or raise max_pixels"
+        )
     if not width or not height:
         raise ImageError("E_FORMAT", f"{who} has no pixels ({width}×{height})")
 
 
 def afford(
-    who: str, width: int, height: int, max_pixels: int | None, memory: float, work: float,
-    payload: list[memoryview], packed: bool = True,
+    who: str,
+    width: int,
+    height: int,
+    max_pixels: int | None,
+    memory: float,
+    work: float,
+    payload: list[memoryview],
+    packed: bool = True,
 ) -> None:
     """The rule above. memory, work: bytes and nanoseconds for a pixel. `max_pixels` allows its pixels whatever they unpack from."""
     limit(who, width, height, max_pixels)
@@ -69,7 +83,10 @@ def afford(
     ]
     need = max(needs)
     if need and (sum(map(len, payload)) < need or packed and not _holds(payload, need)):
-        raise refuse(who, f"unpacks {width}×{height} pixels from hardly any bytes, as bombs do; shrink it or give max_pixels")
+        raise refuse(
+            who,
+            f"unpacks {width}×{height} pixels from hardly any bytes, as bombs do; shrink it or give max_pixels",
+        )
 
 
 def _holds(payload: list[memoryview], need: float) -> bool:
@@ -77,7 +94,7 @@ def _holds(payload: list[memoryview], need: float) -> bool:
     packer, size = zlib.compressobj(1), 0
     for part in payload:
         for at in range(0, len(part), 1 << 16):
-            size += len(packer.compress(part[at:at + (1 << 16)]))
+            size += len(packer.compress(part[at : at + (1 << 16)]))
             if size >= need:
                 return True
     return size + len(packer.flush()) >= need
@@ -85,14 +102,26 @@ def _holds(payload: list[memoryview], need: float) -> bool:
 
 def survey(data: bytes, name: str, who: str) -> Survey:
     """Walk a file. Raises ImageError for what is too much, EOFError and struct.error for what is cut, ValueError for what is wrong."""
-    walk = {"PNG": _png, "JPEG": _jpeg, "GIF": _gif, "WEBP": _webp, "AVIF": _avif, "BMP": _bmp, "PPM": _ppm}[name]
+    walk = {
+        "PNG": _png,
+        "JPEG": _jpeg,
+        "GIF": _gif,
+        "WEBP": _webp,
+        "AVIF": _avif,
+        "BMP": _bmp,
+        "PPM": _ppm,
+    }[name]
     return walk(data, who)
 
 
 # ---------------------------------------------------------------- PNG
 
 PNG_KEPT = {b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf"}
-PNG_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")     # may hold the turn
+PNG_TEXTS = (
+    b"XML:com.adobe.xmp\0",
+    b"Raw profile type exif\0",
+    b"Raw profile type APP1\0",
+)  # may hold the turn
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
@@ -118,17 +147,21 @@ def _png(data: bytes, who: str) -> Survey:
     """The first picture of a PNG alone, all its IDAT in one chunk, and each chunk that says something about it once."""
     view, kept, payload, frames, own = memoryview(data), {}, [], 0, False
     for kind, start, end in _png_chunks(data):
-        text = kind in (b"iTXt", b"zTXt", b"tEXt") and next((t for t in PNG_TEXTS if data.startswith(t, start)), None)
+        text = kind in (b"iTXt", b"zTXt", b"tEXt") and next(
+            (t for t in PNG_TEXTS if data.startswith(t, start)), None
+        )
         if kind not in PNG_KEPT | {b"IHDR", b"IDAT", b"acTL", b"fcTL"} and not text:
             continue
-        if zlib.crc32(view[start - 4:end]) != struct.unpack_from(">I", data, end)[0]:
+        if zlib.crc32(view[start - 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             raise ValueError(f"the checksum of {kind.decode()} is wrong")
         if kind == b"IDAT":
             payload += [view[start:end]] if end > start else []
         elif kind == b"acTL" and not frames:
             frames = struct.unpack_from(">I", data, start)[0]
         elif kind == b"fcTL":
-            own = own or bool(payload)     # the first frame control after the picture: the picture is no frame
+            own = own or bool(
+                payload
+            )  # the first frame control after the picture: the picture is no frame
             if not payload:
                 kept.setdefault(b"fcTL", b"")
         elif kind in PNG_KEPT or text or kind == b"IHDR":
@@ -138,19 +171,81 @@ def _png(data: bytes, who: str) -> Survey:
     width, height, bits, colour = struct.unpack_from(">IIBB", kept[b"IHDR"], 8)
     frames += frames > 0 and b"fcTL" not in kept
     kept.pop(b"fcTL", None)
-    if colour == 0 and bits < 8 and len(kept.get(b"tRNS", b"")) == 14:     # Pillow compares the key with the samples as 8 bits
+    if (
+        colour == 0 and bits < 8 and len(kept.get(b"tRNS", b"")) == 14
+    ):  # Pillow compares the key with the samples as 8 bits
         key = struct.unpack_from(">H", kept[b"tRNS"], 8)[0] * 255 // (2**bits - 1)
         kept[b"tRNS"] = png_chunk(b"tRNS", struct.pack(">H", key))
-    body = b"".join(payload)
+    body, deep = b"".join(payload), bits == 16 and colour in (2, 4, 6)
     plain = b"".join((data[:8], *kept.values(), png_chunk(b"IDAT", body), png_chunk(b"IEND")))
-    deep = bits == 16 and colour in (2, 4, 6)
-    return Survey(plain, [memoryview(body)], frames=frames or 1, size=(width, height), memory=8 if deep else 1, work=40 if deep else 30)
+    return Survey(
+        plain,
+        [memoryview(body)],
+        frames=frames or 1,
+        size=(width, height),
+        memory=8 if deep else 1,
+        work=40 if deep else 30,
+    )
+
+
+def _png_rows(width: int, height: int, bits: int, interlaced: int) -> list[tuple[int, int]]:
+    """(rows, bytes of a row with its filter) of each pass (PNG specification, 8.1)."""
+    passes = (
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    )
+    sizes = [
+        (-((y - height) // dy), -((x - width) // dx))
+        for y, x, dy, dx in (passes if interlaced else ((0, 0, 1, 1),))
+    ]
+    return [
+        (rows, 1 + (columns * bits + 7) // 8) for rows, columns in sizes if rows > 0 and columns > 0
+    ]
+
+
+def _whole_rows(body: bytes, sizes: list[tuple[int, int]]) -> bytes:
+    """The deflated rows alone, if they are what the header says: libpng would complain on stderr, and go on unpacking."""
+    size = sum(rows * stride for rows, stride in sizes)
+    unpacker = zlib.decompressobj()
+    plain = unpacker.decompress(body, size + 1)
+    if len(plain) > size:
+        raise OverflowError("too large: its data unpack to more than its header says")
+    if len(plain) < size or not unpacker.eof:
+        raise EOFError("truncated: its data unpack to less than its header says")
+    at = 0
+    for rows, stride in sizes:
+        if max(plain[at : at + rows * stride : stride]) > 4:
+            raise ValueError("a row has an unknown filter")
+        at += rows * stride
+    return body[: len(body) - len(unpacker.unused_data)]
 
 
 def png_pixels(data: bytes | bytearray) -> bytes:
     """A surveyed PNG without all that is not pixels: OpenCV's reader need not know more."""
-    return b"".join((data[:8], *(
-        data[start - 8:end + 4] for kind, start, end in _png_chunks(data) if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))))
+    chunks = {kind: data[start:end] for kind, start, end in _png_chunks(data)}
+    width, height, bits, colour, packing, filters, interlaced = struct.unpack(
+        ">IIBBBBB", chunks[b"IHDR"]
+    )
+    if packing or filters or interlaced > 1:
+        raise ValueError("its header names an unknown method")
+    body = _whole_rows(
+        chunks[b"IDAT"], _png_rows(width, height, bits * PNG_CHANNELS[colour], interlaced)
+    )
+    key = [png_chunk(b"tRNS", chunks[b"tRNS"])] if b"tRNS" in chunks and colour == 2 else []
+    return b"".join(
+        (
+            data[:8],
+            png_chunk(b"IHDR", chunks[b"IHDR"]),
+            *key,
+            png_chunk(b"IDAT", body),
+            png_chunk(b"IEND"),
+        )
+    )
 
 
 # ---------------------------------------------------------------- JPEG
@@ -159,12 +254,14 @@ MARKER, SCAN_END = re.compile(rb"\xff+([^\x00\xff])"), re.compile(rb"\xff+[^\x00
 SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
-def jpeg_scans(data: bytes, who: str) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]], list[tuple[int, int]]]:
+def jpeg_scans(
+    data: bytes, who: str
+) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]], list[tuple[int, int]]]:
     """Walk the markers: frame headers (marker, place), scans (start and end of their data, components), APPn (place, end)."""
     at, frames, scans, apps, segments = 2, [], [], [], 0
     while (mark := MARKER.search(data, at)) and mark[1] != b"\xd9":
         code, at = mark[1][0], mark.end()
-        if code == 0x01 or 0xD0 <= code <= 0xD8:     # no length follows
+        if code == 0x01 or 0xD0 <= code <= 0xD8:  # no length follows
             continue
         (length,) = struct.unpack_from(">H", data, at)
         if length < 2 or at + length > len(data):
@@ -176,11 +273,16 @@ def jpeg_scans(data: bytes, who: str) -> tuple[list[tuple[int, int]], list[tuple
             apps.append((at - 1, at + length))
         elif code == 0xDA:
             end = SCAN_END.search(data, at + length)
-            scans.append((at + length, end.start() if end else len(data), data[at + 2] if length > 2 else 0))
+            scans.append(
+                (at + length, end.start() if end else len(data), data[at + 2] if length > 2 else 0)
+            )
             length = scans[-1][1] - at
         at += length
         if len(scans) > MOST_SCANS or segments - len(scans) > MOST_SEGMENTS:
-            raise refuse(who, f"is a JPEG in more than {MOST_SCANS} scans or {MOST_SEGMENTS} segments; save it again")
+            raise refuse(
+                who,
+                f"is a JPEG in more than {MOST_SCANS} scans or {MOST_SEGMENTS} segments; save it again",
+            )
     return frames, scans, apps
 
 
@@ -191,21 +293,31 @@ def _jpeg(data: bytes, who: str) -> Survey:
     code, at = frames[0]
     height, width, parts = struct.unpack_from(">HHB", data, at + 3)
     exif = [(start, end) for start, end in apps if data.startswith(b"Exif\0\0", start + 3)]
-    doubtful = [] if sane_exif(b"".join(data[start + 9:end] for start, end in exif)) else exif
+    doubtful = [] if sane_exif(b"".join(data[start + 9 : end] for start, end in exif)) else exif
     doubtful += [
-        (start, end) for start, end in apps if data.startswith(b"MPF\0", start + 3) and not sane_exif(data[start + 7:end])]
-    if doubtful:     # called APP12, which nobody reads
+        (start, end)
+        for start, end in apps
+        if data.startswith(b"MPF\0", start + 3) and not sane_exif(data[start + 7 : end])
+    ]
+    if doubtful:  # called APP12, which nobody reads
         data = bytearray(data)
         for start, _ in doubtful:
             data[start] = 0xEC
     many = len(scans) > 1
-    each = 10 if code > 0xC7 else 1.5     # arithmetic coding is slow
+    each = 10 if code > 0xC7 else 1.5  # arithmetic coding is slow
     work = 5 * parts + each * sum(n for _, _, n in scans)
     payload = [memoryview(data)[start:end] for start, end, _ in scans]
-    return Survey(data, payload, size=(width, height), memory=2 * parts * many + (8 if parts == 4 else 1), work=work + 80 * (parts == 4))
+    return Survey(
+        data,
+        payload,
+        size=(width, height),
+        memory=2 * parts * many + (8 if parts == 4 else 1),
+        work=work + 80 * (parts == 4),
+    )
 
 
 # ---------------------------------------------------------------- GIF
+
 
 def _blocks(data: bytes, at: int) -> int:
     """Where the sub-blocks that begin at `at` end."""
@@ -237,10 +349,13 @@ def _gif(data: bytes, who: str) -> Survey:
         raise EOFError("truncated: a block is longer than the file") from None
     if not first:
         raise ValueError("it has no frame")
-    return Survey(b"".join((head, control[:8], first, b";")), payload, frames=frames, memory=1, work=30)
+    return Survey(
+        b"".join((head, control[:8], first, b";")), payload, frames=frames, memory=1, work=30
+    )
 
 
 # ---------------------------------------------------------------- WebP
+
 
 def _riff(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     while at + 8 <= end:
@@ -253,9 +368,11 @@ def _riff(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 def _webp_size(data: bytes, kind: bytes, start: int, end: int) -> tuple[int, int]:
     if kind == b"VP8X":
-        return 1 + int.from_bytes(data[start + 4:start + 7], "little"), 1 + int.from_bytes(data[start + 7:start + 10], "little")
+        return 1 + int.from_bytes(data[start + 4 : start + 7], "little"), 1 + int.from_bytes(
+            data[start + 7 : start + 10], "little"
+        )
     if kind == b"VP8L":
-        bits = int.from_bytes(data[start + 1:start + 5], "little")
+        bits = int.from_bytes(data[start + 1 : start + 5], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     width, height = struct.unpack_from("<HH", data, start + 6)
     return width & 0x3FFF, height & 0x3FFF
@@ -263,7 +380,9 @@ def _webp_size(data: bytes, kind: bytes, start: int, end: int) -> tuple[int, int
 
 def _webp(data: bytes, who: str) -> Survey:
     view, payload, size, frames = memoryview(data), [], (0, 0), 0
-    for kind, start, end in _riff(data, 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))):
+    for kind, start, end in _riff(
+        data, 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    ):
         if kind in (b"VP8X", b"VP8 ", b"VP8L"):
             size = max(size, _webp_size(data, kind, start, end))
         frames += kind == b"ANMF"
@@ -274,21 +393,35 @@ def _webp(data: bytes, who: str) -> Survey:
 
 # ---------------------------------------------------------------- BMP, PPM
 
+
 def _bmp(data: bytes, who: str) -> Survey:
     (at, header) = struct.unpack_from("<II", data, 10)
     runs = header >= 40 and struct.unpack_from("<I", data, 30)[0] in (1, 2)
     if runs and len(data) > MOST_PLAIN:
-        raise refuse(who, f"has {len(data)} bytes of runs, the limit is {MOST_PLAIN}; save it as a plain BMP or PNG")
-    return Survey(data, [memoryview(data)[min(at, len(data)):]], packed=runs, memory=3, work=100 if runs else 20)
+        raise refuse(
+            who,
+            f"has {len(data)} bytes of runs, the limit is {MOST_PLAIN}; save it as a plain BMP or PNG",
+        )
+    return Survey(
+        data,
+        [memoryview(data)[min(at, len(data)) :]],
+        packed=runs,
+        memory=3,
+        work=150 if runs else 20,
+    )
 
 
 def _ppm(data: bytes, who: str) -> Survey:
     if data[:2] in (b"P1", b"P2", b"P3") and len(data) > MOST_PLAIN:
-        raise refuse(who, f"has {len(data)} bytes of digits, the limit is {MOST_PLAIN}; save it as a binary PPM or PNG")
+        raise refuse(
+            who,
+            f"has {len(data)} bytes of digits, the limit is {MOST_PLAIN}; save it as a binary PPM or PNG",
+        )
     return Survey(data, [memoryview(data)], packed=False, memory=4, work=20)
 
 
 # ---------------------------------------------------------------- AVIF
+
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Kind, start and end of the content of each box."""
@@ -308,13 +441,18 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _field(data: bytes, at: int, size: int) -> tuple[int, int]:
-    return int.from_bytes(data[at:at + size], "big"), at + size
+    return int.from_bytes(data[at : at + size], "big"), at + size
 
 
 def _items(data: bytes, at: int, end: int, store: int) -> list[list[tuple[int, int]]]:
     """Of an `iloc` box: for each item the places in the file where its bytes lie, beside those of the others."""
     version, items, total = data[at], [], 0
-    sizes = data[at + 4] >> 4, data[at + 4] & 15, data[at + 5] >> 4, data[at + 5] & 15 if version else 0
+    sizes = (
+        data[at + 4] >> 4,
+        data[at + 4] & 15,
+        data[at + 5] >> 4,
+        data[at + 5] & 15 if version else 0,
+    )
     wide = 4 if version == 2 else 2
     n, at = _field(data, at + 6, wide)
     for _ in range(n):
@@ -346,13 +484,20 @@ def _obus(data: bytes) -> tuple[int, int, int]:
         at += 2 if head & 4 else 1
         size = len(data) - at
         if head & 2:
-            digits = next((data[at:at + n] for n in range(1, 9) if not data[at + n - 1:at + n] >= b"\x80"), b"")
+            digits = next(
+                (
+                    data[at : at + n]
+                    for n in range(1, 9)
+                    if not data[at + n - 1 : at + n] >= b"\x80"
+                ),
+                b"",
+            )
             size = sum((digit & 127) << 7 * i for i, digit in enumerate(digits))
             at += max(1, len(digits))
         kind = head >> 3 & 15
         frames += kind in (3, 6)
         if kind == 1:
-            w, h = _sequence(data[at:at + min(size, 64)])
+            w, h = _sequence(data[at : at + min(size, 64)])
             width, height = max(width, w), max(height, h)
         at += size
     return frames, width, height
@@ -360,20 +505,21 @@ def _obus(data: bytes) -> tuple[int, int, int]:
 
 def _sequence(data: bytes) -> tuple[int, int]:
     """Largest width and height that an AV1 sequence header allows."""
-    bits, at = "".join(f"{byte:08b}" for byte in data) + "0" * 512, 3     # past its end are zeros
+    bits, at = "".join(f"{byte:08b}" for byte in data) + "0" * 512, 3  # past its end are zeros
 
     def take(n: int) -> int:
         nonlocal at
         at += n
-        return int(bits[at - n:at], 2) if n else 0
-    take(1)     # a still picture
-    if take(1):     # a reduced header
+        return int(bits[at - n : at], 2) if n else 0
+
+    take(1)  # a still picture
+    if take(1):  # a reduced header
         take(5)
     else:
         model = delay = 0
-        if take(1):     # timing
+        if take(1):  # timing
             take(64)
-            if take(1):     # equal picture interval: a number in Golomb's code
+            if take(1):  # equal picture interval: a number in Golomb's code
                 zeros = len(bits[at:]) - len(bits[at:].lstrip("0"))
                 take(2 * zeros + 1)
             model = take(1)
@@ -406,23 +552,36 @@ def _avif(data: bytes, who: str) -> Survey:
     """The primary item of an AVIF; of a sequence, too, it is the first frame, and the others are hidden."""
     data, end, frames = bytearray(data), len(data), 1
     for start, _ in _within(data, 0, end, b"ftyp"):
-        if data[start:start + 4] == b"avis":
-            data[start:start + 4] = b"avif"
+        if data[start : start + 4] == b"avis":
+            data[start : start + 4] = b"avif"
     for start, _ in _within(data, 0, end, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz"):
         frames = max(frames, struct.unpack_from(">I", data, start + 8)[0])
     for start, _ in list(_within(data, 0, end, b"moov")):
         at = data.rfind(b"moov", max(0, start - 12), start)
-        data[at:at + 4] = b"free"
+        data[at : at + 4] = b"free"
     store = next((start for start, _ in _within(data, 0, end, b"meta", b"idat")), 0)
-    sizes = [struct.unpack_from(">II", data, at + 4) for at, _ in _within(data, 0, end, b"meta", b"iprp", b"ipco", b"ispe")]
+    sizes = [
+        struct.unpack_from(">II", data, at + 4)
+        for at, _ in _within(data, 0, end, b"meta", b"iprp", b"ipco", b"ispe")
+    ]
     size = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     payload, largest, work = [], 1, 0
     for start, stop in _within(data, 0, end, b"meta", b"iloc"):
         for places in _items(data, start, stop, store):
             item = b"".join(data[a:b] for a, b in places)
+            block = item[4 + int.from_bytes(item[:4], "big") :]
+            if block[:2] in (b"II", b"MM") and not sane_exif(block):  # it would be read at once
+                raise ValueError("its EXIF points at the same bytes again and again")
             shown, width, height = _obus(item)
             largest = max(largest, width * height)
             work += shown * width * height
             payload.append(memoryview(item))
     area = max(1, size[0] * size[1])
-    return Survey(data, payload, frames=frames, size=size, memory=17 * max(1, -(-largest // area)), work=30 * max(1, work / area))
+    return Survey(
+        data,
+        payload,
+        frames=frames,
+        size=size,
+        memory=17 * max(1, -(-largest // area)),
+        work=30 * max(1, work / area),
+    )

@@ -13,6 +13,7 @@ import io
 import itertools
 import logging
 import os
+import re
 import struct
 import threading
 import warnings
@@ -76,7 +77,7 @@ def decode(data: bytes, who: str, max_pixels: int | None) -> Raw:
     notes = (f"first of {file.frames} frames",) if file.frames > 1 else ()
     if name == "JPEG" and getattr(im, "n_frames", 1) > 1:     # MPO
         notes = (f"first of {im.n_frames} frames",)
-    if name == "PPM" and im.tile[0][0] == "ppm" and im.mode in ("L", "RGB", "I"):     # Pillow takes a loop for it, and 8 bits of colours
+    if name == "PPM" and im.tile[0][0] in ("ppm", "ppm_plain"):
         return Raw(_ppm(im, data), name, notes=notes)
     return from_pil(im, who, name, max_pixels, file.data, notes)
 
@@ -93,10 +94,24 @@ def _afford(who: str, file: Survey, width: int, height: int, channels: int, size
 
 
 def _ppm(im: Image.Image, data: bytes) -> np.ndarray:
-    """A binary PPM whose largest sample is not what Pillow can take as it is."""
-    tile = im.tile[0]
-    top, shape = tile[3][1], (im.height, im.width, 3 if im.mode == "RGB" else 1)
-    values = np.frombuffer(data, ">u2" if top > 255 else np.uint8, shape[0] * shape[1] * shape[2], tile[2]).reshape(shape)
+    """Samples of a PPM that Pillow would read in a loop: in digits, or whose largest sample is not one of a whole type."""
+    decoder, _, start, options = im.tile[0][:4]
+    shape = (im.height, im.width, 3 if im.mode == "RGB" else 1)
+    count, top = shape[0] * shape[1] * shape[2], 1 if im.mode == "1" else options[1]
+    if decoder == "ppm":
+        values = np.frombuffer(data, ">u2" if top > 255 else np.uint8, count, start)
+    else:
+        text = re.sub(rb"#[^\r\n]*", b" ", data[start:])
+        if text.translate(None, b"0123456789 \t\n\v\f\r"):
+            raise ValueError("it holds what is no number")
+        if im.mode == "1":     # here digits need no space between them, and 1 is black
+            digits = np.frombuffer(text.translate(None, b" \t\n\v\f\r"), np.uint8)[:count]
+            values = np.where(digits < 50, 49 - digits.astype(int), 2)
+        else:
+            values = np.fromstring(text.decode(), np.float64, count, " ")
+        if len(values) < count or values.max() > top:
+            raise ValueError("truncated" if len(values) < count else f"a sample is more than {top}")
+    values = values.reshape(shape)
     out = np.empty(shape, np.uint16 if top > 255 else np.uint8)
     scale = np.iinfo(out.dtype).max
     for y in range(0, im.height, STRIP):
@@ -113,17 +128,20 @@ def from_pil(im: Image.Image, who: str, name: str, max_pixels: int | None, data:
     if name != "TIFF" and block and not sane_exif(block):
         del im.info["exif"]
         notes += ("EXIF ignored: unreadable",)
-    im.load()     # this also turns a TIFF upright and takes its tag away, so the tag is asked for afterwards
+    deep = name == "PNG" and data[24:25] == b"\x10" and data[25]     # 16 bits and not plain grey: Pillow keeps 8 bits
+    if not deep:
+        im.load()     # this also turns a TIFF upright and takes its tag away, so the tag is asked for afterwards
     if data:     # what the decoders of WebP and AVIF hold is as large as the picture
         im.__dict__.pop("_decoder", None)
         im.fp = None
     turn, exif, icc, mode, clear = 1, None, im.info.get("icc_profile"), im.mode, im.info.get("transparency")
     with contextlib.suppress(Exception):     # the turn first: it must not be lost with a tag that cannot be written again
-        turn = im.getexif().get(ORIENTATION, 1)
-        exif = im.getexif().tobytes() if len(im.getexif()) else None
+        tags = Image.Image.getexif(im)     # that of a PNG would decode it first
+        turn = tags.get(ORIENTATION, 1)
+        exif = tags.tobytes() if len(tags) else None
     if exif is None and im.info.get("exif"):
         notes += ("EXIF ignored: unreadable",)
-    if name == "PNG" and data[24:25] == b"\x10" and data[25]:     # 16 bits and not plain grey: Pillow checked the file, but keeps 8 bits
+    if deep:
         size = im.size[::-1]
         im.close()
         samples = cv2.imdecode(np.frombuffer(png_pixels(data), np.uint8), cv2.IMREAD_UNCHANGED)

@@ -4,6 +4,7 @@
 
 No piece may lie outside the file, unpack to more than its own share of the picture, or be one more than the picture's size asks for.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -14,11 +15,25 @@ from typing import NamedTuple
 import numpy as np
 
 ORIENTATION, EXIF_IFD, GPS_IFD, INTEROP_IFD, ICC_TAG = 0x0112, 0x8769, 0x8825, 0xA005, 34675
-SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)     # bytes of a value, by its type
+SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # bytes of a value, by its type
 WHOLE_NUMBERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
-STRUCTURE = {*range(256, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(322, 326), 338, 339}     # what pixels depend on
+STRUCTURE = {
+    *range(256, 260),
+    262,
+    266,
+    273,
+    *range(277, 280),
+    284,
+    317,
+    *range(322, 326),
+    338,
+    339,
+}  # what pixels depend on
 MOST_ENTRIES, MOST_PAGES = 4096, 10_000
-PACKED, PLAIN = (8, 32946), 1     # compressions that we unpack ourselves: both kinds of Deflate, and none
+PACKED, PLAIN = (
+    (8, 32946),
+    1,
+)  # compressions that we unpack ourselves: both kinds of Deflate, and none
 
 
 def directory(data: bytes, at: int = 0) -> tuple[int, int, int, str, int]:
@@ -30,7 +45,11 @@ def directory(data: bytes, at: int = 0) -> tuple[int, int, int, str, int]:
     (n,) = struct.unpack_from(order + short, data, at)
     start = at + struct.calcsize(short)
     end = start + n * struct.calcsize(order + entry)
-    after = struct.unpack_from(order + word, data, end)[0] if end + struct.calcsize(order + word) <= len(data) else 0
+    after = (
+        struct.unpack_from(order + word, data, end)[0]
+        if end + struct.calcsize(order + word) <= len(data)
+        else 0
+    )
     return start, n, after, order + entry, inline
 
 
@@ -38,8 +57,8 @@ class Entry(NamedTuple):
     tag: int
     kind: int
     count: int
-    at: int     # where its value lies in the file
-    size: int     # bytes of its value
+    at: int  # where its value lies in the file
+    size: int  # bytes of its value
 
 
 def entries(data: bytes, at: int = 0) -> list[Entry]:
@@ -54,7 +73,11 @@ def entries(data: bytes, at: int = 0) -> list[Entry]:
     for i in range(n):
         tag, kind, count, place = struct.unpack_from(entry, data, start + i * step)
         size = count * SIZES[kind % len(SIZES)]
-        rows.append(Entry(tag, kind, count, place if size > inline else start + (i + 1) * step - inline, size))
+        rows.append(
+            Entry(
+                tag, kind, count, place if size > inline else start + (i + 1) * step - inline, size
+            )
+        )
     return rows
 
 
@@ -62,7 +85,12 @@ def complete(data: bytes) -> bool:
     """Whether all that the first directory points at lies in the file."""
     try:
         return all(row.at + row.size <= len(data) for row in entries(data))
-    except (struct.error, IndexError, OverflowError, EOFError):     # outside the file, or outside any file
+    except (
+        struct.error,
+        IndexError,
+        OverflowError,
+        EOFError,
+    ):  # outside the file, or outside any file
         return False
 
 
@@ -71,7 +99,9 @@ def sane_exif(block: bytes) -> bool:
     points at the same bytes a thousand times would be copied a thousand times."""
     block = block.removeprefix(b"Exif\0\0")
     total, places, seen = 0, [0], set()
-    with contextlib.suppress(struct.error, IndexError, OverflowError):     # unreadable: that is for the reader to say
+    with contextlib.suppress(
+        struct.error, IndexError, OverflowError
+    ):  # unreadable: that is for the reader to say
         while places:
             place = places.pop()
             if place in seen:
@@ -85,7 +115,11 @@ def sane_exif(block: bytes) -> bool:
             if total > len(block) + 4096 or len(seen) > 8:
                 return False
             order = "little" if block[:1] == b"I" else "big"
-            places += [int.from_bytes(block[r.at:r.at + 4], order) for r in rows if r.tag in (EXIF_IFD, GPS_IFD, INTEROP_IFD)]
+            places += [
+                int.from_bytes(block[r.at : r.at + 4], order)
+                for r in rows
+                if r.tag in (EXIF_IFD, GPS_IFD, INTEROP_IFD)
+            ]
     return True
 
 
@@ -109,17 +143,19 @@ class Layout(NamedTuple):
     width: int
     height: int
     channels: int
-    dtype: np.dtype | None     # of a sample as stored; None: not 8 or 16 bits or floats, and so for Pillow
-    bits: int     # of a pixel
-    colour: int     # photometric interpretation
+    dtype: (
+        np.dtype | None
+    )  # of a sample as stored; None: not 8 or 16 bits or floats, and so for Pillow
+    bits: int  # of a pixel
+    colour: int  # photometric interpretation
     compression: int
-    planes: bool     # channel after channel, not pixel after pixel
+    planes: bool  # channel after channel, not pixel after pixel
     predictor: int
-    reversed: bool     # bits in a byte
+    reversed: bool  # bits in a byte
     extras: tuple[int, ...]
-    piece: tuple[int, int]     # height and width of a strip or tile
+    piece: tuple[int, int]  # height and width of a strip or tile
     tiled: bool
-    places: list[tuple[int, int]]     # start and end of each piece
+    places: list[tuple[int, int]]  # start and end of each piece
     turn: int | None
     icc: bytes | None
 
@@ -140,7 +176,7 @@ class Layout(NamedTuple):
         view, end, parts = memoryview(data), 0, []
         for start, stop in sorted(self.places):
             if stop > end:
-                parts.append(view[max(start, end):stop])
+                parts.append(view[max(start, end) : stop])
                 end = stop
         return parts
 
@@ -166,39 +202,87 @@ def layout(data: bytes) -> Layout:
         raise ValueError("it says no width or height")
     width, height, channels = values(256)[0], values(257)[0], values(277, 1)[0]
     if not width or not height:
-        return Layout(width, height, channels, None, 0, 0, 0, False, 0, False, (), (1, 1), False, [], None, None)
+        return Layout(
+            width,
+            height,
+            channels,
+            None,
+            0,
+            0,
+            0,
+            False,
+            0,
+            False,
+            (),
+            (1, 1),
+            False,
+            [],
+            None,
+            None,
+        )
     bits, compression = values(258, 1), values(259, 1)[0]
     depth = sum(bits) if len(bits) > 1 else bits[0] * channels
     kinds = {(1, 8): "u1", (1, 16): "u2", (3, 16): "f2", (3, 32): "f4", (3, 64): "f8"}
-    known = kinds.get((values(339, 1)[0], bits[0])) if len({*bits}) == len({*values(339, 1)}) == 1 else None
+    known = (
+        kinds.get((values(339, 1)[0], bits[0]))
+        if len({*bits}) == len({*values(339, 1)}) == 1
+        else None
+    )
     planes = channels > 1 and values(284, 1)[0] == 2
     tiled = 322 in rows
-    piece = (values(323)[0], values(322)[0]) if tiled else (min(values(278, height)[0] or height, height), width)
+    piece = (
+        (values(323)[0], values(322)[0])
+        if tiled
+        else (min(values(278, height)[0] or height, height), width)
+    )
     if not all(piece) or tiled and (piece[0] % 16 or piece[1] % 16):
-        raise ValueError(f"tiles of {piece[1]}×{piece[0]} pixels; their sides must be multiples of 16")
+        raise ValueError(
+            f"tiles of {piece[1]}×{piece[0]} pixels; their sides must be multiples of 16"
+        )
     offsets = values(324 if tiled and 324 in rows else 273)
     counts = values(325 if tiled and 325 in rows else 279)
     number = -(-height // piece[0]) * -(-width // piece[1]) * (channels if planes else 1)
     if len(offsets) > number:
         raise ValueError(f"{len(offsets)} pieces, its size asks for {number}")
     if not counts and compression == PLAIN and len(offsets) == number and number == 1:
-        counts = [min((width * depth + 7) // 8 * height, len(data) - offsets[0])]     # some old programs say none
+        counts = [
+            min((width * depth + 7) // 8 * height, len(data) - offsets[0])
+        ]  # some old programs say none
     if len(offsets) < number and compression != 6 or len(counts) < len(offsets):
-        raise EOFError(f"truncated: {min(len(offsets), len(counts))} pieces, its size asks for {number}")
+        raise EOFError(
+            f"truncated: {min(len(offsets), len(counts))} pieces, its size asks for {number}"
+        )
     places = [(at, at + n) for at, n in zip(offsets, counts)]
     if any(end > len(data) for _, end in places):
         raise EOFError("truncated: a piece ends outside the file")
     icc = rows.get(ICC_TAG)
     return Layout(
-        width, height, channels, np.dtype(order + known) if known else None, depth, values(262, 1)[0], compression, planes,
-        values(317, 1)[0], values(266, 1)[0] == 2, tuple(values(338)), piece, tiled, places,
-        values(ORIENTATION, 1)[0], data[icc.at:icc.at + icc.size] if icc else None)
+        width,
+        height,
+        channels,
+        np.dtype(order + known) if known else None,
+        depth,
+        values(262, 1)[0],
+        compression,
+        planes,
+        values(317, 1)[0],
+        values(266, 1)[0] == 2,
+        tuple(values(338)),
+        piece,
+        tiled,
+        places,
+        values(ORIENTATION, 1)[0],
+        data[icc.at : icc.at + icc.size] if icc else None,
+    )
 
 
 def samples(data: bytes, plan: Layout) -> np.ndarray:
     """H×W×channels in the machine's byte order, floats as float32. Raises OverflowError for a piece that unpacks to more than its share,
     EOFError for one that unpacks to less."""
-    out = np.empty((plan.height, plan.width, plan.channels), np.float32 if plan.dtype.kind == "f" else plan.dtype.newbyteorder("="))
+    out = np.empty(
+        (plan.height, plan.width, plan.channels),
+        np.float32 if plan.dtype.kind == "f" else plan.dtype.newbyteorder("="),
+    )
     high, wide = plan.piece
     channels = 1 if plan.planes else plan.channels
     across, down = -(-plan.width // wide), -(-plan.height // high)
@@ -206,7 +290,7 @@ def samples(data: bytes, plan: Layout) -> np.ndarray:
         plane, place = divmod(i, across * down)
         y, x = place // across * high, place % across * wide
         rows, columns = min(high, plan.height - y), min(wide, plan.width - x)
-        stored = high if plan.tiled else rows     # the last strip may be short, a tile never is
+        stored = high if plan.tiled else rows  # the last strip may be short, a tile never is
         raw = memoryview(data)[start:end]
         if plan.compression in PACKED:
             raw = zlib.decompressobj().decompress(raw, plan.share + 1)
@@ -215,8 +299,10 @@ def samples(data: bytes, plan: Layout) -> np.ndarray:
         if len(raw) < stored * wide * channels * plan.dtype.itemsize:
             raise EOFError("truncated: a piece unpacks to less than its header says")
         block = _block(raw, plan, stored, wide, channels)[:rows, :columns]
-        with np.errstate(over="ignore"):     # a float64 beyond float32 becomes infinite, and that is refused later
-            out[y:y + rows, x:x + columns, plane:plane + channels] = block
+        with np.errstate(
+            over="ignore"
+        ):  # a float64 beyond float32 becomes infinite, and that is refused later
+            out[y : y + rows, x : x + columns, plane : plane + channels] = block
     return out
 
 
@@ -224,20 +310,40 @@ def _block(raw: bytes, plan: Layout, rows: int, columns: int, channels: int) -> 
     """rows×columns×channels of one unpacked piece, its predictor undone (TIFF 6.0, section 14; Adobe's Technical Note 3)."""
     if plan.predictor == 3:
         size = plan.dtype.itemsize
-        planes = np.frombuffer(raw, np.uint8, rows * columns * channels * size).reshape(rows, columns * size, channels)
+        planes = np.frombuffer(raw, np.uint8, rows * columns * channels * size).reshape(
+            rows, columns * size, channels
+        )
         planes = np.cumsum(planes, axis=1, dtype=np.uint8).reshape(rows, size, columns * channels)
         return planes.transpose(0, 2, 1).copy().view(f">f{size}").reshape(rows, columns, channels)
-    block = np.frombuffer(raw, plan.dtype, rows * columns * channels).reshape(rows, columns, channels)
-    return np.cumsum(block, axis=1, dtype=plan.dtype.newbyteorder("=")) if plan.predictor == 2 else block
+    block = np.frombuffer(raw, plan.dtype, rows * columns * channels).reshape(
+        rows, columns, channels
+    )
+    return (
+        np.cumsum(block, axis=1, dtype=plan.dtype.newbyteorder("="))
+        if plan.predictor == 2
+        else block
+    )
 
 
 def pixels_only(data: bytes) -> bytes:
     """The same file with a directory of the tags alone that pixels depend on: no turn, no profile, nothing a decoder may complain of."""
     start, n, _, entry, inline = directory(data)
     order, step, big = entry[0], struct.calcsize(entry), inline == 8
-    kept = [data[at:at + step] for at in range(start, start + n * step, step) if struct.unpack_from(order + "H", data, at)[0] in STRUCTURE]
+    kept = [
+        data[at : at + step]
+        for at in range(start, start + n * step, step)
+        if struct.unpack_from(order + "H", data, at)[0] in STRUCTURE
+    ]
     short, word = ("Q", "Q") if big else ("H", "I")
     at, head = len(data) + len(data) % 2, 8 if big else 4
-    return b"".join((
-        data[:head], struct.pack(order + word, at), data[head + struct.calcsize(word):], bytes(len(data) % 2),
-        struct.pack(order + short, len(kept)), *kept, bytes(inline)))
+    return b"".join(
+        (
+            data[:head],
+            struct.pack(order + word, at),
+            data[head + struct.calcsize(word) :],
+            bytes(len(data) % 2),
+            struct.pack(order + short, len(kept)),
+            *kept,
+            bytes(inline),
+        )
+    )
