@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from . import vp8l
 from .files import ImageError
 from .tiff import sane_exif
 
@@ -44,7 +45,7 @@ class Survey(NamedTuple):
     size: tuple[int, int] | None = (
         None  # width and height, where a decoder makes room before it can be asked
     )
-    memory: int = 0  # bytes a pixel that decoding takes beside the picture itself
+    memory: float = 0  # bytes a pixel that decoding takes beside the picture itself
     work: float = 0.0  # nanoseconds a pixel
 
 
@@ -379,16 +380,25 @@ def _webp_size(data: bytes, kind: bytes, start: int, end: int) -> tuple[int, int
 
 
 def _webp(data: bytes, who: str) -> Survey:
-    view, payload, size, frames = memoryview(data), [], (0, 0), 0
-    for kind, start, end in _riff(
-        data, 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
-    ):
-        if kind in (b"VP8X", b"VP8 ", b"VP8L"):
-            size = max(size, _webp_size(data, kind, start, end))
+    """A still picture, or the first frame of several."""
+    view, payload, frames, codes = memoryview(data), [], 0, 0
+    wide, high = 0, 0
+    chunks = list(_riff(data, 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))))
+    for kind, start, end in chunks:
         frames += kind == b"ANMF"
-        if kind in (b"VP8 ", b"VP8L", b"ALPH") or kind == b"ANMF" and frames == 1:
+        if kind == b"ANMF" and frames == 1:
+            chunks += _riff(data, start + 16, end)
+        if kind in (b"VP8X", b"VP8 ", b"VP8L"):
+            width, height = _webp_size(data, kind, start, end)
+            wide, high = max(wide, width), max(high, height)
+        if kind in (b"VP8 ", b"VP8L", b"ALPH"):
             payload.append(view[start:end])
-    return Survey(data, payload, frames=frames or 1, size=size, memory=17, work=60)
+        if kind == b"VP8L":
+            codes += vp8l.groups(data[start + 5:end], width, height)
+        elif kind == b"ALPH" and data[start] & 3 == 1:     # as large as the canvas, or smaller
+            codes += vp8l.groups(data[start + 1:end], wide, high)
+    memory = 17 + 6200 * max(0, codes - vp8l.FEW) / max(1, wide * high)
+    return Survey(data, payload, frames=frames or 1, size=(wide, high), memory=memory, work=60)
 
 
 # ---------------------------------------------------------------- BMP, PPM
