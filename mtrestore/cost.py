@@ -32,6 +32,7 @@ MEMORY, WORK = (
     1.5e9,
 )  # bytes and nanoseconds that are always allowed, and for each MiB of payload
 MOST_SCANS, MOST_SEGMENTS, MOST_BOXES = 200, 5000, 4096  # of a JPEG; of an AVIF
+MOST_TEXT = 64 << 20  # bytes of all texts in a PNG, unpacked
 MOST_PLAIN = 8 << 20  # bytes of a PPM in digits or a BMP in runs, decoded slowly
 
 
@@ -117,12 +118,12 @@ def survey(data: bytes, name: str, who: str) -> Survey:
 
 # ---------------------------------------------------------------- PNG
 
-PNG_KEPT = {b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf"}
-PNG_TEXTS = (
+PNG_TEXTS = (  # may hold the turn
     b"XML:com.adobe.xmp\0",
     b"Raw profile type exif\0",
     b"Raw profile type APP1\0",
-)  # may hold the turn
+)
+PNG_KEPT = {b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf", *PNG_TEXTS}
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
@@ -144,45 +145,58 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at += 12 + length
 
 
+def _text_size(kind: bytes, body: bytes) -> int:
+    """Bytes that a text unpacks to, as far as the limit of them all."""
+    try:
+        body = body.split(b"\0", 1)[1]
+        if kind == b"iTXt":
+            packed, body = body[0], body[2:].split(b"\0", 2)[2]
+        if kind == b"tEXt" or kind == b"iTXt" and not packed:
+            return len(body)
+        body = body if kind == b"iTXt" else body[1:]
+        return len(zlib.decompressobj().decompress(body, MOST_TEXT + 1))
+    except (IndexError, zlib.error):  # no text: nobody will read it
+        return 0
+
+
 def _png(data: bytes, who: str) -> Survey:
-    """The first picture of a PNG alone, all its IDAT in one chunk, and each chunk that says something about it once."""
-    view, kept, payload, frames, own = memoryview(data), {}, [], 0, False
+    """The first picture of a PNG alone, its IDAT in one chunk, and once each chunk that matters."""
+    view, kept, payload = memoryview(data), {}, []
+    words, frames, control = 0, 0, False
     for kind, start, end in _png_chunks(data):
-        text = kind in (b"iTXt", b"zTXt", b"tEXt") and next(
-            (t for t in PNG_TEXTS if data.startswith(t, start)), None
-        )
-        if kind not in PNG_KEPT | {b"IHDR", b"IDAT", b"acTL", b"fcTL"} and not text:
+        key = kind
+        if kind in (b"iTXt", b"zTXt", b"tEXt"):
+            words += _text_size(kind, data[start:end])
+            if words > MOST_TEXT:
+                raise refuse(who, f"holds texts that unpack to more than {MOST_TEXT} bytes")
+            key = next((text for text in PNG_TEXTS if data.startswith(text, start)), None)
+        elif kind == b"fcTL" and not payload:  # the picture itself is the first frame
+            control = True
+        elif kind == b"acTL" and not frames:
+            (frames,) = struct.unpack_from(">I", data, start)
+        if key not in PNG_KEPT and kind != b"IDAT":
             continue
         if zlib.crc32(view[start - 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             raise ValueError(f"the checksum of {kind.decode()} is wrong")
-        if kind == b"IDAT":
-            payload += [view[start:end]] if end > start else []
-        elif kind == b"acTL" and not frames:
-            frames = struct.unpack_from(">I", data, start)[0]
-        elif kind == b"fcTL":
-            own = own or bool(
-                payload
-            )  # the first frame control after the picture: the picture is no frame
-            if not payload:
-                kept.setdefault(b"fcTL", b"")
-        elif kind in PNG_KEPT or text or kind == b"IHDR":
-            kept.setdefault(text or kind, png_chunk(kind, view[start:end]))
+        if kind != b"IDAT":
+            kept.setdefault(key, png_chunk(kind, view[start:end]))
+        elif end > start:
+            payload.append(view[start:end])
     if b"IHDR" not in kept or not payload:
         raise ValueError("it has no header or no data")
     width, height, bits, colour = struct.unpack_from(">IIBB", kept[b"IHDR"], 8)
-    frames += frames > 0 and b"fcTL" not in kept
-    kept.pop(b"fcTL", None)
-    if (
-        colour == 0 and bits < 8 and len(kept.get(b"tRNS", b"")) == 14
-    ):  # Pillow compares the key with the samples as 8 bits
-        key = struct.unpack_from(">H", kept[b"tRNS"], 8)[0] * 255 // (2**bits - 1)
-        kept[b"tRNS"] = png_chunk(b"tRNS", struct.pack(">H", key))
-    body, deep = b"".join(payload), bits == 16 and colour in (2, 4, 6)
+    if colour == 0 and bits < 8 and len(kept.get(b"tRNS", b"")) == 14:
+        # Pillow has made 8 bits of the samples when it compares them with the key
+        (key,) = struct.unpack_from(">H", kept[b"tRNS"], 8)
+        most = 2**bits - 1
+        kept[b"tRNS"] = png_chunk(b"tRNS", struct.pack(">H", (key & most) * 255 // most))
+    body = b"".join(payload)
     plain = b"".join((data[:8], *kept.values(), png_chunk(b"IDAT", body), png_chunk(b"IEND")))
+    deep = bits == 16 and colour in (2, 4, 6)
     return Survey(
         plain,
         [memoryview(body)],
-        frames=frames or 1,
+        frames=frames + (frames > 0 and not control) or 1,
         size=(width, height),
         memory=8 if deep else 1,
         work=40 if deep else 30,
