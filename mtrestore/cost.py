@@ -1,18 +1,18 @@
 """What a picture file will cost, told from its structure before a decoder sees a byte of it.
 
-A decoder believes lengths, counts and sizes that a file states. `survey` walks the file first, holds each of them against the bytes that
-are there, and hands on a file without what nobody needs (comments, further frames, empty chunks). `afford` is the one rule of what may be
-decoded then, for every decoder:
+A decoder believes lengths, counts and sizes that a file states. `survey` walks the file first, holds
+each of them against the bytes that are there, and hands on a file without what nobody needs
+(comments, further frames, empty chunks). `afford` is the one rule, for every decoder:
 
     pixels  <=  16 million, or 256 for each byte of payload
-    memory  <=  272 MiB,    or 272 bytes for each byte of payload     (all copies that live at the same time, file and result included)
-    work    <=  1.5 s,      or 1.5 s for each MiB of payload          (pixels x the slowest nanoseconds measured for a pixel, x scans)
+    memory  <=  272 MiB, or 272 bytes for each byte of payload (all copies that live at once)
+    work    <=  1.5 s, or 1.5 s for each MiB of payload (pixels x nanoseconds, scans counted)
 
-So a file of at most 1 MiB costs at most 300 MiB and 2 s, whatever it holds. *Payload* are the bytes that become pixels (IDAT, scans,
-strips, the first frame), each counted once; packed payload is packed again, so that repetition counts for next to nothing. 16 million
-pixels of one colour, 8 bits, can always be read; more of one colour only where the caller gives `max_pixels`.
+So a file of at most 1 MiB costs at most 300 MiB and 2 s, whatever it holds. *Payload* are the bytes
+that become pixels (IDAT, scans, strips, the first frame), each counted once; packed payload is
+packed again, so that repetition counts for next to nothing. 16 million pixels of one colour and
+8 bits can always be read; more only where `max_pixels` is given, or the file has more to say.
 """
-
 from __future__ import annotations
 
 import re
@@ -75,7 +75,10 @@ def afford(
     payload: list[memoryview],
     packed: bool = True,
 ) -> None:
-    """The rule above. memory, work: bytes and nanoseconds for a pixel. `max_pixels` allows its pixels whatever they unpack from."""
+    """The rule above. memory, work: bytes and nanoseconds for a pixel.
+
+    `max_pixels` allows its pixels whatever they unpack from.
+    """
     limit(who, width, height, max_pixels)
     pixels, most = width * height, max_pixels or 0
     needs = [
@@ -103,7 +106,11 @@ def _holds(payload: list[memoryview], need: float) -> bool:
 
 
 def survey(data: bytes, name: str, who: str) -> Survey:
-    """Walk a file. Raises ImageError for what is too much, EOFError and struct.error for what is cut, ValueError for what is wrong."""
+    """Walk a file.
+
+    Raises ImageError for what is too much, EOFError and struct.error for what is cut, ValueError
+    for what is wrong.
+    """
     walk = {
         "PNG": _png,
         "JPEG": _jpeg,
@@ -224,7 +231,7 @@ def _png_rows(width: int, height: int, bits: int, interlaced: int) -> list[tuple
 
 
 def _whole_rows(body: bytes, sizes: list[tuple[int, int]]) -> bytes:
-    """The deflated rows alone, if they are what the header says: libpng would complain on stderr, and go on unpacking."""
+    """The deflated rows alone, if they are what the header says: libpng complains on stderr."""
     size = sum(rows * stride for rows, stride in sizes)
     unpacker = zlib.decompressobj()
     plain = unpacker.decompress(body, size + 1)
@@ -272,7 +279,7 @@ SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 def jpeg_scans(
     data: bytes, who: str
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]], list[tuple[int, int]]]:
-    """Walk the markers: frame headers (marker, place), scans (start and end of their data, components), APPn (place, end)."""
+    """Frame headers (marker, place), scans (start, end of their data, components), APPn (place, end)."""
     at, frames, scans, apps, segments = 2, [], [], [], 0
     while (mark := MARKER.search(data, at)) and mark[1] != b"\xd9":
         code, at = mark[1][0], mark.end()
@@ -469,7 +476,7 @@ def _field(data: bytes, at: int, size: int) -> tuple[int, int]:
 
 
 def _items(data: bytes, at: int, end: int, store: int) -> list[list[tuple[int, int]]]:
-    """Of an `iloc` box: for each item the places in the file where its bytes lie, beside those of the others."""
+    """Of an `iloc` box: for each item the places of its bytes, which no two items may share."""
     version, items, total = data[at], [], 0
     sizes = (
         data[at + 4] >> 4,

@@ -1,9 +1,10 @@
 """What lies between a file's bytes and its pixels: formats, depths, profiles, EXIF, and everything that can be wrong with them.
 
-    decode: format by content -> pixel limit by header -> whole? -> samples as the file stores them, with profile, EXIF and turn
+    decode: format by content -> survey -> affordable? -> samples as the file stores them, with profile, EXIF and turn
     encode: samples -> bytes of one format, with profile and EXIF
 
-Pillow decodes, except for what it would cut to 8 bits or refuse: that goes to OpenCV and tifffile, from memory and never by name.
+Pillow decodes, except for what it would cut to 8 bits or refuse: that goes to OpenCV and to `tiff`, from memory and never by name.
+What a file may cost is `cost`'s business.
 """
 from __future__ import annotations
 

@@ -85,7 +85,8 @@ def load(src: str | bytes | os.PathLike | Image.Image | np.ndarray, max_pixels: 
     Files: JPEG, MPO, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF, told by content, not by name; of several frames the first. WebP and GIF also
     obey PIL.Image.MAX_IMAGE_PIXELS. Arrays: uint8, uint16 or float; H×W or H×W×1 grey, ×2 grey + alpha, ×3 RGB, ×4 RGBA; always copied.
     Floats, in files too, must lie in 0..1 (0.001 beyond is clipped); from a file they count as 16 bits, from an array as 8.
-    max_pixels: by default 200 million, but 16 million where a file has less than a byte for 256 of them, as decompression bombs do.
+    max_pixels: by default 200 million, but 16 million where a file has less than a byte of payload for 256 of them, as bombs do; and what
+    a picture may cost in memory and work goes by its payload as well (`cost`). Given, that many are read whatever they unpack from.
     """
     if isinstance(src, np.ndarray):
         return _upright(_from_array(src, max_pixels), "array", bits=16 if src.dtype == np.uint16 else 8)

@@ -1,8 +1,9 @@
-"""The structure of a TIFF (TIFF 6.0, BigTIFF, and EXIF, which borrows it), and the samples that Pillow would cut to 8 bits.
+"""The structure of a TIFF (TIFF 6.0, BigTIFF, and EXIF, which borrows it), and deep samples.
 
-    directory -> entries -> layout: how many pieces (strips or tiles), of which size, where -> samples, piece by piece
+    directory -> entries -> layout: how many strips or tiles, of which size, where -> samples
 
-No piece may lie outside the file, unpack to more than its own share of the picture, or be one more than the picture's size asks for.
+No piece may lie outside the file, unpack to more than its own share of the picture, or be one more
+than the picture's size asks for. Pillow would cut 16 bits and floats to 8 bits: they are read here.
 """
 
 from __future__ import annotations
@@ -95,8 +96,10 @@ def complete(data: bytes) -> bool:
 
 
 def sane_exif(block: bytes) -> bool:
-    """Whether the values of an EXIF block, or of a TIFF file, lie beside each other: together they are no longer than the block. One that
-    points at the same bytes a thousand times would be copied a thousand times."""
+    """Whether the values of an EXIF block, or of a TIFF file, are no longer than it all in all.
+
+    One that points at the same bytes a thousand times would be copied a thousand times.
+    """
     block = block.removeprefix(b"Exif\0\0")
     total, places, seen = 0, [0], set()
     with contextlib.suppress(
@@ -163,7 +166,8 @@ class Layout(NamedTuple):
     def share(self) -> int:
         """Bytes that one piece unpacks to."""
         height, width = self.piece
-        return height * (width * self.bits // (self.channels if self.planes else 1) + 7) // 8
+        bits = width * self.bits // (self.channels if self.planes else 1)
+        return height * -(-bits // 8)
 
     @property
     def area(self) -> int:
@@ -277,8 +281,10 @@ def layout(data: bytes) -> Layout:
 
 
 def samples(data: bytes, plan: Layout) -> np.ndarray:
-    """H×W×channels in the machine's byte order, floats as float32. Raises OverflowError for a piece that unpacks to more than its share,
-    EOFError for one that unpacks to less."""
+    """H×W×channels in the machine's byte order, floats as float32.
+
+    Raises OverflowError for a piece that unpacks to more than its share, EOFError for less.
+    """
     out = np.empty(
         (plan.height, plan.width, plan.channels),
         np.float32 if plan.dtype.kind == "f" else plan.dtype.newbyteorder("="),
@@ -307,7 +313,7 @@ def samples(data: bytes, plan: Layout) -> np.ndarray:
 
 
 def _block(raw: bytes, plan: Layout, rows: int, columns: int, channels: int) -> np.ndarray:
-    """rows×columns×channels of one unpacked piece, its predictor undone (TIFF 6.0, section 14; Adobe's Technical Note 3)."""
+    """rows×columns×channels of a piece, its predictor undone (TIFF 6.0, 14; Technical Note 3)."""
     if plan.predictor == 3:
         size = plan.dtype.itemsize
         planes = np.frombuffer(raw, np.uint8, rows * columns * channels * size).reshape(
@@ -326,7 +332,7 @@ def _block(raw: bytes, plan: Layout, rows: int, columns: int, channels: int) -> 
 
 
 def pixels_only(data: bytes) -> bytes:
-    """The same file with a directory of the tags alone that pixels depend on: no turn, no profile, nothing a decoder may complain of."""
+    """The same file with a directory of the tags alone that pixels depend on: no turn, no profile."""
     start, n, _, entry, inline = directory(data)
     order, step, big = entry[0], struct.calcsize(entry), inline == 8
     kept = [

@@ -1,4 +1,4 @@
-"""Small picture files that ask for much: BOMBS[format][name]() makes the bytes, at most 1 MiB each."""
+"""Small picture files that ask for much: BOMBS[format][name]() makes at most 1 MiB."""
 
 import functools
 import io
