@@ -571,7 +571,7 @@ TIFF = {
     "14 MP of Lab": lambda: by_pillow(3750, 3750, "tiff_adobe_deflate", "LAB"),
     "16 MP as JPEG": lambda: by_pillow(4000, 4000, "jpeg", "L"),
     "12 MP, 16 bits, LZW": lambda: by_opencv(4000, 3000, 3, 5),
-    "17 MP, 16 bits, LZW": lambda: by_opencv(4250, 4000, 3, 5),
+    "16 MP, 16 bits, LZW": lambda: by_opencv(4100, 4000, 3, 5),
     "60 scans in each strip": lambda: jpeg_strips(4000, 400, 10),
     "150 scans in a shared strip": lambda: tiff(
         4000, 4000, progressive(4000, 40, 150), 100, compression=7, rows=40

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from bombs import BOMBS, MIB, TIGHT, chunk, png, tiff
 from PIL import Image, features
+from test_image import WHOLE
 
 from mtrestore import cost
 from mtrestore.image import ImageError, load
@@ -238,3 +239,20 @@ def test_digits_that_are_none_are_refused(tmp_path, text):
     with pytest.raises(ImageError) as caught:
         load(tmp_path / "x.ppm")
     assert caught.value.code == "E_FORMAT"
+
+
+@pytest.mark.parametrize("kind", ["tiff-lzw", "tiff-jpeg", "tiff16-lzw", "png16", "jpeg"])
+def test_no_library_writes_to_stderr(tmp_path, capfd, kind):
+    """libtiff, libpng and OpenCV print what they think of a file, unless they are asked not to."""
+    data, rng, refused = WHOLE[kind](), np.random.default_rng(3), 0
+    for i in range(80):
+        broken = bytearray(data)
+        places = rng.integers(0, len(data) if i % 2 else min(len(data), 400), 3)
+        for at in places:
+            broken[at] = rng.integers(256)
+        (tmp_path / "x").write_bytes(broken)
+        try:
+            load(tmp_path / "x", max_pixels=1_000_000)
+        except ImageError:
+            refused += 1
+    assert refused > 10 and capfd.readouterr().err == ""
