@@ -8,6 +8,7 @@
 The flow is the docstring of `mtrestore.pipeline`; each stage has a numbered notebook. A photo is a float32 array, H×W×3, RGB, 0..1.
 """
 
+from . import safe as safe  # noqa: I001  first of all: what is imported after it comes from no album, and sends nothing
 import lazy_loader
 
 # Imported when first used: torch alone takes two seconds, and a bad file should be refused before that.

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from . import safe, terminal
 from .lines import one_line, shown
 
 
@@ -98,7 +99,8 @@ def lab(args: argparse.Namespace) -> int:
     folder = next((p for p in (Path("notebooks"), Path(__file__).parents[1] / "notebooks") if p.is_dir()), None)
     if folder is None:
         raise ValueError("no notebooks folder here; run `mtrestore lab` in a clone of the project")
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", *args.rest])
+    offline = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate"]
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", *offline, *args.rest])
 
 
 def train(args: argparse.Namespace) -> int:
@@ -299,6 +301,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    terminal.steady()
+    with safe.imports():
+        return command(argv)
+
+
+def command(argv: Sequence[str] | None) -> int:
     top = parser()
     args, rest = top.parse_known_args(argv)
     args.rest = rest

@@ -30,13 +30,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import files, run
+from . import files, run, safe
 from .lines import one_line, shown
 
 KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
 PART, STOP_FILE = ".run.ipynb", ".stop"
 STOP = threading.Event()  # for the runs of this process; those elsewhere see the file
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
+ALONE = "--InteractiveShellApp.ignore_cwd=True"  # IPython would let a notebook import from its run's folder
 DETERMINISTIC = "--IPKernelApp.exec_lines=import torch; torch.use_deterministic_algorithms(True, warn_only=True)"
 Task = dict[str, Any]  # folder, source, notebook, sha256, parameters, given, threads, stop, gpu
 
@@ -100,7 +101,7 @@ def execute(task: Task) -> dict[str, Any]:
     """Run one task in a process of its own; what its status.json says. Whatever becomes of the run is in there, and nothing is raised."""
     folder, begin = Path(task["folder"]), time.perf_counter()
     status = {"status": "started", "seconds": 0.0, "error": None, **about(task)}
-    env = {**os.environ, **dict.fromkeys(THREADS, str(task["threads"])), run.NOTEBOOK: f"{task['sha256']} {task['notebook']}",
+    env = {**os.environ, **safe.environment(), **dict.fromkeys(THREADS, str(task["threads"])), run.NOTEBOOK: f"{task['sha256']} {task['notebook']}",
            "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # fmt: skip
     env.pop("MPLBACKEND", None)  # the kernel has its own, which leaves pictures in the notebook
     if task.get("gpu") is not None:
@@ -176,7 +177,7 @@ def work() -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    options = [DETERMINISTIC] if shutil.which("nvidia-smi") else []
+    options = [ALONE, *([DETERMINISTIC] if shutil.which("nvidia-smi") else [])]
     try:
         content = files.read_bytes(task["source"])
         if hashlib.sha256(content).hexdigest() != task["sha256"]:

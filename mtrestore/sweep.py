@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from . import files, run
+from . import files, run, safe
 from .lines import one_line, shown
 from .notebook import KINDS, STOP, STOP_FILE, Task, check, execute, inspect, task
 
@@ -228,7 +228,7 @@ def on_slurm(todo: Sequence[Task], options: Mapping[str, Any], out: Path) -> End
         executor.update_parameters(**{"cpus_per_task": 1, **options})
     except (NameError, TypeError, ValueError) as e:
         raise ValueError(f"slurm: {dict(options)} is not what submitit takes: {one_line(e)}") from e
-    with executor.batch():
+    with safe.imports(), executor.batch():
         jobs = [executor.submit(execute, job) for job in todo]
     try:
         for job in submitit.helpers.as_completed(jobs, poll_frequency=1):

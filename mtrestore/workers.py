@@ -25,7 +25,9 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
+from tqdm import tqdm
 
+from . import safe
 from .journal import Row
 from .lines import one_line
 from .outputs import Job
@@ -37,6 +39,7 @@ TRIES = 3  # for a file whose pool broke before a worker said that it had it
 def prepare(settings: Settings) -> None:
     """What a worker process does first. What is wrong with the models its first file will say."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, also in the middle of a net
+    tqdm.set_lock(threading.RLock())  # its own is shared by processes, and one of a worker that is ended counts as leaked
     die_with_parent()
     with contextlib.suppress(SetUpError):
         models(settings)
@@ -84,6 +87,7 @@ class Local:
     def __init__(self, settings: Settings, jobs: int, timeout: float) -> None:
         self.settings, self.width, self.timeout = settings, jobs, timeout
         self.pool: ProcessPool | None = None
+        self.guard = contextlib.ExitStack()
 
     def submit(self, *task: Any) -> Future:
         """The future of `work(*task)`."""
@@ -95,6 +99,7 @@ class Local:
                 return self.pool.schedule(work, args=task, timeout=self.timeout)
 
     def start(self) -> None:
+        self.guard.enter_context(safe.imports())  # until the pool is closed, since it replaces workers
         context = multiprocessing.get_context("spawn")  # torch and OpenCV have threads, which do not survive a fork
         self.pool = ProcessPool(self.width, initializer=prepare, initargs=[self.settings], context=context)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit this: Ctrl-C is their parent's business
@@ -123,6 +128,7 @@ class Local:
         if self.pool is not None:
             self.pool.stop()
             self.pool.join()
+        self.guard.close()
 
 
 class Cluster:
