@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import forks
 from .operations import (
     BAYER,
     INTEGERS,
@@ -165,6 +166,7 @@ def apply(photo: Photo, recipe: Recipe) -> Photo:
     The photo is left as it is; the same photo and recipe give the same bits. ValueError for another
     kind of array or a bad recipe.
     """
+    forks.check()
     if (
         not isinstance(photo, np.ndarray)
         or photo.dtype != np.float32

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import torch
 
+from . import forks
 from .crop import eye_crop, five_from_mesh
 from .files import read_bytes
 from .image import as_photo, as_samples, resize, shrink, to_tensor
@@ -78,6 +79,8 @@ def detect(
     shown to it: faces from about 20 px there are found. `landmarks`: a net for `dense`. `yunet_file`: where YuNet's ONNX file lies; else
     the environment variable MTRESTORE_YUNET, else ~/.cache/mtrestore/yunet_s_dynamic.onnx.
     """
+    forks.check()
+    forks.used()
     look, *scores = _detector(detector, yunet_file)
     long = max(photo.shape[:2])
     if long < LEAST_LONG_SIDE:
@@ -204,7 +207,7 @@ def _detector(detector: str | Detector, yunet_file: str | Path | None) -> tuple[
     made = _mine.__dict__.setdefault(os.getpid(), {})
     key = (detector, str(file) if detector == "yunet" else "")
     if key not in made:
-        made[key] = _yunet(file) if detector == "yunet" else _mtcnn()
+        made[key] = forks.hold(_yunet(file) if detector == "yunet" else _mtcnn())
     return made[key], *SCORES[detector]
 
 

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from . import formats
+from . import forks, formats
 from .cost import limit
 from .files import ImageError, filename, read_bytes, write_bytes
 from .formats import ALPHA, DEEP, LOSSLESS, MAX_JPEG_EXIF, TAGGED, Raw
@@ -88,6 +88,7 @@ def load(src: str | bytes | os.PathLike | Image.Image | np.ndarray, max_pixels: 
     max_pixels: by default 200 million, but 16 million where a file has less than a byte of payload for 256 of them, as bombs do; and what
     a picture may cost in memory and work goes by its payload as well (`cost`). Given, that many are read whatever they unpack from.
     """
+    forks.check()
     if isinstance(src, np.ndarray):
         return _upright(_from_array(src, max_pixels), "array", bits=16 if src.dtype == np.uint16 else 8)
     if isinstance(src, Image.Image):
@@ -212,6 +213,7 @@ def resize(photo: Photo, size: tuple[int, int]) -> Photo:
 
     Bicubic with antialiasing (as PIL's BICUBIC) when a side shrinks, OpenCV's cubic when both grow; the same array at the same size.
     """
+    forks.check()
     height, width = (int(n) for n in size)
     if height < 1 or width < 1:
         raise ValueError(f"size must be at least 1×1, got {height}×{width}")
@@ -247,6 +249,7 @@ def to_tensor(photo: Photo) -> torch.Tensor:
     """H×W×3 photo or samples -> 1×3×H×W float32 tensor in 0..1, contiguous. Always a copy: changing one never changes the other."""
     import torch
 
+    forks.check()
     return torch.from_numpy(np.array(as_photo(photo).transpose(2, 0, 1)[None], np.float32, order="C"))
 
 

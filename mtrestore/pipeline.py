@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -31,13 +31,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import face as faces_module
-from . import image, view, weights
+from . import forks, image, weights
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
 from .face import Face, detect
 from .image import Picture
 from .nets.blocks import padded
 from .nets.guided import noise_level
 from .tile import NoMemory, out_of_memory, sparingly, strips, tiled
+
+if TYPE_CHECKING:
+    from . import view
 
 RULES = {"landmark": landmark_crop, "eye": eye_crop}
 Photo = np.ndarray
@@ -95,6 +98,8 @@ class Restored:
 
     def compare(self, **options: Any) -> view.Comparison:
         """A draggable before/after of the photo that came in and the result."""
+        from . import view
+
         return view.compare(self.source.pixels, self.image, **{"labels": ("before", "after"), **options})
 
     def save(self, path: str | Path, overwrite: bool = True) -> Path:
@@ -201,7 +206,7 @@ def onnx_net(path: Path) -> Callable[..., Tensor]:
     def run(*x: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, dict(zip(names, (t.cpu().numpy() for t in x), strict=True)))[0])
 
-    return run
+    return forks.hold(run)
 
 
 class Restorer:
@@ -221,6 +226,7 @@ class Restorer:
                  face_fidelity: float | None = None, faces: bool = True, memory_mb: float | None = None, crop: str = "landmark",
                  detector: Any = "auto", keep_steps: bool = True, face: Any = None, restorer: Any = None, upsampler: Any = None,
                  sharpener: Any = None, landmarks: Any = None, progress: bool = False) -> None:  # fmt: skip
+        forks.check()
         for name, value, low, high in (("scale", scale, 0.1, 8), ("photo_strength", photo_strength, 0, 1),
                                        ("face_strength", face_strength, 0, 1), ("face_fidelity", face_fidelity or 0, 0, 1),
                                        ("working_size", working_size, 32, 16384)):  # fmt: skip
@@ -259,6 +265,8 @@ class Restorer:
 
     def __call__(self, src: Any, faces: Sequence[Face] | None = None) -> Restored:
         """Restore a path, PIL picture or array; `faces` (from `detect` or `faces_from`) replaces detection."""
+        forks.check()
+        forks.used()
         began = time.perf_counter()
         spans: dict[str, tuple[float, float]] = {}
         with torch.inference_mode(), self._steps(spans) as step:

@@ -25,6 +25,7 @@ import numpy as np
 
 from . import image, run, view
 from .lines import shown
+from .plot import Plot
 from .results import UNCLEAR, Found, aim, cells, gather, interval, rows, verdict
 
 RESULTS = run.ROOT / "experiments" / "results"
@@ -84,10 +85,10 @@ def write(source: str | Path, out: str | Path, title: str | None = None) -> Path
     return image.write_bytes(out, page(found | {"title": title or found["title"]}).encode())
 
 
-def forest(found: Found, metric: str) -> view.Plot:
+def forest(found: Found, metric: str) -> Plot:
     """Every paired difference with its interval; a point is filled where the interval leaves 0 out."""
     lines = [r for r in found["table"] if r["metric"] == metric and r["difference"]]
-    plot = view.Plot(figsize=(8, 0.9 + 0.28 * len(lines)), layout="constrained")
+    plot = Plot(figsize=(8, 0.9 + 0.28 * len(lines)), layout="constrained")
     axes = plot.add_subplot()
     for i, r in enumerate(lines):
         colour, (middle, low, high) = _colour(found, r["arm"]), np.array(r["difference"][:3], float)
@@ -103,11 +104,11 @@ def forest(found: Found, metric: str) -> view.Plot:
     return plot
 
 
-def curves(found: Found) -> view.Plot:
+def curves(found: Found) -> Plot:
     """A panel for each curve (six at most), a line for each run in the colour of its arm."""
     names, legend = list(dict.fromkeys(name for r in found["runs"] for name in r["curves"]))[:6], {}
     tall, wide = -(-len(names) // 3), min(3, len(names))
-    plot = view.Plot(figsize=(3.4 * wide + 1.5, 2.6 * tall), layout="constrained")
+    plot = Plot(figsize=(3.4 * wide + 1.5, 2.6 * tall), layout="constrained")
     for i, name in enumerate(names, 1):
         axes = plot.add_subplot(tall, wide, i)
         for arm, points in ((r["parameters"].get(found["arm"]), r["curves"].get(name)) for r in found["runs"]):
@@ -247,7 +248,7 @@ def _grid(head: Iterable[Any], lines: Iterable[Any]) -> str:
     return f'<div class="wide"><table><thead><tr>{"".join(f"<th>{_t(w)}</th>" for w in head)}</tr></thead><tbody>\n{text}</tbody></table></div>\n'
 
 
-def _svg(plot: view.Plot) -> str:
+def _svg(plot: Plot) -> str:
     data = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mtrestore"}):
         plot.savefig(data, format="svg", metadata={"Date": None, "Creator": None})

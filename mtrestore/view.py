@@ -5,22 +5,25 @@ pictures, which is what stays where scripts and styles are stripped (an untruste
 into a slider. Figures are built without pyplot, so that a notebook shows each one once and no window is ever asked for.
 """
 
+from __future__ import annotations
+
 import base64
 import html
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from .image import read, resize, shrink, write_bytes
 from .lines import shown
+
+if TYPE_CHECKING:
+    from .plot import Plot
 
 LOSSLESS_PIXELS = 600_000  # up to here a picture travels as PNG, above as JPEG (quality 92, full colour resolution)
 COLOURS = ("#ff5a36", "#18a0fb", "#35c759", "#ffcc00", "#c86bfa", "#00c7be")
@@ -173,15 +176,6 @@ class Table:
         return "\n".join("  ".join([line[0].ljust(wide[0]), *(w.rjust(n) for w, n in zip(line[1:], wide[1:], strict=True))]).rstrip() for line in lines)
 
 
-class Plot(Figure):
-    """A matplotlib figure that a notebook shows by itself, whatever backend is set, and that pyplot does not hold on to."""
-
-    def _repr_png_(self) -> bytes:
-        data = io.BytesIO()
-        self.savefig(data, format="png", bbox_inches="tight", facecolor="white")
-        return data.getvalue()
-
-
 def compare(before, after, *, labels: Sequence[str] = ("before", "after"), title: str = "", width: int | None = None,
             max_side: int = 2048) -> Comparison:
     """A slider between two pictures of the same scene, in self-contained HTML.
@@ -227,6 +221,8 @@ def show(pictures: Mapping[str, np.ndarray] | Sequence[np.ndarray], columns: int
     pictures: name -> photo, or a plain list; an H×W array is drawn in grey over its own range (a guidance map, a mask).
     columns: default even rows of 4 at most. size: the width of one picture in inches.
     """
+    from .plot import Plot
+
     named = dict(pictures) if isinstance(pictures, Mapping) else {str(i): p for i, p in enumerate(pictures)}
     if not named:
         raise ValueError("show needs at least one picture, got none; pass a dict of name -> photo, or a list")
@@ -301,6 +297,8 @@ def losses(records: Iterable, size: float = 3.0) -> Plot:
 
     records: what `fit` yields, objects with `.step` and `.losses` (name -> number); a loss may be missing from some of them.
     """
+    from .plot import Plot
+
     curves: dict[str, list[tuple[int, float]]] = {}
     for record in records:
         for name, value in record.losses.items():
@@ -328,6 +326,8 @@ def contact_sheet(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], width: in
 
     pairs: (name, before, after); the two are fitted into cells of the same size. width: that of the sheet in pixels.
     """
+    import matplotlib  # which brings the font
+
     pairs = list(pairs)
     if not pairs:
         raise ValueError("contact_sheet needs at least one pair, got none; pass (name, before, after) triples")

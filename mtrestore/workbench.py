@@ -28,6 +28,7 @@ from .crop import Crop
 from .face import Face, dense, detect, faces_from
 from .lines import one_line
 from .pipeline import Restored, Restorer
+from .plot import Plot
 
 PRESETS = {"as it is": "clean", "mild": "mild", "medium": "medium", "severe": "severe", "old photo": "old-photo"}
 NOISES = ("gaussian_noise", "poisson_noise", "grain", "colour_noise")
@@ -74,7 +75,7 @@ def invented(out: np.ndarray, given: np.ndarray, recipe: degrade.Recipe | None =
     return 255 * np.dstack([np.maximum(unseen, 0), np.sqrt((apart**2).mean(-1))])
 
 
-def card(face: Face, crop: Crop, given: np.ndarray, out: np.ndarray, maps: np.ndarray) -> tuple[str, view.Plot]:
+def card(face: Face, crop: Crop, given: np.ndarray, out: np.ndarray, maps: np.ndarray) -> tuple[str, Plot]:
     """One face: a line of words, and a figure of the input with its landmarks, the result, and the two maps of `invented` on one scale."""
     crop, inside = crop.resized(192), crop.mask(given.shape) > 0.5
     unseen, against = (float(maps[inside, i].mean()) if inside.any() else 0.0 for i in (0, 1))
@@ -98,7 +99,7 @@ def show(place: w.Output, *parts: Any) -> None:
     """Put words, comparisons and plots into `place`; its outputs are set at once, without a kernel too."""
 
     def content(part: Any) -> dict[str, str]:
-        if isinstance(part, view.Plot):
+        if isinstance(part, Plot):
             return {"image/png": base64.b64encode(part._repr_png_()).decode()}
         return {"text/plain": part} if isinstance(part, str) else {"text/html": part._repr_html_()}
 

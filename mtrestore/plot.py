@@ -1,0 +1,14 @@
+"""Figures. Only what draws one imports this: matplotlib looks for a home to keep its list of fonts in, which restoring does not need."""
+
+import io
+
+from matplotlib.figure import Figure
+
+
+class Plot(Figure):
+    """A matplotlib figure that a notebook shows by itself, whatever backend is set, and that pyplot does not hold on to."""
+
+    def _repr_png_(self) -> bytes:
+        data = io.BytesIO()
+        self.savefig(data, format="png", bbox_inches="tight", facecolor="white")
+        return data.getvalue()
