@@ -30,7 +30,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import __version__, gallery, image
+from . import __version__, gallery, image, watchdog
 from .image import ImageError
 from .journal import Journal, Row, write_reports
 from .lines import one_line, shown
@@ -41,16 +41,24 @@ TIMEOUT = 900.0  # seconds for one file; 200 megapixels take about 200
 STALE = 600.0  # seconds after which a temporary file beside an output is a dead run's
 
 
-def single(job: Job, settings: Settings, report: Path | None = None) -> list[Row]:
-    """Restore one file in this process, where a bad file is refused before torch is imported. Raises SetUpError."""
+def single(job: Job, settings: Settings, report: Path | None = None, timeout: float = TIMEOUT) -> list[Row]:
+    """Restore one file in this process, where a bad file is refused before torch is imported; after `timeout` seconds the process ends.
+
+    Raises SetUpError.
+    """
+    def finish(row: Row) -> None:
+        tell(row)
+        if report:
+            write_reports(report, [row], version=__version__, options=dict(settings.options), complete=True)
+
     try:
-        row = refusal(job, settings, {inode(job.source)}) or work(job, settings)
+        late = failed(job, "E_TIMEOUT", f"{job.source} took more than {timeout:g} s and was stopped")
+        with watchdog.limit(timeout, lambda: finish(late)):
+            row = refusal(job, settings, {inode(job.source)}) or work(job, settings)
     except (KeyboardInterrupt, SystemExit) as stop:  # leave now: Python would wait for the nets' threads
         say("mtrestore: interrupted", sys.stderr)
         os._exit(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
-    tell(row)
-    if report:
-        write_reports(report, [row], version=__version__, options=dict(settings.options), complete=True)
+    finish(row)
     return [row]
 
 

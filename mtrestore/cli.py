@@ -29,8 +29,8 @@ def restore(args: argparse.Namespace) -> int:
     jobs, report = outputs.plan(args.inputs, args.output), args.report and Path(args.report)
     if report and {outputs.inode(report), outputs.inode(report.with_suffix(".csv"))} & ({outputs.inode(job.source) for job in jobs} - {None}):
         raise ValueError(f"the report {report} would overwrite an input; give another name")
-    if len(args.inputs) == 1 and not os.path.isdir(args.inputs[0]) and not (args.resume or args.timeout or args.dask):
-        rows = batch.single(jobs[0], replace(settings, progress=sys.stderr.isatty()), report)
+    if len(args.inputs) == 1 and not os.path.isdir(args.inputs[0]) and not (args.resume or args.dask):
+        rows = batch.single(jobs[0], replace(settings, progress=sys.stderr.isatty()), report, args.timeout or batch.TIMEOUT)
     else:
         workers = min(len(jobs), args.jobs or (1 if args.device.startswith("cuda") else max(1, min(8, run.cores() // 2))))
         settings = replace(settings, threads=1 if args.dask else max(1, run.cores() // workers))
@@ -223,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
     for name in ("face", "restorer", "upsampler"):
         r.add_argument(f"--{name}", metavar="FILE", help=f"a .safetensors or .onnx file in place of the shipped {name} net")
     r.add_argument("--jobs", type=positive(int), metavar="N", help="worker processes for a folder (default: half the processors, 8 at most; 1 on cuda)")
-    r.add_argument("--timeout", type=positive(float), metavar="SECONDS", help="time for one file of a folder (default: 900)")
+    r.add_argument("--timeout", type=positive(float), metavar="SECONDS", help="time for one file (default: 900)")
     r.add_argument("--dask", metavar="ADDRESS", help="restore a folder on this Dask cluster, whose workers see the same folders")
     r.add_argument("--overwrite", action="store_true", help="replace files that exist")
     r.add_argument("--resume", action="store_true", help="skip what an earlier run made from the same file with the same options and weights")

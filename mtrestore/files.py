@@ -16,6 +16,7 @@ from typing import Any
 from .lines import one_line, shown
 
 MAX_BYTES = 256 << 20
+UNFINISHED: set[Path] = set()     # temporary files of this process, for whoever has to end it
 
 
 class ImageError(ValueError):
@@ -80,6 +81,7 @@ def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = 
         if path.exists() and not path.is_file():
             raise ImageError("E_NOT_A_FILE", f"{str(path)!r} exists and is not a regular file; choose another name")
         temp = path.with_name(f".mtrestore-{secrets.token_hex(8)}.tmp")     # short: the final name may be as long as names go
+        UNFINISHED.add(temp)
         try:
             with open(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb") as file:
                 file.write(data)
@@ -94,6 +96,7 @@ def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = 
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temp)
+            UNFINISHED.discard(temp)
         with contextlib.suppress(OSError):     # not every system can fsync a folder
             folder = os.open(path.parent, os.O_RDONLY)
             try:

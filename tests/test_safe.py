@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mtrestore import image, notebook, run, safe, sweep
+from mtrestore import image, notebook, safe, sweep
 
 TINY = Path(__file__).parent / "notebooks" / "tiny.ipynb"
 COMMAND = Path(sys.executable).with_name("mtrestore")
@@ -166,3 +166,83 @@ def test_a_user_of_the_package_keeps_the_folder_of_the_program(tmp_path):
     (tmp_path / "theirs" / "__main__.py").write_text("import beside")
     (tmp_path / "beside.py").write_text("print('mine')")
     assert ran(tmp_path, sys.executable, "-m", "theirs").stdout == "mine\n"
+
+
+# ---- what dependencies keep about this machine, or say without being asked ---------------------------------------------------------
+
+RESTORE = "import sys, mtrestore as mt; mt.restore(sys.argv[1]).save(sys.argv[2])"
+
+
+@pytest.fixture
+def home(tmp_path) -> dict[str, str]:
+    (tmp_path / "home").mkdir()
+    return {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / ".cache"), "XDG_CONFIG_HOME": str(tmp_path / "home" / ".config")}
+
+
+@pytest.mark.parametrize("way", ["one file", "workers", "package"])
+def test_nothing_is_kept_in_the_home_of_who_restores(tmp_path, astronaut, home, way):
+    """No device number, no queue of events, no list of fonts; a face is looked for, so onnxruntime has run."""
+    image.write(tmp_path / "in.png", astronaut[:256, 128:384])
+    args = {"one file": [*DOORS["command"], "restore", "in.png", "-o", "out.png"], "package": [sys.executable, "-c", RESTORE, "in.png", "out.png"],
+            "workers": [*DOORS["command"], "restore", "in.png", "-o", "out", "--resume"]}[way]  # fmt: skip
+    done = ran(tmp_path, *args, **home)
+    assert done.stderr == "" and list((tmp_path / "home").rglob("*")) == []
+    assert ("1 face" in done.stdout) == (way != "package")
+
+
+def test_a_users_own_switch_wins(home):
+    program = "import os, mtrestore; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert [ran(Path(home["HOME"]), sys.executable, "-c", program, **given).stdout for given in ({}, {"ORT_DISABLE_TELEMETRY": "0"})] == ["1\n", "0\n"]
+
+
+def test_a_notebook_has_the_switches_too(tmp_path, monkeypatch):
+    """What `execute` hands to the process of a run, which its kernel inherits."""
+    given = {}
+    monkeypatch.setattr(notebook, "process", lambda task, env: (given.update(env), (1, ""))[1])
+    notebook.execute(notebook.task(tmp_path / "run", TINY, "0", {}, 1))
+    assert given["ORT_DISABLE_TELEMETRY"] == "1" and given["PYTHONSAFEPATH"] == "1"
+
+
+def test_without_a_home_only_our_own_lines_are_printed(tmp_path, astronaut):
+    image.write(tmp_path / "in.png", astronaut[:256, 128:384])
+    nowhere = {"HOME": "/proc/nohome", "XDG_CACHE_HOME": "/proc/nohome", "XDG_CONFIG_HOME": "/proc/nohome"}
+    done = ran(tmp_path, *DOORS["command"], "restore", "in.png", "-o", "out.png", "--html", **nowhere)
+    assert done.stderr == "" and done.stdout.startswith("restored in.png -> out.png: 1 face")
+
+
+def test_restoring_imports_no_matplotlib(tmp_path, astronaut):
+    image.write(tmp_path / "in.png", astronaut[::8, ::8])
+    program = RESTORE + "; print([m for m in sys.modules if m.startswith('matplotlib')])"
+    assert ran(tmp_path, sys.executable, "-c", program, "in.png", "out.png").stdout == "[]\n"
+
+
+def test_the_lab_asks_no_server_for_news_or_updates(monkeypatch):
+    from jupyterlab.labapp import LabApp
+
+    from mtrestore import cli
+
+    called = []
+    monkeypatch.setattr(cli.os, "execv", lambda program, args: called.append((args, os.environ["PYTHONSAFEPATH"])))
+    cli.main(["lab"])
+    args, safe_path = called[0]
+    app = LabApp()
+    app.parse_command_line([a for a in args[3:] if a.startswith("--LabApp")])
+    assert app.news_url is None and app.check_for_updates_class.__name__ == "NeverCheckForUpdate" and safe_path == "1"
+
+
+def test_no_semaphore_is_said_to_be_leaked(tmp_path):
+    """Also where a worker was stopped in the middle of a file; the tracker says such things once the program has ended."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, faults\nfrom mtrestore import batch, outputs, task\n"
+        "if __name__ == '__main__':\n"
+        "    settings = task.Settings(tuple({**faults.IDENTITY, 'restorer': faults.by_colour}.items()), made_by='x', threads=1)\n"
+        "    rows = batch.folder(outputs.plan(['in'], 'out'), settings, workers=1, timeout=8)\n"
+        "    print(sorted(r['code'] if r['status'] == 'failed' else r['status'] for r in rows))\n"
+    )
+    (tmp_path / "in").mkdir()
+    for name, red in {"a": 0.1, "b": 0.2, "c": 0.4, "d": 0.5}.items():
+        image.write(tmp_path / "in" / f"{name}.png", np.full((8, 8, 3), red, np.float32))
+    done = ran(tmp_path, sys.executable, program, PYTHONPATH=str(Path(__file__).parent))
+    assert done.stdout.splitlines()[-1] == "['E_CRASH', 'E_TIMEOUT', 'restored', 'restored']"
+    assert "leaked" not in done.stderr and len(done.stderr.splitlines()) == 2
