@@ -21,11 +21,11 @@ def limit(seconds: float, farewell: Callable[[], None]) -> Iterator[None]:
     def watch() -> None:
         if not over.wait(seconds):
             try:
-                with contextlib.suppress(Exception):
-                    farewell()
                 for temp in list(files.UNFINISHED):
                     with contextlib.suppress(OSError):
                         os.unlink(temp)
+                with contextlib.suppress(Exception):
+                    farewell()
             finally:
                 os._exit(1)
 

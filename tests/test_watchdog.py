@@ -25,7 +25,8 @@ print(rows[0]["status"], os.listdir())
 """
 FAULTS = {
     "net": (0.4, ""),
-    "disk": (0.5, "os.fsync = lambda fd: time.sleep(600)"),
+    "disk": (0.5, "sync, main = os.fsync, __import__('threading').current_thread()\n"
+             "os.fsync = lambda fd: time.sleep(600) if __import__('threading').current_thread() is main else sync(fd)"),
     "decoder": (0.5, "task.image.load = lambda path: time.sleep(600)"),
     "busy": (0.5, "def forever(path):\n    while True: pass\ntask.image.load = forever"),
     "never lets Python run": (0.5, "task.image.load = lambda path: ctypes.PyDLL(None).sleep(600)"),
