@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -30,62 +29,77 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import __version__, gallery, image, watchdog
+from . import __version__, claims, gallery, image, watchdog
+from .claims import Claims
+from .files import make_folders
 from .image import ImageError
-from .journal import Journal, Row, write_reports
+from .journal import COLUMNS, Journal, Row, report_paths, write_reports
 from .lines import one_line, shown
-from .outputs import STATE, Job, inode, key
-from .task import Settings, failed, read_made, work
+from .outputs import STATE, Job, key
+from .task import Settings, code_of, failed, nets, read_made, work
 
 TIMEOUT = 900.0  # seconds for one file; 200 megapixels take about 200
 STALE = 600.0  # seconds after which a temporary file beside an output is a dead run's
 
 
-def single(job: Job, settings: Settings, report: Path | None = None, timeout: float = TIMEOUT) -> list[Row]:
+class Rows(list):
+    """What became of each job, in their order. lost: a sentence for each report that was asked for and could not be written."""
+
+    lost: tuple[str, ...] = ()
+
+
+def single(job: Job, settings: Settings, report: Path | None = None, timeout: float = TIMEOUT) -> Rows:
     """Restore one file in this process, where a bad file is refused before torch is imported; after `timeout` seconds the process ends.
 
-    Raises SetUpError.
+    Raises SetUpError, and ImageError where the report cannot be written, before any work is done.
     """
-    def finish(row: Row) -> None:
+    run = claims_of([job], settings)
+    replace_report = claim_report(report, run)
+
+    def finish(row: Row) -> Rows:
         tell(row)
+        rows = Rows([row])
         if report:
-            write_reports(report, [row], version=__version__, options=dict(settings.options), complete=True)
+            about = {"version": __version__, "options": dict(settings.options), "complete": True}
+            rows.lost = write(report, rows, replace_report, about)
+        return rows
 
     try:
         late = failed(job, "E_TIMEOUT", f"{job.source} took more than {timeout:g} s and was stopped")
         with watchdog.limit(timeout, lambda: finish(late)):
-            row = refusal(job, settings, {inode(job.source)}) or work(job, settings)
+            row = refusal(job, settings, run) or work(job, settings)
     except (KeyboardInterrupt, SystemExit) as stop:  # leave now: Python would wait for the nets' threads
         say("mtrestore: interrupted", sys.stderr)
         os._exit(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
-    finish(row)
-    return [row]
+    return finish(row)
 
 
 def folder(jobs: Sequence[Job], settings: Settings, *, workers: int = 1, timeout: float = TIMEOUT, resume: bool = False,
-           dask: str | None = None, report: Path | None = None) -> list[Row]:  # fmt: skip
+           dask: str | None = None, report: Path | None = None) -> Rows:  # fmt: skip
     """Restore many files in worker processes and account for each: their rows, in the order of the jobs.
 
     workers: processes on this machine; dask: the address of a cluster instead. timeout: seconds for one file. resume: skip what an earlier
     run made from the same bytes with the same options, weights and version. report: a JSON file beside the one in the output folder.
-    Raises SetUpError, and ImageError E_WRITE where the output folder cannot be used; at a signal, once reports are written, what its handler raised.
+    Raises SetUpError, and ImageError E_WRITE where output folder or report cannot be used; at a signal, once reports are written, what its
+    handler raised.
     """
     from .workers import Cluster, Local, results
 
-    root, inputs, done = jobs[0].root, {inode(job.source) for job in jobs} - {None}, {}
+    root, done, rows = jobs[0].root, {}, Rows()
     about = {"version": __version__, "options": dict(settings.options), "made_by": settings.made_by, "inputs": len(jobs)}
     if dask:  # its workers stand elsewhere
         jobs = [replace(job, source=Path(os.path.abspath(job.source)), root=Path(os.path.abspath(root))) for job in jobs]
-    if report:
-        report.parent.mkdir(parents=True, exist_ok=True)
+    run = claims_of(jobs, settings)
+    replace_report = claim_report(report, run)
+    names = {os.fsdecode(job.rel) for job in jobs}
     bar = tqdm(total=len(jobs), unit="photo", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    with claimed(root) as state, contextlib.closing(Journal(state / "journal.jsonl")) as journal, bar:
+    with claimed(root) as state, contextlib.closing(Journal(state / "journal.jsonl", names)) as journal, bar:
         sweep({job.target.parent for job in jobs}, STALE)
         past = journal.past if resume else {}
 
         def account(job: Job, row: Row) -> None:
             if row["status"] == "restored":
-                row = publish(job, row, journal, settings.overwrite)
+                row = publish(job, row, journal, run)
             elif row["status"] == "failed":
                 with contextlib.suppress(ImageError):  # a full disk; the report may still find room
                     journal.add(row)
@@ -95,7 +109,7 @@ def folder(jobs: Sequence[Job], settings: Settings, *, workers: int = 1, timeout
 
         def tasks() -> Iterator[tuple[Any, ...]]:
             for job in jobs:
-                if row := refusal(job, settings, inputs, past, state):
+                if row := refusal(job, settings, run, past, state):
                     account(job, row)
                 else:
                     yield job, settings, staged(job), past.get(os.fsdecode(job.rel))
@@ -107,9 +121,33 @@ def folder(jobs: Sequence[Job], settings: Settings, *, workers: int = 1, timeout
         finally:
             with undisturbed():
                 pool.close()
-                shutil.rmtree(state / "staging", ignore_errors=True)  # on a full disk the reports need room
-                conclude(root, [done[job] for job in jobs if job in done], report, about)
-    return [done[job] for job in jobs]
+                with contextlib.suppress(OSError):
+                    clear(state / "staging")  # on a full disk the reports need room
+                rows.extend(done[job] for job in jobs if job in done)
+                rows.lost = conclude(root, rows, report, replace_report, run, about)
+    return rows
+
+
+def claims_of(jobs: Sequence[Job], settings: Settings) -> Claims:
+    """What a run reads, and the outputs that it may write."""
+    run = Claims(settings.overwrite)
+    for job in jobs:
+        run.reads(job.source, "an input")
+    for path in nets(settings.options):
+        run.reads(path, "a net in use")
+    for job in jobs:
+        run.writes(job.target, "an output")
+        if settings.html:
+            run.writes(job.page, "a page")
+    if not jobs[0].named:
+        run.writes(jobs[0].root / "index.html", "the gallery")
+    return run
+
+
+def claim_report(report: Path | None, run: Claims) -> dict[Path, bool]:
+    """Of JSON and CSV of a report whether a file is replaced by it, one of ours or with --overwrite; raises ImageError where it must not be."""
+    marks = (claims.REPORT, ",".join(COLUMNS)[:90])
+    return {path: run.claim(path, "the report", mark=mark) for path, mark in zip(report_paths(report), marks)} if report else {}
 
 
 # ---------------------------------------------------------------- outputs
@@ -119,19 +157,17 @@ def staged(job: Job) -> Path:
     return job.root / STATE / "staging" / f"{key(os.fsdecode(job.rel))}{job.rel.suffix}"
 
 
-def refusal(job: Job, settings: Settings, inputs: Collection[Any], past: Collection[str] = (), state: Path | None = None) -> Row | None:
-    """The row of a job that must not even be tried; None for all others. inputs: what no output may replace; past: what a resumed run may."""
+def refusal(job: Job, settings: Settings, run: Claims, past: Collection[str] = (), state: Path | None = None) -> Row | None:
+    """The row of a job that must not even be tried; None for all others. past: the outputs that a resumed run may replace."""
     try:
         if job.problem:
             raise job.problem
         check_place(job, state)
-        if os.path.lexists(job.target):
-            if (there := inode(job.target)) and there in inputs:
-                raise ImageError("E_WRITE", f"{job.target} is an input and would be overwritten by its own restoration, or another's; give another output")
-            if not settings.overwrite and os.fsdecode(job.rel) not in past:
-                raise ImageError("E_WRITE", f"{job.target} exists already; give another output or --overwrite")
-    except ImageError as e:
-        return failed(job, e.code, str(e))
+        run.check(job.target, replace=os.fsdecode(job.rel) in past)
+        if settings.html:
+            run.check(job.page, mark=claims.COMPARISON)
+    except Exception as e:  # the others go on
+        return failed(job, code_of(e), one_line(e))
     return None
 
 
@@ -143,19 +179,19 @@ def check_place(job: Job, state: Path | None) -> None:
         raise ImageError("E_WRITE", f"{job.target} is reached through a link that leads elsewhere; remove the link or give another output")
 
 
-def publish(job: Job, row: Row, journal: Journal, overwrite: bool) -> Row:
+def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
     """Give an output, and its page, their names after the journal knows them; the row, or that of a failure."""
     made = staged(job)
-    overwrite |= row.pop("replaces", False)
+    replace = run.overwrite or row.pop("replaces", False)
     try:
         check_place(job, made.parent)
         journal.add(row)
-        job.target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(job.target.parent)
         if (page := Path(f"{made}.html")).exists():
-            rename(page, job.page, overwrite or row["name"] in journal.past)
-        rename(made, job.target, overwrite)
-    except (ImageError, OSError) as e:
-        row = failed(job, "E_WRITE", one_line(e))
+            rename(page, job.page, run.check(job.page, mark=claims.COMPARISON))
+        rename(made, job.target, replace)
+    except Exception as e:  # the others go on
+        row = failed(job, "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e), one_line(e))
         with contextlib.suppress(ImageError):
             journal.add(row)
     return row
@@ -184,9 +220,12 @@ def claimed(root: Path) -> Iterator[Path]:
 
     state = root / STATE
     try:
-        (state / "thumbs").mkdir(parents=True, exist_ok=True)
-        if os.path.realpath(state / "thumbs") != os.path.join(os.path.realpath(root), STATE, "thumbs"):
-            raise ImageError("E_WRITE", f"{state} is a link; remove it or give another output")
+        make_folders(state / "thumbs")
+        for name in ("thumbs", "staging", "lock"):  # what is planted there must lead nowhere else
+            if os.path.realpath(state / name) != os.path.join(os.path.realpath(root), STATE, name):
+                raise ImageError("E_WRITE", f"{state / name} is, or is reached through, a link; remove it or give another output")
+        if os.path.lexists(state / "lock") and os.lstat(state / "lock").st_nlink > 1 or (state / "lock").is_fifo():
+            raise ImageError("E_WRITE", f"{state / 'lock'} is not a lock of ours; remove it or give another output")
         lock = FileLock(state / "lock")
         lock.acquire(timeout=0)
     except Timeout as e:
@@ -195,12 +234,27 @@ def claimed(root: Path) -> Iterator[Path]:
         raise ImageError("E_WRITE", f"the output folder {root} cannot be used: {e.strerror or e}") from e
     try:
         sweep([state, state / "thumbs"], 0)
-        shutil.rmtree(state / "staging", ignore_errors=True)
-        (state / "staging").mkdir()
+        try:
+            clear(state / "staging")
+            (state / "staging").mkdir()
+        except OSError as e:
+            raise ImageError("E_WRITE", f"{state / 'staging'} holds what is not ours; remove it or give another output") from e
         yield state
     finally:
-        shutil.rmtree(state / "staging", ignore_errors=True)
+        with contextlib.suppress(OSError):
+            clear(state / "staging")
         lock.release()
+
+
+def clear(staging: Path) -> None:
+    """Remove the folder of unfinished outputs, which holds files alone; raises OSError where it does not.
+
+    Not shutil.rmtree, which calls itself for each level of what somebody may have planted there.
+    """
+    if os.path.isdir(staging):
+        for entry in os.scandir(staging):
+            os.unlink(entry)
+        os.rmdir(staging)
 
 
 def sweep(folders: Iterable[Path], older: float) -> None:
@@ -224,26 +278,37 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def conclude(root: Path, rows: Sequence[Row], report: Path | None, about: dict[str, Any]) -> None:
-    """Write reports and gallery, each as far as the disk allows; what cannot be written is said."""
+def write(path: Path, rows: Sequence[Row], replace: dict[Path, bool], about: dict[str, Any]) -> tuple[str, ...]:
+    """Write a report as far as the disk allows; what could not be written, in a sentence that is said too."""
+    try:
+        write_reports(path, rows, replace, **about)
+    except Exception as e:  # the pictures are there all the same
+        say(lost := f"no report: {one_line(e)}", sys.stderr)
+        return (lost,)
+    return ()
+
+
+def conclude(root: Path, rows: Sequence[Row], report: Path | None, replace: dict[Path, bool], run: Claims, about: dict[str, Any]) -> tuple[str, ...]:
+    """Write reports and gallery, each as far as the disk allows; what is lost of them is said. replace: of `report`, as in `write_reports`."""
     state, index = root / STATE, root / "index.html"
     about |= {"complete": len(rows) == about["inputs"]}
-    for path in [state / "report.json", *([report] if report else [])]:
-        try:
-            if state.is_dir() or path == report:
-                write_reports(path, rows, **about)
-        except ImageError as e:
-            say(f"no report: {e}", sys.stderr)
+    lost = write(state / "report.json", rows, {}, about) if state.is_dir() else ()
+    lost += write(report, rows, replace, about) if report else ()
     try:
-        if os.path.lexists(index) and gallery.MARK.encode() not in image.read_bytes(index)[:100]:
-            raise ImageError("E_WRITE", f"{index} is not a gallery of ours and stays as it is")
-        if state.is_dir():
-            os.replace(image.write_bytes(state / "index.html", gallery.page(root, rows).encode()), index)
-    except (ImageError, OSError) as e:
-        say(f"no gallery: {one_line(e)}", sys.stderr)
+        run.check(index, mark=gallery.MARK)
+    except ImageError as e:
+        say(f"no gallery: {e}; it stays as it is", sys.stderr)
+    else:
+        try:
+            if state.is_dir():
+                os.replace(image.write_bytes(state / "index.html", gallery.page(root, rows).encode()), index)
+        except Exception as e:
+            say(text := f"no gallery: {one_line(e)}", sys.stderr)
+            lost += (text,)
     count = Counter(row["status"] for row in rows)
-    left = f", {about['inputs'] - len(rows)} not tried" * (not about["complete"])
+    left = "" if about["complete"] else f", {about['inputs'] - len(rows)} not tried"
     say(f"{count['restored']} restored, {count['skipped']} skipped, {count['failed']} failed{left}; see {index} and {state / 'report.json'}", sys.stdout)
+    return lost
 
 
 def tell(row: Row) -> None:

@@ -25,10 +25,11 @@ def restore(args: argparse.Namespace) -> int:
                "memory_mb": args.memory_mb, "crop": args.crop, "detector": args.detector}  # fmt: skip
     given = {name: getattr(args, name) for name in task.NETS if getattr(args, name)}
     options |= {name: os.path.abspath(net) if Path(net).suffix else net for name, net in given.items()}  # a file, or a shipped name
-    settings = task.Settings(tuple(options.items()), task.made_by(options), overwrite=args.overwrite, html=args.html, debug=args.debug)
-    jobs, report = outputs.plan(args.inputs, args.output), args.report and Path(args.report)
-    if report and {outputs.inode(report), outputs.inode(report.with_suffix(".csv"))} & ({outputs.inode(job.source) for job in jobs} - {None}):
-        raise ValueError(f"the report {report} would overwrite an input; give another name")
+    made_by = task.made_by(options | ({"strip_location": True} if args.strip_location else {}))
+    settings = task.Settings(tuple(options.items()), made_by, overwrite=args.overwrite, html=args.html, debug=args.debug,
+                              strip_location=args.strip_location)  # fmt: skip
+    jobs = outputs.plan(args.inputs, args.output)
+    report = Path(args.report) if args.report else None
     if len(args.inputs) == 1 and not os.path.isdir(args.inputs[0]) and not (args.resume or args.dask):
         rows = batch.single(jobs[0], replace(settings, progress=sys.stderr.isatty()), report, args.timeout or batch.TIMEOUT)
     else:
@@ -36,7 +37,9 @@ def restore(args: argparse.Namespace) -> int:
         settings = replace(settings, threads=1 if args.dask else max(1, run.cores() // workers))
         rows = batch.folder(jobs, settings, workers=workers, timeout=args.timeout or batch.TIMEOUT, resume=args.resume, dask=args.dask, report=report)
     failed = sum(row["status"] == "failed" for row in rows)
-    return 0 if not failed else 3 if failed < len(rows) else 1
+    if failed == len(rows):
+        return 1
+    return 3 if failed or rows.lost else 0
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -44,17 +47,21 @@ def demo(args: argparse.Namespace) -> int:
     import skimage.data
 
     from . import degrade, image
+    from .files import head
     from .pipeline import Restorer
 
     out = Path(args.output)
-    out.mkdir(parents=True, exist_ok=True)
     recipe = (Path(__file__).parent / "sample_recipe.json").read_text()
+    again = head(out / "recipe.json", 1 << 20) == recipe.encode()  # the sample was restored into this folder before
+    for name in ("degraded.png", "restored.png", "recipe.json", "compare.html"):
+        may_write(out / name, "the sample's", args.overwrite or again)
     poor = degrade.apply(image.read(skimage.data.astronaut()), degrade.Recipe.from_json(recipe))
     result = Restorer(device=args.device, keep_steps=False)(poor)
     image.write(out / "degraded.png", poor)
     image.write(out / "restored.png", result.image)
     image.write_bytes(out / "recipe.json", recipe.encode())
-    result.compare(labels=("degraded", "restored"), title="Eileen Collins, NASA (public domain), aged by a recorded recipe").save(out / "compare.html")
+    result.compare(labels=("degraded", "restored"), title="Eileen Collins, NASA (public domain), aged by a recorded recipe").save(
+        out / "compare.html", overwrite=args.overwrite or again)  # fmt: skip
     print(f"{len(result.faces)} face, {result.timings['total']:.1f} s; see {out}/degraded.png, {out}/restored.png and {out}/compare.html")
     return 0
 
@@ -66,6 +73,8 @@ def evaluate(args: argparse.Namespace) -> int:
     from . import evaluate as e
     from . import image
 
+    if args.json:
+        may_write(args.json, "the rows", args.overwrite, folders=[args.folder], files=[n.partition("=")[2] or n for n in args.net])
     more = dict(n.split("=", 1) if "=" in n else (Path(n).stem, n) for n in args.net)
     rows = e.evaluate(args.folder, seeds=range(args.seeds), size=args.size, nlm=not args.no_nlm, what=args.what.split(","), more=more)
     print(e.table(rows))
@@ -84,6 +93,8 @@ def models(args: argparse.Namespace) -> int:
     if args.action:
         from .export import export
 
+        if args.output:
+            may_write(args.output, "the net", args.overwrite, files=[args.action[1]])
         net = weights.load(args.action[1])
         print(export(net, args.output or weights.exported(args.action[1])))
         return 0
@@ -169,8 +180,11 @@ def sweep(args: argparse.Namespace) -> int:
 
 def rerun(args: argparse.Namespace) -> int:
     """Repeat a run and say of each number whether it agrees."""
+    from .claims import check_folder
     from .rerun import rerun
 
+    if args.out:
+        check_folder(args.out, ("run.json", "status.json"), args.overwrite)
     repeat = rerun(args.record, args.run_name, args.out, args.tolerance)
     print(repeat)
     return 0 if repeat.agrees else 1
@@ -178,15 +192,38 @@ def rerun(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write one HTML page of a folder of runs, or of a bundle that was made of one."""
-    from . import report
+    from . import claims, report, run
 
+    allowed = claims.Claims(args.overwrite)
+    if os.path.isdir(args.runs):
+        for place in run.places(args.runs):
+            allowed.reads_below(place, "what the page is made of")
+    else:
+        allowed.reads(args.runs, "what the page is made of")
+    if args.json:
+        allowed.claim(args.json, "the bundle")
+    allowed.claim(args.output, "the page", mark=claims.PAGE)
     source = args.runs
     if args.json:
-        source = report.bundle(args.runs, args.json, args.title)
-    print(report.write(source, args.output, args.title))
+        source = report.bundle(args.runs, args.json, args.title, args.overwrite)
+    print(report.write(source, args.output, args.title, args.overwrite))
     if args.json:
         print(source)
     return 0
+
+
+def may_write(path: str | os.PathLike, what: str, overwrite: bool, *, files: Sequence[str] = (), folders: Sequence[str] = ()) -> None:
+    """Raises ImageError where a command must not write this file: it is there, one of those read, or a net that comes with the package."""
+    from . import claims, weights
+
+    allowed = claims.Claims(overwrite)
+    for file in files:
+        allowed.reads(file, "what is read")
+    for folder in folders:
+        allowed.reads_below(folder, "what is read")
+    for net in weights.shipped().values():
+        allowed.reads(net, "a net in use")
+    allowed.claim(path, what)
 
 
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -229,11 +266,13 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--resume", action="store_true", help="skip what an earlier run made from the same file with the same options and weights")
     r.add_argument("--html", action="store_true", help="write a before/after page beside each result")
     r.add_argument("--report", metavar="FILE", help="write what became of each input as JSON, and as CSV beside it")
+    r.add_argument("--strip-location", action="store_true", help="leave out where a photo was taken (GPS), which is kept otherwise")
     r.set_defaults(run=restore)
 
     d = commands.add_parser("demo", help="restore a sample portrait")
     d.add_argument("-o", "--output", default="outputs", help="folder (default: %(default)s)")
     d.add_argument("--device", default="auto")
+    d.add_argument("--overwrite", action="store_true", help="replace files that exist")
     d.set_defaults(run=demo)
 
     e = commands.add_parser("evaluate", help="measure on degraded pictures with a known truth")
@@ -244,12 +283,14 @@ def parser() -> argparse.ArgumentParser:
     e.add_argument("--net", action="append", default=[], metavar="TITLE=FILE", help="measure a further face net; may be given again")
     e.add_argument("--no-nlm", action="store_true", help="leave out non-local means, which is slow")
     e.add_argument("--json", metavar="FILE", help="write the rows as JSON as well")
+    e.add_argument("--overwrite", action="store_true", help="replace files that exist")
     e.set_defaults(run=evaluate)
 
     m = commands.add_parser("models", help="list the weights, fetch an optional detector, or export a net as ONNX")
     m.add_argument("action", nargs="*", default=[], metavar="fetch yunet | export NET",
                    help="`fetch yunet` downloads the YuNet face detector; `export face` keeps an ONNX file, faster from then on")  # fmt: skip
     m.add_argument("-o", "--output", metavar="FILE", help="where to export to, instead")
+    m.add_argument("--overwrite", action="store_true", help="replace files that exist")
     m.set_defaults(run=models)
 
     s = commands.add_parser("sweep", help="run a notebook with many parameters, and only what is not done yet")
@@ -270,6 +311,7 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument("--run", dest="run_name", metavar="NAME", help="the run of the bundle")
     a.add_argument("-o", "--out", help="keep the new run in this folder")
     a.add_argument("--tolerance", type=float, metavar="X", help="relative difference that is allowed (default: 0 on the same processor, else 0.01)")
+    a.add_argument("--overwrite", action="store_true", help="replace files that exist")
     a.set_defaults(run=rerun)
 
     h = commands.add_parser("report", help="write one HTML page about finished runs")
@@ -277,6 +319,7 @@ def parser() -> argparse.ArgumentParser:
     h.add_argument("-o", "--output", default="report.html", metavar="FILE", help="(default: %(default)s)")
     h.add_argument("--json", metavar="FILE", help="write all that the page shows as a bundle as well")
     h.add_argument("--title")
+    h.add_argument("--overwrite", action="store_true", help="replace files that exist")
     h.set_defaults(run=report)
 
     j = commands.add_parser("lab", help="open the notebooks in JupyterLab; other options are passed on to it")

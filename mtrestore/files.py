@@ -70,6 +70,34 @@ def read_bytes(path: str | bytes | os.PathLike, max_bytes: int = MAX_BYTES) -> b
     return data
 
 
+def head(path: str | bytes | os.PathLike, count: int) -> bytes:
+    """The first bytes of a regular file of any size; none of what is no such file."""
+    with contextlib.suppress(OSError, ValueError):
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            return os.read(fd, count) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        finally:
+            os.close(fd)
+    return b""
+
+
+def make_folders(folder: str | os.PathLike) -> None:
+    """A folder and those above it, made where they are missing; raises OSError.
+
+    Not Path.mkdir(parents=True) nor os.makedirs, which call themselves for each level: a path of 4,096 bytes has more
+    levels than Python's stack.
+    """
+    missing, here = [], Path(folder)
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(here)  # a path that is too long is refused before any part of it is made
+    while not os.path.isdir(here) and here != here.parent:
+        missing.append(here)
+        here = here.parent
+    for place in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(place)
+
+
 def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = True) -> Path:
     """Write a file in one step: under its name is the old file or the whole new one, never a part.
 

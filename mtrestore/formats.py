@@ -39,6 +39,10 @@ DEEP, LOSSLESS = {"PNG", "TIFF"}, {"PNG", "TIFF", "BMP"}     # keep 16 bits; com
 ALPHA, TAGGED = {"PNG", "TIFF", "WEBP", "AVIF"}, {"PNG", "TIFF", "WEBP", "AVIF", "JPEG"}     # keep alpha; keep ICC and EXIF
 MAX_JPEG_EXIF, STRIP = 65533, 256     # bytes; rows that are converted at once
 TIFF_KEPT = {270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, EXIF_IFD, GPS_IFD}     # about the picture; the rest is about the file
+XMP_TAG, GEO_TAGS = 700, {33550, 33922, 34264, 34735, 34736, 34737}     # the last of GeoTIFF
+CAMERA_KEPT = {0x829A, 0x829D, 0x8822, 0x8824, 0x8827, *range(0x8830, 0x8836), 0x9000, 0x9003, 0x9004, *range(0x9010, 0x9013), 0x9101, 0x9102,
+               *range(0x9201, 0x920B), 0x9214, *range(0x9290, 0x9293), 0xA000, 0xA001, 0xA20E, 0xA20F, 0xA210, 0xA215, 0xA217, 0xA300, 0xA301,
+               *range(0xA401, 0xA40B), 0xA40C, 0xA420, *range(0xA430, 0xA436), 0xA500}     # of the EXIF directory, where the place goes
 
 
 class Raw(NamedTuple):
@@ -238,6 +242,36 @@ def clean_exif(exif: bytes | None, tiff: bool) -> tuple[bytes | None, tuple[str,
         return tags.tobytes() if len(tags) else None, ()     # this leaves out IFD1, the thumbnail
     except Exception:
         return None, ("EXIF ignored: unreadable",)
+
+
+def has_location(exif: bytes | None) -> bool:
+    """Whether an EXIF block says where the photo was taken: in its GPS directory, or in an XMP packet."""
+    tags = Image.Exif()
+    try:
+        tags.load(exif or b"")
+        return bool(tags.get_ifd(GPS_IFD)) or b"GPS" in bytes(tags.get(XMP_TAG, b"")) or any(tag in tags for tag in GEO_TAGS)
+    except Exception:
+        return False
+
+
+def without_location(exif: bytes | None) -> bytes | None:
+    """An EXIF block without the place: what stays are the standard's tags about the picture and the camera.
+
+    The GPS directory goes, and so does whatever may hold a place in a form of its own: XMP, IPTC, GeoTIFF, a camera's private notes,
+    comments. The caption (ImageDescription) stays.
+    """
+    old, new = Image.Exif(), Image.Exif()
+    try:
+        old.load(exif or b"")
+        for tag in TIFF_KEPT - {EXIF_IFD, GPS_IFD}:
+            if tag in old:
+                new[tag] = old[tag]
+        camera = {tag: value for tag, value in old.get_ifd(EXIF_IFD).items() if tag in CAMERA_KEPT}
+        if camera:
+            new.get_ifd(EXIF_IFD).update(camera)
+        return new.tobytes() if len(new) or camera else None
+    except Exception:
+        return None
 
 
 def fitting_icc(icc: bytes | None, grey: bool) -> tuple[bytes | None, tuple[str, ...]]:

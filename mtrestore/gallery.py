@@ -16,12 +16,12 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 
-from . import image
+from . import claims, image
 from .lines import shown
 from .outputs import STATE, key
 
 SIDE = 200  # px, the long side of a thumbnail
-MARK = "<!-- made by mtrestore restore -->"  # only a page that bears it is ever replaced
+MARK = claims.GALLERY  # only a page that bears it is ever replaced
 
 PAGE = """<!doctype html>
 {mark}

@@ -61,6 +61,10 @@ class Picture:
         alpha = self.alpha if self.alpha is None or self.alpha.shape == pixels.shape[:2] else resize(self.alpha, pixels.shape[:2])
         return replace(self, samples=pixels, alpha=alpha)
 
+    def without_location(self) -> Picture:
+        """The same picture, whose EXIF does not say where it was taken (`formats.without_location` tells what else goes)."""
+        return replace(self, exif=formats.without_location(self.exif))
+
 
 def top_of(dtype: np.dtype) -> int:
     """The largest sample of a type: 255, 65535, or 1 for floats."""
@@ -152,6 +156,16 @@ def what_is_lost(picture: Picture, suffix: str) -> tuple[str, ...]:
         (picture.exif and (name not in TAGGED or name == "JPEG" and len(picture.exif) > MAX_JPEG_EXIF),
          f"{name} cannot hold this EXIF: it is dropped"),
     ) if lost)
+
+
+def place_taken(picture: Picture, suffix: str, strip: bool) -> tuple[str, ...]:
+    """What becomes of the place where a photo was taken in a file of this suffix: a sentence, or () where it says none."""
+    name = formats.writable(filename(suffix))
+    fits = name in TAGGED and not (name == "JPEG" and len(picture.exif or b"") > MAX_JPEG_EXIF)
+    if not fits or not formats.has_location(picture.exif):
+        return ()
+    what = "the place where it was taken (GPS)"
+    return (f"{what} is removed",) if strip else (f"{what} is kept; --strip-location removes it",)
 
 
 def write(path: str | bytes | os.PathLike, photo: Photo | Picture, *, overwrite: bool = True, quality: int = 95) -> Path:

@@ -1,5 +1,7 @@
 """Text from outside on one printable line: errors, file names and metadata, safe for a terminal and for a table."""
 
+import unicodedata
+
 
 def one_line(e: BaseException) -> str:
     """An error as at most 500 characters on one line; its kind where it says nothing."""
@@ -9,3 +11,9 @@ def one_line(e: BaseException) -> str:
 def shown(text: str) -> str:
     """Text that is safe to print on one line of a terminal, whatever a file was called."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).encode("utf-8", "backslashreplace").decode()
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a table: on one line, and with an apostrophe before what a spreadsheet would take for a formula."""
+    first = unicodedata.normalize("NFKC", text.strip()[:1])
+    return ("'" if first in tuple("=+-@") or text[:1] in tuple("\t\r\n") else "") + shown(text)

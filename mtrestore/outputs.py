@@ -7,6 +7,7 @@ name is plain already (small letters, NFC) keeps it, and each other gets `~` and
 
 from __future__ import annotations
 
+import itertools
 import os
 import unicodedata
 from collections import Counter
@@ -23,12 +24,16 @@ LONGEST = 255  # bytes in a file name
 
 @dataclass(frozen=True)
 class Job:
-    """One input and its output, root / rel. problem: why the input cannot even be opened, where that is known already."""
+    """One input and its output, root / rel. problem: why the input cannot even be opened, where that is known already.
+
+    named: whether the user gave the output's very name, as for a single picture.
+    """
 
     source: Path
     root: Path
     rel: Path
     problem: ImageError | None = None
+    named: bool = False
 
     @property
     def target(self) -> Path:
@@ -36,8 +41,8 @@ class Job:
 
     @property
     def page(self) -> Path:
-        """The before/after page beside the output; its name keeps the suffix, so that a.jpg and a.png do not share one."""
-        name = f"{self.rel.name}.html"
+        """The before/after page beside the output: a.html of a single picture; else the suffix stays, as a.jpg and a.png must not share one."""
+        name = f"{self.rel.stem if self.named else self.rel.name}.html"
         return self.target.with_name(name if len(os.fsencode(name)) <= LONGEST else f"{key(name)}.html")
 
 
@@ -65,7 +70,7 @@ def plan(inputs: Sequence[str], output: str) -> list[Job]:
         raise problem
     if single:
         ((source, _, problem),) = found.values()
-        return [Job(source, out.parent, Path(out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"), problem)]
+        return [Job(source, out.parent, Path(out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"), problem, named=True)]
     apart = keep_apart([place for _, place, _ in found.values()])
     return [Job(source, out, rel, problem) for (source, _, problem), rel in zip(found.values(), apart)]
 
@@ -112,7 +117,13 @@ def alike(path: Path) -> str:
 def keep_apart(places: Sequence[Path]) -> list[Path]:
     """An output path for each place, with a suffix that can be written, no two alike and none alike to a folder that another one needs."""
     wanted = [p if p.suffix.lower() in SUFFIXES else p.with_name(f"{p.name}.png") for p in places]
-    taken = {alike(parent) for p in wanted for parent in p.parents}
+    folders: set[Path] = set()
+    for p in wanted:
+        for parent in p.parents:
+            if parent in folders:  # and so are all above it; a hostile nest has thousands
+                break
+            folders.add(parent)
+    taken = set(map(alike, folders))
     rank = [(p != place, alike(p) != str(p), os.fsencode(p), i) for i, (p, place) in enumerate(zip(wanted, places))]
     out: list[Path | None] = [None] * len(places)
     for *_, i in sorted(rank):  # first all who keep their name, so that no made-up name can take a real one
@@ -124,7 +135,8 @@ def keep_apart(places: Sequence[Path]) -> list[Path]:
         seen[place] += 1
         if out[i] is None:
             digest = sha256(os.fsencode(place) + b"\0" * seen[place]).hexdigest()
-            names = (tagged(wanted[i], digest[:n]) for n in (8, 16, 64))
+            tags = itertools.chain((digest[:n] for n in (8, 16, 64)), (f"{digest}-{n}" for n in itertools.count()))
+            names = (tagged(wanted[i], tag) for tag in tags)  # without end: others may bear just these names
             out[i] = next(p for p in names if alike(p) not in taken)
             taken.add(alike(out[i]))
     return out

@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 
 from . import face as faces_module
 from . import forks, image, weights
+from .claims import Claims
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
 from .face import Face, detect
 from .image import Picture
@@ -102,9 +103,17 @@ class Restored:
 
         return view.compare(self.source.pixels, self.image, **{"labels": ("before", "after"), **options})
 
-    def save(self, path: str | Path, overwrite: bool = True) -> Path:
-        """Write the result; alpha, grey, 16 bits, ICC profile and EXIF of the source are kept where the format can."""
-        return image.write(path, self.source.with_pixels(self.samples), overwrite=overwrite)
+    def save(self, path: str | Path, overwrite: bool = True, strip_location: bool = False) -> Path:
+        """Write the result; alpha, grey, 16 bits, ICC profile and EXIF of the source are kept where the format can.
+
+        strip_location: without the place where the photo was taken. Raises ImageError E_WRITE where the path is the photo itself.
+        """
+        allowed = Claims(overwrite)
+        if self.source.path:
+            allowed.reads(self.source.path, "an input")
+        allowed.check(path)
+        picture = self.source.with_pixels(self.samples)
+        return image.write(path, picture.without_location() if strip_location else picture, overwrite=overwrite)
 
 
 def identity(x: Tensor, *_: Tensor) -> Tensor:

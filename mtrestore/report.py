@@ -23,7 +23,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from . import image, run, view
+from . import claims, image, run, view
 from .lines import shown
 from .plot import Plot
 from .results import UNCLEAR, Found, aim, cells, gather, interval, rows, verdict
@@ -33,7 +33,7 @@ NAMES = {"psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
 SIDE, BYTES = 160, 350_000  # px of a picture's long side; of all pictures in a bundle
 COLOURS = ("#444444", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # the baseline's, then those of Okabe and Ito
 
-PAGE = """<!doctype html>
+PAGE = f"<!doctype html>\n{claims.PAGE}" """
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title>
 <style>
 :root{{color-scheme:light}}
@@ -73,16 +73,24 @@ def load(source: str | Path) -> Found:
     return found
 
 
-def bundle(source: str | Path, out: str | Path, title: str | None = None) -> Path:
-    """Gather a folder of runs into one JSON file; returns where it is."""
+def bundle(source: str | Path, out: str | Path, title: str | None = None, overwrite: bool = False) -> Path:
+    """Gather a folder of runs into one JSON file; returns where it is. A file that is there stays without `overwrite`, the source always."""
+    _may_write(source, out, "", overwrite)
     found = load(source)
     return image.write_bytes(out, _text(found | {"name": Path(out).stem, "title": title or found["title"]}).encode())
 
 
-def write(source: str | Path, out: str | Path, title: str | None = None) -> Path:
-    """Write the page of a folder of runs or of a bundle; returns where it is."""
+def write(source: str | Path, out: str | Path, title: str | None = None, overwrite: bool = False) -> Path:
+    """Write the page of a folder of runs or of a bundle; returns where it is. Only such a page is replaced without `overwrite`."""
+    _may_write(source, out, claims.PAGE, overwrite)
     found = load(source)
     return image.write_bytes(out, page(found | {"title": title or found["title"]}).encode())
+
+
+def _may_write(source: str | Path, out: str | Path, mark: str, overwrite: bool) -> None:
+    allowed = claims.Claims(overwrite)
+    allowed.reads(source, "what the page is made of")
+    allowed.check(out, mark=mark)
 
 
 def forest(found: Found, metric: str) -> Plot:

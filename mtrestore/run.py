@@ -44,13 +44,18 @@ class Run:
         """Write numbers (name -> float), matplotlib figures (file name -> figure) and what else is given; returns the folder.
 
         rows: one dict for each picture. curves: name -> [(step, value), ...]. pairs: name -> (before, after), float H×W×3, 0..1.
-        Every file is written whole or not at all. A number that is not finite is null in the files, which stay strict JSON.
+        Every file is written whole or not at all; in a folder that is no run's, nothing is replaced.
+        A number that is not finite is null in the files, which stay strict JSON.
         """
         from . import image
+        from .claims import check_folder
 
+        names = ["run.json", "metrics.json", "rows.json", "curves.json", "pairs", *(f"{name}.png" for name in figures)]
+        if any(os.path.lexists(self.folder / name) for name in names):
+            check_folder(self.folder, ("run.json", "status.json"))
         if curves is not None and not isinstance(curves, Mapping):
             raise ValueError(f"curves must be {{name: [(step, value), ...]}}, got {type(curves).__name__}; give a figure another name")
-        for name, content in (("rows", None if rows is None else list(rows)), ("curves", curves), ("run", made_by(self.parameters))):
+        for name, content in (("run", made_by(self.parameters)), ("rows", None if rows is None else list(rows)), ("curves", curves)):
             if content is not None:
                 write_json(self.folder / f"{name}.json", content)
         for name, both in (pairs or {}).items():

@@ -34,7 +34,8 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from . import files, run, safe
-from .lines import one_line, shown
+from .claims import check_folder
+from .lines import cell, one_line, shown
 from .notebook import KINDS, STOP, STOP_FILE, Task, check, execute, inspect, task
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def sweep(plan: Sweep, out: str | Path, *, jobs: int | None = None, dask: str | 
     """
     out, places, options = Path(os.path.abspath(out)), slots(plan, jobs), plan.settings.get("slurm", {})
     threads = options.get("cpus_per_task", 1) if slurm else 1 if dask else max(1, run.cores() // len(places))
+    if (out / "table.csv").exists():
+        check_folder(out, ("sweep.json",), overwrite)
     out.mkdir(parents=True, exist_ok=True)
     with claimed(out):
         run.write_json(out / "sweep.json", plan.settings)
@@ -130,7 +133,8 @@ def sweep(plan: Sweep, out: str | Path, *, jobs: int | None = None, dask: str | 
         table = run.runs(out).set_index("run").reindex(plan.points).reset_index(names="run")
         for name, error in failed.items():  # once more, since the disk may have been too full for a status.json
             table.loc[table["run"] == name, ["status", "error"]] = "failed", error
-        files.write_bytes(out / "table.csv", table.to_csv(index=False).encode())
+        words = table.rename(columns=cell).map(lambda value: cell(value) if isinstance(value, str) else value)
+        files.write_bytes(out / "table.csv", words.to_csv(index=False).encode())
     return table
 
 

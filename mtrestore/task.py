@@ -12,14 +12,15 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import __version__, gallery, image, weights
+from .files import make_folders
 from .journal import Row
-from .lines import one_line
+from .lines import one_line, shown
 from .outputs import Job
 from .tile import out_of_memory
 
@@ -43,6 +44,7 @@ class Settings:
     progress: bool = False
     threads: int | None = None
     version: str = __version__
+    strip_location: bool = False
 
 
 def made_by(options: Mapping[str, Any]) -> str:
@@ -64,6 +66,13 @@ def onnx_digest(path: Path) -> str:
         return digest(path)
     except image.ImageError as e:
         raise weights.WeightsError(f"the ONNX file cannot be read: {e}") from e
+
+
+def nets(options: Collection[tuple[str, Any]]) -> list[Path]:
+    """The files of the nets that a run may use."""
+    yunet = os.environ.get("MTRESTORE_YUNET") or weights.CACHE / weights.OPTIONAL["yunet"][0]
+    given = [Path(value) for name, value in options if name in NETS and isinstance(value, (str, Path))]
+    return [*given, *weights.shipped().values(), Path(yunet).expanduser(), weights.exported("face")]
 
 
 @functools.lru_cache(maxsize=1)
@@ -133,15 +142,17 @@ def attempt(job: Job, row: Row, settings: Settings, staged: Path | None, past: M
         raise image.ImageError("E_CHANGED", f"{job.source} changed while it was read; restore it again when it is complete")
     target = staged or job.target
     if not staged:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    result.save(target, overwrite=settings.overwrite or staged is not None)
+        make_folders(target.parent)
+    result.save(target, overwrite=settings.overwrite or staged is not None, strip_location=settings.strip_location)
     if settings.html:
-        result.compare(title=job.target.name).save(Path(f"{target}.html") if staged else target.with_suffix(".html"))
+        page = Path(f"{target}.html") if staged else job.page
+        result.compare(title=job.target.name).save(page, overwrite=settings.overwrite)
     if staged:
         with contextlib.suppress(image.ImageError):  # on a full disk the picture matters, not its thumbnail
             image.write_bytes(gallery.thumb_path(job.root, row["name"]), gallery.thumb(picture.samples, result.samples))
     states, seconds = [f.status for f in result.faces], time.perf_counter() - began
-    notes = [*result.notes, *image.what_is_lost(picture, job.target.suffix)]
+    notes = [*result.notes, *image.what_is_lost(picture, job.target.suffix), *image.place_taken(picture, job.target.suffix, settings.strip_location)]
+    notes = [shown(note)[:500] for note in notes]
     say = f"{len(states)} face{'s' * (len(states) != 1)}" + "".join(f" ({s})" for s in states if s != "restored")
     row |= {
         "status": "restored", "message": "; ".join([f"{say}, {seconds:.1f} s", *notes]), "faces": states, "faces_found": len(states),

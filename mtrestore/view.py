@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from . import claims
 from .image import read, resize, shrink, write_bytes
 from .lines import shown
 
@@ -122,7 +123,7 @@ for (const box of document.querySelectorAll(".mtr-compare:not(.mtr-live)")) {
 }
 """
 
-PAGE = """<!doctype html>
+PAGE = f"<!doctype html>\n{claims.COMPARISON}" """
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>{title}</title>
 <style>body{{max-width:{width}px;margin:1em auto;padding:0 1em}}</style></head>
@@ -143,10 +144,14 @@ class Comparison:
     def _repr_html_(self) -> str:
         return self.html
 
-    def save(self, path: str | Path) -> Path:
-        """Write a complete page that opens offline; returns where it is."""
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write a complete page that opens offline; returns where it is.
+
+        Raises ImageError E_WRITE where a file is there, unless it is such a page, or `overwrite`.
+        """
+        replace = claims.Claims(overwrite).check(path, mark=claims.COMPARISON)
         title = html.escape(shown(self.title) or "before and after")
-        return write_bytes(path, PAGE.format(title=title, width=self.width, body=self.html).encode())
+        return write_bytes(path, PAGE.format(title=title, width=self.width, body=self.html).encode(), replace)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import numpy as np
 
 from . import data, degrade, image, metrics, view
 from .boxes import Boxes
+from .claims import Claims
 from .crop import Crop
 from .face import Face, dense, detect, faces_from
 from .lines import one_line
@@ -111,6 +112,7 @@ class Workbench(w.VBox):
 
     def __init__(self, photo: Any, preset: str, strength: float, seed: int, working_size: int, face_strength: float, scale: float, options: dict) -> None:
         self.options, self.restorers, self.known = options, {}, None
+        self.saved: set[Path] = set()
         self.controls = c = {
             "upload": w.FileUpload(accept="image/*", description="Upload a photo", layout=w.Layout(width="auto")),
             "sample": w.Button(description="Take the sample", tooltip="Eileen Collins, NASA, public domain"),
@@ -204,14 +206,23 @@ class Workbench(w.VBox):
             return result
 
     def save(self) -> Path | None:
-        """Write the picture under the name given, and beside it, as .json, recipe, settings and faces; None where that failed."""
+        """Write the picture under the name given, and beside it, as .json, recipe, settings and faces; None where that failed.
+
+        Files that are there stay, but for those that this workbench saved itself.
+        """
         with self._working("saving"):
             if self.result is None:
                 raise ValueError("there is nothing to save yet; press Restore first")
             path = Path(self.controls["save_as"].value.strip())
-            path.parent.mkdir(parents=True, exist_ok=True)
+            beside, allowed = path.with_suffix(".json"), Claims()
+            if self.photo.path:
+                allowed.reads(self.photo.path, "the photo")
+            for file in (path, beside):
+                allowed.claim(file, "the picture's", replace=file.absolute() in self.saved)
             self.result.save(path)
-            image.write_bytes(path.with_suffix(".json"), self.about.encode())
+            self.saved.add(path.absolute())
+            image.write_bytes(beside, self.about.encode())
+            self.saved.add(beside.absolute())
             self._say(f"saved {path} and {path.with_suffix('.json').name}")
             return path
 
