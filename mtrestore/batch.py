@@ -53,6 +53,7 @@ def single(job: Job, settings: Settings, report: Path | None = None, timeout: fl
 
     Raises SetUpError, and ImageError where the report cannot be written, before any work is done.
     """
+    job = replace(job, alone=True)
     run = claims_of([job], settings)
     replace_report = claim_report(report, run)
 
@@ -139,7 +140,7 @@ def claims_of(jobs: Sequence[Job], settings: Settings) -> Claims:
         run.writes(job.target, "an output")
         if settings.html:
             run.writes(job.page, "a page")
-    if not jobs[0].named:
+    if not jobs[0].alone:
         run.writes(jobs[0].root / "index.html", "the gallery")
     return run
 

@@ -26,14 +26,14 @@ LONGEST = 255  # bytes in a file name
 class Job:
     """One input and its output, root / rel. problem: why the input cannot even be opened, where that is known already.
 
-    named: whether the user gave the output's very name, as for a single picture.
+    alone: no folder run, which has a gallery and where pages must not share a name.
     """
 
     source: Path
     root: Path
     rel: Path
     problem: ImageError | None = None
-    named: bool = False
+    alone: bool = False
 
     @property
     def target(self) -> Path:
@@ -41,8 +41,8 @@ class Job:
 
     @property
     def page(self) -> Path:
-        """The before/after page beside the output: a.html of a single picture; else the suffix stays, as a.jpg and a.png must not share one."""
-        name = f"{self.rel.stem if self.named else self.rel.name}.html"
+        """The before/after page beside the output: a.html of a picture alone; else the suffix stays, as a.jpg and a.png must not share one."""
+        name = f"{self.rel.stem if self.alone else self.rel.name}.html"
         return self.target.with_name(name if len(os.fsencode(name)) <= LONGEST else f"{key(name)}.html")
 
 
@@ -70,7 +70,7 @@ def plan(inputs: Sequence[str], output: str) -> list[Job]:
         raise problem
     if single:
         ((source, _, problem),) = found.values()
-        return [Job(source, out.parent, Path(out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"), problem, named=True)]
+        return [Job(source, out.parent, Path(out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"), problem)]
     apart = keep_apart([place for _, place, _ in found.values()])
     return [Job(source, out, rel, problem) for (source, _, problem), rel in zip(found.values(), apart)]
 

@@ -2,9 +2,11 @@
 
 import csv
 import errno
+import html
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote, urljoin
 
 import faults
 import numpy as np
@@ -22,6 +25,7 @@ from hypothesis import strategies as st
 
 from mtrestore import batch, gallery, image, task, workers
 from mtrestore.journal import Journal
+from mtrestore.lines import cell
 from mtrestore.outputs import STATE, alike, keep_apart, plan
 
 SETTINGS = task.Settings(tuple(faults.IDENTITY.items()), made_by="identity")
@@ -449,3 +453,247 @@ def test_dask_gives_the_same_rows(album, tmp_path, here):
     assert {n: [r.get(k) for k in told] for n, r in rows.items()} == {n: [r.get(k) for k in told] for n, r in alone.items()}
     with pytest.raises(task.SetUpError, match="no Dask cluster"):
         restore(album, tmp_path / "late", dask="tcp://127.0.0.1:9")
+
+
+# ---------------------------------------------------------------- what a run may write
+
+def test_a_report_replaces_nothing_that_the_run_reads_or_writes(album, tmp_path, here):
+    out = tmp_path / "out"
+    restore(album, out)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name != "lock"}
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to(out)
+    net = tmp_path / "net.onnx"
+    net.write_bytes(b"a net")
+    os.link(album / "a.jpg", tmp_path / "hard.json")
+    (tmp_path / "soft.json").symlink_to(album / "a.jpg")
+    jobs = plan([str(album)], str(out))
+    with_net = replace(SETTINGS, options=(*SETTINGS.options, ("face", str(net))), overwrite=True, html=True)
+    for report in (album / "a.jpg", tmp_path / "hard.json", tmp_path / "soft.json", net, tmp_path / "x" / ".." / "net.onnx", out / "b.png",
+                   out / "B.PNG", tmp_path / "link" / "b.png", out / "a.jpg.html", out / "index.html", out / "sub" / ".." / "INDEX.HTML",
+                   out / STATE / "journal.jsonl", out / STATE / "new.json", tmp_path / "link" / STATE / "lock"):  # fmt: skip
+        with pytest.raises(image.ImageError, match="would overwrite|lies in a folder"):
+            batch.folder(jobs, with_net, report=report)
+    assert all(path.read_bytes() == data for path, data in before.items()) and net.read_bytes() == b"a net"
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.csv"])
+def test_a_report_that_cannot_be_written_is_said_before_any_work(album, tmp_path, here, name):
+    (tmp_path / name).write_text("important")
+    with pytest.raises(image.ImageError, match=rf"{name} exists already.*--overwrite"):
+        batch.folder(plan([str(album)], str(tmp_path / "out")), SETTINGS, report=tmp_path / "r.json")
+    with pytest.raises(image.ImageError, match="Not a directory"):
+        batch.folder(plan([str(album)], str(tmp_path / "out")), SETTINGS, report=tmp_path / name / "r.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(image.ImageError, match="not a regular file"):
+        batch.folder(plan([str(album)], str(tmp_path / "out")), SETTINGS, report=tmp_path / "pipe.json")
+    assert (tmp_path / name).read_text() == "important" and not (tmp_path / "out").exists()
+    restore(album, tmp_path / "out", replace(SETTINGS, overwrite=True), report=tmp_path / "r.json")
+    restore(album, tmp_path / "out", resume=True, report=tmp_path / "r.json")  # an earlier report of ours
+    assert json.loads((tmp_path / "r.json").read_text())["counts"] == {"skipped": 3, "failed": 1}
+
+
+def test_a_page_replaces_no_input_and_no_page_of_others(tmp_path, here):
+    put(tmp_path / "in" / "a.png")
+    put(tmp_path / "out" / "a.png.html.png", 1)
+    os.rename(tmp_path / "out" / "a.png.html.png", tmp_path / "out" / "a.png.html")  # a picture, and an input
+    before = (tmp_path / "out" / "a.png.html").read_bytes()
+    pages = replace(SETTINGS, html=True, overwrite=True)
+    inputs = [str(tmp_path / "in" / "a.png"), str(tmp_path / "out" / "a.png.html")]
+    rows = {row["name"]: row for row in batch.folder(plan(inputs, str(tmp_path / "out")), pages)}
+    assert rows["a.png"]["code"] == "E_WRITE" and "is an input" in rows["a.png"]["message"]
+    assert (tmp_path / "out" / "a.png.html").read_bytes() == before and not (tmp_path / "out" / "a.png").exists()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "a.png.html").write_text("my notes")
+    rows = restore(tmp_path / "in", tmp_path / "two", replace(SETTINGS, html=True))
+    assert rows["a.png"]["code"] == "E_WRITE" and (tmp_path / "two" / "a.png.html").read_text() == "my notes"
+    assert not (tmp_path / "two" / "a.png").exists(), "the refusal comes before the work"
+    restore(tmp_path / "in", tmp_path / "two", pages)
+    (tmp_path / "two" / "a.png").unlink()
+    assert restore(tmp_path / "in", tmp_path / "two", replace(SETTINGS, html=True))["a.png"]["status"] == "restored", "our own page"
+
+
+def test_a_gallery_replaces_no_input(album, tmp_path, here, capsys):
+    restore(album, tmp_path / "out")
+    index = tmp_path / "out" / "index.html"
+    before = index.read_bytes()
+    batch.folder(plan([str(album / "a.jpg"), str(index)], str(tmp_path / "out")), SETTINGS, resume=True)
+    assert index.read_bytes() == before and "no gallery" in capsys.readouterr().err
+
+
+def test_a_report_that_is_lost_is_told(album, tmp_path, here, monkeypatch, capsys):
+    real = batch.write_reports
+
+    def full(path, *rest, **about):
+        if path == tmp_path / "r.json":
+            raise image.ImageError("E_WRITE", "the disk is full")
+        real(path, *rest, **about)
+
+    monkeypatch.setattr(batch, "write_reports", full)
+    rows = batch.folder(plan([str(album)], str(tmp_path / "out")), SETTINGS, report=tmp_path / "r.json")
+    assert rows.lost == ("no report: the disk is full",) and "the disk is full" in capsys.readouterr().err
+    assert batch.folder(plan([str(album)], str(tmp_path / "out")), SETTINGS).lost == ()
+
+
+# ---------------------------------------------------------------- one file, one row
+
+@pytest.fixture
+def deep(tmp_path):
+    """A place for folders too deep for Python to remove."""
+    yield tmp_path
+    subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)
+
+
+def test_paths_deeper_than_the_stack_and_longer_than_the_system(deep, here):
+    put(deep / "in" / "z.png")
+    data, folder = (deep / "in" / "z.png").read_bytes(), os.open(deep / "in", os.O_RDONLY)
+    for level in range(2100):  # 4,200 bytes: below, no path reaches
+        os.mkdir("a", dir_fd=folder)
+        below = os.open("a", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+        if level in (1200, 2099):
+            file = os.open("x.png", os.O_CREAT | os.O_WRONLY, dir_fd=folder)
+            os.write(file, data)
+            os.close(file)
+    os.close(folder)
+    rows = restore(deep / "in", deep / "out")
+    assert rows["z.png"]["status"] == "restored" and rows["a/" * 1201 + "x.png"]["status"] == "restored"
+    assert [row["code"] for row in rows.values() if row["status"] == "failed"] == ["E_NAME"]
+
+
+@pytest.mark.parametrize("error", [RecursionError("too deep"), ValueError("odd"), OSError(36, "File name too long"), MemoryError()])
+@pytest.mark.parametrize("where", ["check_place", "make_folders"])
+def test_whatever_one_file_raises_is_its_row(album, tmp_path, here, monkeypatch, error, where):
+    real = getattr(batch, where)
+
+    def fails(what, *rest):
+        if "sub" in str(getattr(what, "rel", what)):
+            raise error
+        return real(what, *rest)
+
+    monkeypatch.setattr(batch, where, fails)
+    rows = restore(album, tmp_path / "out")
+    assert rows["sub/c.png"]["status"] == "failed" and rows["sub/c.png"]["message"]
+    assert rows["a.jpg"]["status"] == rows["b.png"]["status"] == "restored"
+
+
+def test_names_made_to_meet_ours_end_nothing():
+    places = [Path("Case.jpg"), Path("case.jpg")]
+    for _ in range(4):  # whoever knows how we name can put that name there
+        out = keep_apart(places)
+        assert len(set(map(alike, out))) == len(places)
+        places.append(out[0])
+
+
+def put_row(path: Path, **changes) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert "a.jpg" in [row["name"] for row in rows]
+    path.write_text("".join(json.dumps(row | changes if row["name"] == "a.jpg" else row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("changes", [
+    {"notes": [1, {"a": 2}]}, {"notes": "text"}, {"notes": None}, {"faces": [[]]}, {"seconds": float("nan")}, {"seconds": float("inf")},
+    {"seconds": "1"}, {"seconds": -1}, {"seconds": True}, {"faces_found": 1e300}, {"faces_found": "2"}, {"faces_restored": [3]}, {"code": 7},
+    {"faces_failed": 10**4000}, {"message": {}}, {"input_sha256": 1}, {"made_by": []}, {"name": ["a.jpg"]}, {"output_sha256": None}, {"status": {}},
+    {"notes": ["x" * (1 << 21)]}, {"status": "odd"},
+], ids=repr)  # fmt: skip
+def test_a_row_of_another_shape_is_none(album, tmp_path, here, changes):
+    restore(album, tmp_path / "out")
+    put_row(tmp_path / "out" / STATE / "journal.jsonl", **changes)
+    rows = restore(album, tmp_path / "out", resume=True)
+    assert rows["a.jpg"]["code"] == "E_WRITE" and "exists already" in rows["a.jpg"]["message"]
+    assert rows["b.png"]["status"] == rows["sub/c.png"]["status"] == "skipped"
+    rows = restore(album, tmp_path / "out", replace(SETTINGS, overwrite=True), resume=True)
+    assert {n: r["status"] for n, r in rows.items() if n != "d.jpg"} == {"a.jpg": "restored", "b.png": "skipped", "sub/c.png": "skipped"}
+
+
+def test_what_a_journal_says_beside_our_fields_goes_nowhere(album, tmp_path, here):
+    restore(album, tmp_path / "out")
+    evil = {"code": "<b>", "notes": ["<script>", "=1+1", "\ud800\x1b[2J"], "extra": {"deep": [1]}, "message": "\n<i>", "input": "=cmd()"}
+    put_row(tmp_path / "out" / STATE / "journal.jsonl", **evil)
+    rows = restore(album, tmp_path / "out", resume=True)
+    assert rows["a.jpg"]["status"] == "skipped" and rows["a.jpg"]["input"] == str(album / "a.jpg") and "extra" not in rows["a.jpg"]
+    assert "<script>" not in (tmp_path / "out" / "index.html").read_text()
+    assert "\x1b" not in (tmp_path / "out" / STATE / "report.csv").read_text()
+
+
+def test_a_journal_that_is_no_file_of_ours_is_refused_untouched(album, tmp_path, here):
+    path, other = tmp_path / "out" / STATE / "journal.jsonl", tmp_path / "other"
+    other.write_text("precious")
+    path.parent.mkdir(parents=True)
+    for make in (lambda: os.link(other, path), lambda: os.symlink(other, path), lambda: os.mkfifo(path), path.mkdir):
+        make()
+        with pytest.raises(image.ImageError, match="journal"):
+            batch.folder(plan([str(album)], str(tmp_path / "out")), SETTINGS)
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert other.read_text() == "precious"
+
+
+def test_a_journal_of_many_bytes_costs_little_memory(tmp_path):
+    resource = pytest.importorskip("resource")
+    assert resource
+    path = tmp_path / "journal.jsonl"
+    row = json.dumps({"name": "b.png", "status": "restored", "output_sha256": "1"}).encode()
+    with path.open("wb") as file:
+        file.write(b"[" * (60 << 20) + b"\n")
+        for i in range(1000):
+            file.write(row.replace(b'"1"', b'"%d"' % i).replace(b"b.png", b"%d.png" % i) + b"\n")
+        file.write(row + b"\n" + b"x" * (30 << 20))
+    program = ("import resource, sys; from pathlib import Path; from mtrestore.journal import Journal; most = lambda: resource.getrusage("
+               "resource.RUSAGE_SELF).ru_maxrss; before = most(); journal = Journal(Path(sys.argv[1]), {'b.png'}); print(most() - before, len(journal.past))")
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    more, names = map(int, done.stdout.split())
+    assert names == 1 and more < 40 << 10  # KiB
+
+
+def test_what_is_planted_in_the_folder_of_a_run_leads_nowhere(album, deep, here):
+    state, other = deep / "out" / STATE, deep / "other"
+    other.write_text("precious")
+    (deep / "there").mkdir()
+    (deep / "there" / "x").write_text("precious")
+    state.mkdir(parents=True)
+    for name, make in {"lock": os.symlink, "lock ": os.link, "staging": os.symlink, "thumbs": os.symlink}.items():
+        place = state / name.strip()
+        if place.is_dir():
+            place.rmdir()
+        make(deep / "there" if name in ("staging", "thumbs") else other, place)
+        with pytest.raises(image.ImageError, match="link|lock of ours"):
+            batch.folder(plan([str(album)], str(deep / "out")), SETTINGS)
+        place.unlink()
+    folder = state / "staging" / "/".join("d" * 1100)
+    batch.make_folders(folder)
+    with pytest.raises(image.ImageError, match="not ours"):
+        batch.folder(plan([str(album)], str(deep / "out")), SETTINGS)
+    assert other.read_text() == "precious" and (deep / "there" / "x").read_text() == "precious"
+
+
+# ---------------------------------------------------------------- hostile names
+
+def test_links_of_a_gallery_stay_in_its_folder(tmp_path, here):
+    names = ["javascript:alert(1).png", "%2e%2e%2fx.png", "..\\..\\x.png", "data:text,x.png", "#a.png", "?b.png", "&quot;>.png"]
+    for i, name in enumerate(names):
+        put(tmp_path / "in" / name, i)
+    restore(tmp_path / "in", tmp_path / "out")
+    links = re.findall(r'(?:href|src)="([^"]*)"', (tmp_path / "out" / "index.html").read_text())
+    assert len(links) == 2 * len(names)
+    for link in links:
+        url = urljoin("file:///out/index.html", html.unescape(link))
+        assert url.startswith("file:///out/") and (tmp_path / "out" / unquote(url.removeprefix("file:///out/"))).is_file()
+
+
+@pytest.mark.parametrize("text, in_a_table", [
+    ("=1+1", "'=1+1"), ("+1", "'+1"), ("-1", "'-1"), ("@x", "'@x"), ("\t=1", "'\\t=1"), ("\r=1", "'\\r=1"), ("\ttext", "'\\ttext"),
+    ("  =1", "'  =1"), ("\u00a0@x", "'\\xa0@x"), ("\uff1d1", "'\uff1d1"), ("a=b", "a=b"), ("plain.png", "plain.png"), ("", ""), (" ", " "),
+])  # fmt: skip
+def test_no_cell_of_a_table_is_a_formula(text, in_a_table):
+    assert cell(text) == in_a_table
+
+
+def test_no_name_becomes_a_formula_in_the_report(tmp_path, here, monkeypatch):
+    for name in ("=1+1.png", "@x.png", "-2.png", "+3.png"):
+        put(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    batch.folder(plan(["=1+1.png", "@x.png", "-2.png", "+3.png"], "out"), SETTINGS)
+    rows = list(csv.reader((tmp_path / "out" / STATE / "report.csv").open()))[1:]
+    assert [row[0] for row in rows] == ["'=1+1.png", "'@x.png", "'-2.png", "'+3.png"]

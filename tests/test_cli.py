@@ -4,14 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from faults import Here
-from PIL import Image
+from PIL import ExifTags, Image
 
-from mtrestore import cli, image, workers
+from mtrestore import batch, cli, image, workers
 
 
 def run(*args: object) -> int:
@@ -194,3 +195,122 @@ def test_evaluate_prints_its_table(tmp_path, astronaut, capsys):
 def test_evaluate_an_unknown_folder(tmp_path, capsys):
     assert run("evaluate", tmp_path) == 1
     assert "faces_clean" in capsys.readouterr().err
+
+
+# ---- what is there stays
+
+
+def test_a_page_of_others_stays(small, tmp_path, capsys):
+    (tmp_path / "b.html").write_text("NOTES")
+    assert run("restore", small, "-o", tmp_path / "b.png", "--html", "--no-faces") == 1
+    assert "b.html exists already" in capsys.readouterr().err and not (tmp_path / "b.png").exists()
+    assert run("restore", small, "-o", tmp_path / "b.png", "--html", "--no-faces", "--report", tmp_path / "b.html", "--overwrite") == 1
+    assert "would overwrite a page of the same run" in capsys.readouterr().err and (tmp_path / "b.html").read_text() == "NOTES"
+    assert run("restore", small, "-o", tmp_path / "b.png", "--html", "--no-faces", "--overwrite") == 0
+
+
+def test_a_report_replaces_no_net(small, tmp_path, capsys):
+    from mtrestore import weights
+
+    net = tmp_path / "my.safetensors"
+    net.write_bytes(weights.shipped()["restorer"].read_bytes())
+    before = net.read_bytes()
+    for report in (net, tmp_path / "x" / ".." / "my.safetensors", weights.shipped()["face"]):
+        assert run("restore", small, "-o", tmp_path / "o.png", "--restorer", net, "--report", report, "--overwrite") == 1
+        assert "net in use" in capsys.readouterr().err
+    assert net.read_bytes() == before and not (tmp_path / "o.png").exists()
+
+
+def test_a_lost_report_exits_3_and_the_picture_is_there(small, tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise image.ImageError("E_WRITE", "the disk is full")
+
+    monkeypatch.setattr(batch, "write_reports", full)
+    assert run("restore", small, "-o", tmp_path / "o.png", "--no-faces", "--report", tmp_path / "r.json") == 3
+    assert "no report: the disk is full" in capsys.readouterr().err and image.read(tmp_path / "o.png").shape == (128, 128, 3)
+    (tmp_path / "text.png").write_text("text")
+    assert run("restore", tmp_path / "text.png", "-o", tmp_path / "p.png", "--no-faces", "--report", tmp_path / "r.json") == 1
+
+
+def test_report_replaces_only_its_own_page(root, tmp_path, capsys):
+    bundle = tmp_path / "b.json"
+    bundle.write_bytes((root / "experiments" / "results" / "skips.json").read_bytes())
+    before = bundle.read_bytes()
+    os.link(bundle, tmp_path / "hard.html")
+    for out in (bundle, tmp_path / "hard.html", tmp_path / "x" / ".." / "b.json"):
+        assert run("report", bundle, "-o", out, "--overwrite") == 1
+        assert "what the page is made of" in capsys.readouterr().err
+    (tmp_path / "mine.html").write_text("mine")
+    assert run("report", bundle, "-o", tmp_path / "mine.html") == 1
+    assert run("report", bundle, "-o", tmp_path / "new.html", "--json", tmp_path / "mine.html") == 1
+    assert run("report", bundle, "-o", tmp_path / "same", "--json", tmp_path / "same") == 1 and "of the same run" in capsys.readouterr().err
+    assert (tmp_path / "mine.html").read_text() == "mine" and bundle.read_bytes() == before and not (tmp_path / "new.html").exists()
+    assert run("report", bundle, "-o", tmp_path / "p.html") == run("report", bundle, "-o", tmp_path / "p.html") == 0
+
+
+def test_export_rows_and_runs_replace_nothing_unasked(tmp_path, capsys, astronaut, monkeypatch):
+    from mtrestore import weights
+
+    there = tmp_path / "there.onnx"
+    there.write_text("there")
+    assert run("models", "export", "restorer", "-o", there) == 1
+    for net in (weights.shipped()["restorer"], weights.shipped()["face"]):
+        before = net.read_bytes()
+        assert run("models", "export", "restorer", "-o", net, "--overwrite") == 1 and net.read_bytes() == before
+    (tmp_path / "photos_clean").mkdir()
+    photo = image.write(tmp_path / "photos_clean" / "a.png", astronaut[::8, ::8])
+    before = photo.read_bytes()
+    assert run("evaluate", tmp_path, "--json", there) == 1 and run("evaluate", tmp_path, "--json", photo, "--overwrite") == 1
+    (tmp_path / "mine" / "pairs").mkdir(parents=True)
+    (tmp_path / "mine" / "pairs" / "x").write_text("mine")
+    assert run("rerun", tmp_path / "run", "-o", tmp_path / "mine") == 1
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "restored.png").write_text("mine")
+    assert run("demo", "-o", tmp_path / "o") == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 7
+    assert there.read_text() == "there" and photo.read_bytes() == before and (tmp_path / "mine" / "pairs" / "x").read_text() == "mine"
+    assert (tmp_path / "o" / "restored.png").read_text() == "mine"
+
+
+# ---- where a photo was taken
+
+
+def placed() -> bytes:
+    """EXIF that says the place in every way that we keep: GPS, XMP, a camera's notes, a comment."""
+    tags = Image.Exif()
+    tags[ExifTags.Base.Make], tags[ExifTags.Base.ImageDescription], tags[700] = "Maker", "a portrait", b"<x exif:GPSLatitude='SECRET'/>"
+    tags[34737] = "SECRET"
+    sub, gps = tags.get_ifd(ExifTags.IFD.Exif), tags.get_ifd(ExifTags.IFD.GPSInfo)
+    sub[ExifTags.Base.DateTimeOriginal], sub[ExifTags.Base.MakerNote], sub[ExifTags.Base.UserComment] = "2001:02:03 04:05:06", b"SECRET", b"ASCII\0\0\0SECRET"
+    gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSAreaInformation] = "N", (47.0, 22.0, 1.0), b"SECRET"
+    return tags.tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_place_is_kept_with_a_note_or_goes_when_asked(tmp_path, suffix, bits, capsys):
+    photo = np.random.default_rng(0).integers(0, 1 << bits, (24, 32, 3)).astype(f"u{bits // 8}")
+    image.write(tmp_path / "x.png", replace(image.load(photo), exif=placed()))
+    path = image.write(tmp_path / f"in{suffix}", image.load(tmp_path / "x.png"))
+    assert run("restore", path, "-o", tmp_path / f"kept{suffix}", "--no-faces") == 0
+    assert "(GPS) is kept; --strip-location removes it" in capsys.readouterr().out
+    assert run("restore", path, "-o", tmp_path / f"out{suffix}", "--no-faces", "--strip-location", "--report", tmp_path / "r.json") == 0
+    assert "the place where it was taken (GPS) is removed" in json.loads((tmp_path / "r.json").read_text())["files"][0]["notes"]
+    data = (tmp_path / f"out{suffix}").read_bytes()
+    assert b"SECRET" not in data and b"GPS" not in data and b"SECRET" in (tmp_path / f"kept{suffix}").read_bytes()
+    with Image.open(tmp_path / f"kept{suffix}") as file:
+        assert file.getexif().get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+    with Image.open(tmp_path / f"out{suffix}") as file:
+        tags = file.getexif()
+        assert not tags.get_ifd(ExifTags.IFD.GPSInfo) and ExifTags.IFD.GPSInfo not in tags
+        assert (tags[ExifTags.Base.Make], tags[ExifTags.Base.ImageDescription]) == ("Maker", "a portrait")
+        assert tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "2001:02:03 04:05:06"
+
+
+def test_a_folder_restored_with_places_is_done_again_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "Local", Here)
+    (tmp_path / "in").mkdir()
+    image.write(tmp_path / "in" / "a.jpg", replace(image.load(np.zeros((24, 32, 3), np.uint8)), exif=placed()))
+    arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--no-faces", "--jobs", 1, "--resume")
+    assert run(*arguments) == 0 and b"SECRET" in (tmp_path / "out" / "a.jpg").read_bytes()
+    assert run(*arguments, "--strip-location") == 0 and b"SECRET" not in (tmp_path / "out" / "a.jpg").read_bytes()

@@ -295,3 +295,13 @@ def test_compare_is_a_page(tmp_path, astronaut):
     result = Restorer(**IDENTITY, scale=1.5)(astronaut[::4, ::4])
     assert "<img" in result.compare()._repr_html_()
     assert result.compare().save(tmp_path / "c.html").stat().st_size > 1000
+
+
+def test_a_result_is_never_saved_over_its_photo(tmp_path, face_photo):
+    path = mt.image.write(tmp_path / "x.png", face_photo)
+    (tmp_path / "link.png").symlink_to(path)
+    before, result = path.read_bytes(), restore(path, faces=False, **IDENTITY)
+    for name in (path, tmp_path / "link.png", tmp_path / "y" / ".." / "x.png"):
+        with pytest.raises(mt.ImageError, match="is an input"):
+            result.save(name)
+    assert path.read_bytes() == before and result.save(tmp_path / "y.png") == result.save(tmp_path / "y.png")

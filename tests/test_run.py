@@ -110,3 +110,12 @@ def test_many_runs_make_a_table(tmp_path):
     assert table.attrs == {"parameters": ["size", "psnr"], "metrics": ["psnr (metric)", "seconds (metric)", "odd"]}
     with pytest.raises(FileNotFoundError, match="no run in"):
         run.runs(tmp_path / "notes")
+
+
+def test_a_folder_that_is_no_runs_stays_as_it_is(tmp_path):
+    (tmp_path / "rows.json").write_text("mine")
+    with pytest.raises(image.ImageError, match="no run of ours"):
+        Run(tmp_path).save({"a": 1}, rows=[{"picture": "a"}])
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.json"] and (tmp_path / "rows.json").read_text() == "mine"
+    again = Run(tmp_path / "new").save({"a": 1})
+    assert Run(again).save({"a": 2}) == again and run.read_json(again / "metrics.json") == {"a": 2}

@@ -277,3 +277,12 @@ def test_a_table_shows_every_number_and_escapes_every_word():
     assert page.text == "methoddBnword<b>28.123plain12,345a & b"
     assert [line.split("  ")[0].strip() for line in repr(table).splitlines()] == ["method", "<b>", "plain"]
     assert "28.12" in repr(table) and "a & b" in repr(table)
+
+
+def test_a_page_replaces_only_a_page_of_its_kind(pair, tmp_path):
+    comparison, path = view.compare(*pair), tmp_path / "notes.html"
+    path.write_text("NOTES")
+    with pytest.raises(ImageError, match="exists already"):
+        comparison.save(path)
+    assert path.read_text() == "NOTES"
+    assert comparison.save(path, overwrite=True).read_text() == comparison.save(path).read_text()

@@ -177,3 +177,20 @@ def test_invented_maps_on_cases_with_a_known_answer(astronaut):
     unknown = invented(flat + checks, flat)[40:-40, 40:-40]
     assert unknown[..., 0].mean() == pytest.approx(25.5, abs=0.5) and unknown[..., 1].max() < 0.5
     assert invented(image.resize(astronaut, (700, 700)), astronaut).shape == (512, 512, 2)
+
+
+def test_saving_replaces_only_what_this_bench_saved(bench, photo, tmp_path):
+    press(bench, "restore")
+    (tmp_path / "x.png").write_text("mine")
+    (tmp_path / "y.json").write_text("mine")
+    image.write(tmp_path / "photo.png", photo)
+    for name in ("x.png", "y.png"):
+        bench.controls["save_as"].value = str(tmp_path / name)
+        assert "exists already" in press(bench, "save")
+    assert (tmp_path / "x.png").read_text() == (tmp_path / "y.json").read_text() == "mine" and not (tmp_path / "y.png").exists()
+    bench.controls["save_as"].value = str(tmp_path / "z.png")
+    assert "saved" in press(bench, "save") and "saved" in press(bench, "save")
+    bench.controls["path"].value = str(tmp_path / "photo.png")
+    press(bench, "restore")
+    bench.controls["save_as"].value = str(tmp_path / "photo.png")
+    assert "would overwrite the photo" in press(bench, "save")
