@@ -39,7 +39,7 @@ def test_the_default_of_nets_that_change_nothing_is_the_face_itself(cut):
 
 def test_the_default_chooses_as_the_restorer_does(cut):
     """Sharp faces get the generative net and enlarged ones the other; constant nets say which it was."""
-    photo, points = image.resize(cut[0], (256, 256)), 2 * cut[1] + 0.5
+    photo, points = image.resize(image.resize(cut[0], (48, 48)), (256, 256)), 2 * cut[1] + 0.5
     restorer = Restorer(sharpener=identity)
     restorer.face, restorer.blurred_face = (lambda x, v=v: torch.full_like(x, v) for v in (0.25, 0.75))
     default = evaluate.default_face(restorer)
