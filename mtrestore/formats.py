@@ -113,8 +113,8 @@ def _ppm(im: Image.Image, data: bytes) -> np.ndarray:
             digits = np.frombuffer(text.translate(None, b" \t\n\v\f\r"), np.uint8)[:count]
             values = np.where(digits < 50, 49 - digits.astype(int), 2)
         else:
-            values = np.fromstring(text.decode(), np.float64, count, " ")
-        if len(values) < count or values.max() > top:
+            values = np.fromstring(text.decode(), np.float64, sep=" ")[:count]     # with a count it would make up what is missing
+        if len(values) < count or not values.max() <= top:
             raise ValueError("truncated" if len(values) < count else f"a sample is more than {top}")
     values = values.reshape(shape)
     out = np.empty(shape, np.uint16 if top > 255 else np.uint8)

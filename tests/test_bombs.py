@@ -240,6 +240,14 @@ def test_digits_that_are_none_are_refused(tmp_path, text):
     assert caught.value.code == "E_FORMAT"
 
 
+def test_digits_that_are_missing_are_not_made_up(tmp_path):
+    for text in (b"P3 100 100 255\n" + b"1 " * 29_999, b"P2 2 1 9 1", b"P1 2 1 1"):
+        (tmp_path / "x.ppm").write_bytes(text)
+        with pytest.raises(ImageError) as caught:
+            load(tmp_path / "x.ppm")
+        assert caught.value.code == "E_TRUNCATED"
+
+
 @pytest.mark.parametrize("kind", ["tiff-lzw", "tiff-jpeg", "tiff16-lzw", "png16", "jpeg"])
 def test_no_library_writes_to_stderr(tmp_path, capfd, kind):
     """libtiff, libpng and OpenCV print what they think of a file, unless they are asked not to."""
