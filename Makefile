@@ -44,7 +44,7 @@ $(READY): pyproject.toml requirements.lock
 	$(PY) -m pip install --require-hashes --no-deps -r requirements.lock
 	$(PY) -m pip install --no-deps --no-build-isolation -e .
 	$(PY) -m pip install $(TORCH)
-	$(PY) -c "from mtrestore import fast; fast.warm()"
+	$(PY) -c "from mtrestore.fast import upsampler; upsampler.warm()"
 	@touch $(READY)
 
 restore: $(READY)  ## restore a sample portrait, or PHOTO=my.jpg, into outputs/
@@ -56,25 +56,25 @@ test: $(READY)  ## run the tests (ARGS="-k crop" for some of them)
 
 # Tools go beside the environment, not into it: its versions stay those of the lock.
 soak: $(READY)  ## hours: the whole corpus of bad files, the fuzzer, kills and double starts, the audit
-	$(PY) experiments/corpus.py
+	$(PY) tests/long/corpus.py
 	$(PY) -m pip install -q --no-deps --only-binary :all: --target .venv/fuzz atheris==3.0.0 \
 	  || echo 'atheris: cannot be installed here, the fuzzer goes on without coverage'
-	$(PY) experiments/fuzz.py --seed "$$(date +%j)" $(ARGS)
-	for trial in kills folder doubles throughput training-kills; do $(PY) experiments/soak.py $$trial --full; done
-	$(PY) experiments/audit.py || [ $$? = 3 ]
+	$(PY) tests/long/fuzz.py --seed "$$(date +%j)" $(ARGS)
+	for trial in kills folder doubles throughput training-kills; do $(PY) tests/long/soak.py $$trial --full; done
+	$(PY) .ci/audit.py || [ $$? = 3 ]
 
 audit: $(READY)  ## known faults in our code (bandit) and in the pinned packages (pip-audit, needs the network)
-	$(PY) experiments/audit.py
+	$(PY) .ci/audit.py
 
 lock: $(READY)  ## write requirements.lock and constraints.txt anew (ARGS=--upgrade moves the versions)
 	$(PY) -m pip install -q --no-deps --target .venv/lock uv==0.13.9
-	PYTHONPATH=.venv/lock $(PY) experiments/lock.py $(ARGS)
+	PYTHONPATH=.venv/lock $(PY) .ci/lock.py $(ARGS)
 
 lint: $(READY)  ## check the style with ruff
 	$(PY) -m ruff check .
 
 bench: $(READY)  ## seconds and peak memory of a 12-megapixel photo
-	$(PY) experiments/bench.py $(ARGS)
+	$(PY) benchmarks/restore.py $(ARGS)
 
 notebooks: $(READY)  ## open the notebooks in JupyterLab
 	$(PY) -m mtrestore lab

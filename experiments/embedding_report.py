@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mtrestore import data, metrics
+from mtrestore import metrics
 from mtrestore.crop import landmark_crop
+from mtrestore.training import batches as data
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mtrestore import data, evaluate, image, metrics, weights
+from mtrestore import image, metrics, weights
+from mtrestore.lab import evaluate
+from mtrestore.training import batches as data
 
 
 def groups_of(row: dict[str, str]) -> list[str]:

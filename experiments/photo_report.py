@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from mtrestore import degrade, image, metrics, nets
-from mtrestore.evaluate import PHOTO_FAULTS, non_local_means
+from mtrestore.lab.evaluate import PHOTO_FAULTS, non_local_means
 from mtrestore.nets.blocks import padded
 from mtrestore.pipeline import Restorer, identity
 

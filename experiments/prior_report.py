@@ -20,9 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtrestore import data, evaluate, face, image, metrics, train, weights
+from mtrestore import face, image, metrics, weights
 from mtrestore.crop import five_from_mesh, landmark_crop
+from mtrestore.lab import evaluate
 from mtrestore.nets import Generator, SpectralCritic
+from mtrestore.training import batches as data
+from mtrestore.training import fit as train
 
 FOLDERS = ("train_faces", "train_faces2")
 SHARP = 0.7  # a training face is a truth at this share of the size (FaceBatches' sharpness)

@@ -8,20 +8,26 @@
 The flow is the docstring of `mtrestore.pipeline`; each stage has a numbered notebook. A photo is a float32 array, H×W×3, RGB, 0..1.
 """
 
-from . import safe as safe  # noqa: I001  first of all: what is imported after it comes from no album, and sends nothing
+from .guard import safe as safe  # noqa: I001  first: what is imported after it comes from no album, and sends nothing
+import sys
+
 import lazy_loader
+
+from . import _moved
+
+sys.meta_path.append(_moved.OldPaths())
 
 # Imported when first used: torch alone takes two seconds, and a bad file should be refused before that.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["nets", "view", "train", "plan", "data", "metrics", "evaluate"],
+    submodules=["nets", "view", "metrics", "training", "lab", "folder", *_moved.MOVED],
     submod_attrs={
         "crop": ["Crop", "eye_crop", "landmark_crop", "paste"],
         "degrade": ["Recipe", "apply", "draw"],
         "face": ["Face", "detect", "faces_from"],
         "image": ["ImageError", "Picture", "enlarge", "load", "read", "resize", "shrink", "write"],
         "pipeline": ["Restored", "Restorer", "identity", "keep_large", "restore"],
-        "run": ["Run", "runs"],
+        "lab.record": ["Run", "runs"],
         "view": ["compare", "show"],
         "weights": ["WeightsError"],
     },

@@ -12,13 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import safe, terminal
-from .lines import one_line, shown
+from .guard import safe, terminal
+from .io.text import one_line, shown
 
 
 def restore(args: argparse.Namespace) -> int:
     """Restore files, or all pictures of folders, into a file or a folder; one bad file never stops the rest."""
-    from . import batch, outputs, run, task
+    from .folder import names as outputs
+    from .folder import one_file as task
+    from .folder import run as batch
+    from .lab import record as run
 
     options = {"device": args.device, "scale": args.scale, "working_size": args.working_size, "photo_strength": args.photo_strength,
                "face_strength": args.face_strength, "face_fidelity": args.face_fidelity, "faces": not args.no_faces,
@@ -47,7 +50,7 @@ def demo(args: argparse.Namespace) -> int:
     import skimage.data
 
     from . import degrade, image
-    from .files import head
+    from .io.files import head
     from .pipeline import Restorer
 
     out = Path(args.output)
@@ -70,8 +73,8 @@ def evaluate(args: argparse.Namespace) -> int:
     """Print the table of PSNR, SSIM and sharpness on degraded pictures with a known truth."""
     from dataclasses import asdict
 
-    from . import evaluate as e
     from . import image
+    from .lab import evaluate as e
 
     if args.json:
         may_write(args.json, "the rows", args.overwrite, folders=[args.folder], files=[n.partition("=")[2] or n for n in args.net])
@@ -91,7 +94,7 @@ def models(args: argparse.Namespace) -> int:
         print(weights.fetch(args.action[1]))
         return 0
     if args.action:
-        from .export import export
+        from .fast.onnx import export
 
         if args.output:
             may_write(args.output, "the net", args.overwrite, files=[args.action[1]])
@@ -120,7 +123,7 @@ def train(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from . import plan
+    from .training import settings as plan
 
     settings = plan.read_settings(args.settings, args.stage)
     if args.steps is not None:
@@ -164,7 +167,7 @@ def train(args: argparse.Namespace) -> int:
 
 def sweep(args: argparse.Namespace) -> int:
     """Run a notebook with many parameters, each run once; what is done already stays."""
-    from . import sweep
+    from .lab import sweep
 
     plan, out = sweep.read(args.file), args.out or f"runs/sweeps/{Path(args.file).stem}"
     forecast = sweep.forecast(plan, out, args.jobs, args.overwrite)
@@ -180,8 +183,8 @@ def sweep(args: argparse.Namespace) -> int:
 
 def rerun(args: argparse.Namespace) -> int:
     """Repeat a run and say of each number whether it agrees."""
-    from .claims import check_folder
-    from .rerun import rerun
+    from .io.claims import check_folder
+    from .lab.repeat import rerun
 
     if args.out:
         check_folder(args.out, ("run.json", "status.json"), args.overwrite)
@@ -192,7 +195,9 @@ def rerun(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write one HTML page of a folder of runs, or of a bundle that was made of one."""
-    from . import claims, report, run
+    from .io import claims
+    from .lab import record as run
+    from .lab import report
 
     allowed = claims.Claims(args.overwrite)
     if os.path.isdir(args.runs):
@@ -214,7 +219,8 @@ def report(args: argparse.Namespace) -> int:
 
 def may_write(path: str | os.PathLike, what: str, overwrite: bool, *, files: Sequence[str] = (), folders: Sequence[str] = ()) -> None:
     """Raises ImageError where a command must not write this file: it is there, one of those read, or a net that comes with the package."""
-    from . import claims, weights
+    from . import weights
+    from .io import claims
 
     allowed = claims.Claims(overwrite)
     for file in files:

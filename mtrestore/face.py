@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import torch
 
-from . import forks
 from .crop import eye_crop, five_from_mesh
-from .files import read_bytes
+from .guard import forks
 from .image import as_photo, as_samples, resize, shrink, to_tensor
+from .io.files import read_bytes
 
 __all__ = ["Face", "dense", "detect", "faces_from", "five_from_mesh", "suppress"]
 

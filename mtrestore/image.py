@@ -20,11 +20,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from . import forks, formats
-from .cost import limit
-from .files import ImageError, filename, read_bytes, write_bytes
-from .formats import ALPHA, DEEP, LOSSLESS, MAX_JPEG_EXIF, TAGGED, Raw
-from .formats import SUFFIXES as SUFFIXES
+from .guard import forks
+from .io import codecs as formats
+from .io.codecs import ALPHA, DEEP, LOSSLESS, MAX_JPEG_EXIF, TAGGED, Raw
+from .io.codecs import SUFFIXES as SUFFIXES
+from .io.cost import limit
+from .io.files import ImageError, filename, read_bytes, write_bytes
 
 if TYPE_CHECKING:
     import torch

@@ -31,11 +31,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import face as faces_module
-from . import forks, image, weights
-from .claims import Claims
+from . import image, weights
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
 from .face import Face, detect
+from .guard import forks
 from .image import Picture
+from .io.claims import Claims
 from .nets.blocks import padded
 from .nets.guided import noise_level
 from .tile import NoMemory, out_of_memory, sparingly, strips, tiled
@@ -394,7 +395,7 @@ class Restorer:
             return image.as_samples(image.to_photo(net(low, target, image.to_tensor(large).to(self.device))), large.dtype)
         state = net.solve(low, target, noise_level(image.to_tensor(sampled(large))).to(self.device), large.shape[1] / small.shape[1])
         if large.shape[0] * large.shape[1] >= FUSED and self.device.type == "cpu":
-            from . import fast
+            from .fast import upsampler as fast
 
             if fast.fits(net):
                 return sparingly(lambda _: fast.upsample(net, large, state), "the guided filter")

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from . import claims
 from .image import read, resize, shrink, write_bytes
-from .lines import shown
+from .io import claims
+from .io.text import shown
 
 if TYPE_CHECKING:
     from .plot import Plot

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import image
-from .lines import one_line
+from .io.text import one_line
 
 if TYPE_CHECKING:
     import torch

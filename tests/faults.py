@@ -7,8 +7,8 @@ from concurrent.futures import Future
 
 import torch
 
-from mtrestore import task
-from mtrestore.outputs import Job
+from mtrestore.folder import one_file as task
+from mtrestore.folder.names import Job
 from mtrestore.pipeline import identity, keep_large
 
 IDENTITY = {"device": "cpu", "faces": False, "restorer": identity, "upsampler": keep_large, "sharpener": identity}

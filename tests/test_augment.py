@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mtrestore.augment import KINDS, augment
+from mtrestore.training.augment import KINDS, augment
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

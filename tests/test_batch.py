@@ -23,10 +23,14 @@ from faults import Here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtrestore import batch, gallery, image, task, workers
-from mtrestore.journal import Journal
-from mtrestore.lines import cell
-from mtrestore.outputs import STATE, alike, keep_apart, plan
+from mtrestore import image
+from mtrestore.folder import gallery
+from mtrestore.folder import one_file as task
+from mtrestore.folder import pool as workers
+from mtrestore.folder import run as batch
+from mtrestore.folder.journal import Journal
+from mtrestore.folder.names import STATE, alike, keep_apart, plan
+from mtrestore.io.text import cell
 
 SETTINGS = task.Settings(tuple(faults.IDENTITY.items()), made_by="identity")
 
@@ -640,7 +644,7 @@ def test_a_journal_of_many_bytes_costs_little_memory(tmp_path):
         for i in range(1000):
             file.write(row.replace(b'"1"', b'"%d"' % i).replace(b"b.png", b"%d.png" % i) + b"\n")
         file.write(row + b"\n" + b"x" * (30 << 20))
-    program = ("import resource, sys; from pathlib import Path; from mtrestore.journal import Journal; most = lambda: resource.getrusage("
+    program = ("import resource, sys; from pathlib import Path; from mtrestore.folder.journal import Journal; most = lambda: resource.getrusage("
                "resource.RUSAGE_SELF).ru_maxrss; before = most(); journal = Journal(Path(sys.argv[1]), {'b.png'}); print(most() - before, len(journal.past))")
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
     more, names = map(int, done.stdout.split())

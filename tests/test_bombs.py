@@ -16,8 +16,8 @@ from bombs import BOMBS, MIB, TIGHT, chunk, png, tiff
 from PIL import Image, features
 from test_image import WHOLE
 
-from mtrestore import cost
 from mtrestore.image import ImageError, load
+from mtrestore.io import cost
 
 METER = """
 import json, os, resource, sys

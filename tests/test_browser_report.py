@@ -6,7 +6,7 @@ import shutil
 import pytest
 from test_report import made_up_sweep
 
-from mtrestore import report
+from mtrestore.lab import report
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright) to drive a browser")
 pytestmark = pytest.mark.slow

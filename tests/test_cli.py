@@ -12,7 +12,9 @@ import pytest
 from faults import Here
 from PIL import ExifTags, Image
 
-from mtrestore import batch, cli, image, workers
+from mtrestore import cli, image
+from mtrestore.folder import pool as workers
+from mtrestore.folder import run as batch
 
 
 def run(*args: object) -> int:

@@ -1,6 +1,6 @@
 """The corpus of bad files in its quick form: every kind of them through the reader, a few through a folder run, bombs by time and memory.
 
-`make soak` runs all of it through the program (experiments/corpus.py), and the mutator for minutes (experiments/fuzz.py).
+`make soak` runs all of it through the program (tests/long/corpus.py), and the mutator for minutes (tests/long/fuzz.py).
 """
 
 import importlib.util
@@ -23,9 +23,9 @@ from mtrestore.image import ImageError
 
 @pytest.fixture(scope="module")
 def programs(root):
-    """The programs in experiments/, as modules."""
+    """The programs in tests/long/, as modules."""
     def load(name):
-        spec = importlib.util.spec_from_file_location(name, root / "experiments" / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, root / "tests/long" / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)

@@ -12,9 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mtrestore import data, degrade, image
+from mtrestore import degrade, image
 from mtrestore.crop import Crop, five_from_mesh
 from mtrestore.degrade import Recipe
+from mtrestore.training import batches as data
 
 PAIRS = [(33, 263), (133, 362), (61, 291)]  # eye corners and mouth corners of the mesh, viewer's left and right
 MIDDLE = [1, 10, 152]  # nose tip, forehead, chin

@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from mtrestore import degrade
 from mtrestore.degrade import ALONE, BAYER, LENGTHS, MIXED, OPS, PARAMETERS, PRESETS, Recipe, apply, draw
-from mtrestore.operations import OPTIONAL
+from mtrestore.degrade.operations import OPTIONAL
 
 SIZES = [(24, 20), (1, 1), (1, 7), (7, 1), (2, 2), (3, 5), (17, 16), (20, 24)]
 NAMES = [*PRESETS, "mixed", "portrait", "clean"]

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from mtrestore import cli, degrade, evaluate, image, likeness, weights
+from mtrestore import cli, degrade, image, weights
 from mtrestore.crop import landmark_crop
 from mtrestore.face import detect
+from mtrestore.lab import evaluate
 from mtrestore.pipeline import Restorer, identity
+from mtrestore.training import likeness
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mtrestore import cli, image, nets, weights
-from mtrestore.export import export
+from mtrestore.fast.onnx import export
 from mtrestore.pipeline import Restorer, onnx_net
 
 

@@ -5,7 +5,8 @@ import pytest
 import skimage.data
 import torch
 
-from mtrestore import fast, image, pipeline
+from mtrestore import image, pipeline
+from mtrestore.fast import upsampler as fast
 from mtrestore.nets import GuidedUpsampler
 from mtrestore.pipeline import Restorer, identity
 

@@ -13,14 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtrestore import image, journal, notebook, pipeline, plan, report, results, weights
+from mtrestore import image, pipeline, weights
+from mtrestore.folder import journal
+from mtrestore.lab import execute as notebook
+from mtrestore.lab import report
+from mtrestore.lab import statistics as results
+from mtrestore.training import settings as plan
 
 TARGETS = ("reader", "weights", "onnx", "yaml", "notebook", "runs", "bundle", "journal")
 
 
 @pytest.fixture(scope="module")
 def fuzz(root):
-    spec = importlib.util.spec_from_file_location("fuzz", root / "experiments" / "fuzz.py")
+    spec = importlib.util.spec_from_file_location("fuzz", root / "tests/long/fuzz.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["fuzz"] = module
     spec.loader.exec_module(module)
@@ -171,7 +176,7 @@ def test_a_finding_is_told_with_the_file_that_shows_it_again(fuzz, tmp_path, mon
 def test_the_program_runs_without_atheris_and_says_so(fuzz, root):
     words = ["--target", "journal", "--seconds", "1", "--seed", "3"]
     done = subprocess.run(
-        [sys.executable, root / "experiments/fuzz.py", *words, "--plain"],
+        [sys.executable, root / "tests/long/fuzz.py", *words, "--plain"],
         capture_output=True,
         text=True,
     )

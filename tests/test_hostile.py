@@ -24,7 +24,9 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save as safetensors
 from test_weights import SMALL, forged, made
 
-from mtrestore import files, image, nets, pipeline, plan, view, weights
+from mtrestore import image, nets, pipeline, view, weights
+from mtrestore.io import files
+from mtrestore.training import settings as plan
 from mtrestore.weights import WeightsError
 
 MIB = 1 << 20
@@ -152,7 +154,7 @@ def test_no_code_in_a_file_ever_runs(tmp_path, protocol, place):
     data = pickle.dumps(content, protocol) if place != "zip" else torch_file(content, pickle_protocol=max(protocol, 2))
     path.write_bytes(data)
     if place == "checkpoint":
-        from mtrestore.train import newest_checkpoint
+        from mtrestore.training.fit import newest_checkpoint
 
         assert newest_checkpoint(tmp_path) is None
     for read in (weights.load, weights.check, lambda p: weights.adopt(made(), p), pipeline.onnx_net):

@@ -21,8 +21,10 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, features
 from skimage.color import lab2rgb
 
-from mtrestore import files, formats, image
+from mtrestore import image
 from mtrestore.image import ImageError, Picture, load, read, write
+from mtrestore.io import codecs as formats
+from mtrestore.io import files
 
 AVIF = pytest.param("AVIF", marks=pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF"))
 FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", AVIF]

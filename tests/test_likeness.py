@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mtrestore import likeness, weights
+from mtrestore import weights
+from mtrestore.training import likeness
 
 MEAN = np.array([122.782, 117.001, 104.298])
 
@@ -171,7 +172,7 @@ def test_a_fitted_crop_is_the_least_squares_solution():
 
 def test_both_judges_tell_people_apart(published, shared, monkeypatch):
     """Sitters neutral and smiling, none of whom the nets know: the own picture is nearest, by a wide margin."""
-    from mtrestore import data
+    from mtrestore.training import batches as data
 
     rows = data.labelled_faces(shared / "data/train_faces", ["london512"])
     faces = {row["file"]: likeness.described(photo, points) for row, photo, points in rows if row["file"].split("/")[1] < "009"}

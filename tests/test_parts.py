@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mtrestore import crop, evaluate, image, losses, parts, weights
+from mtrestore import crop, image, weights
 from mtrestore.face import detect
-from mtrestore.likeness import CHIP, CHIP_POINTS, FaceResNet, chip, fitted
+from mtrestore.lab import evaluate
+from mtrestore.training import losses, parts
+from mtrestore.training.likeness import CHIP, CHIP_POINTS, FaceResNet, chip, fitted
 
 SIDE = 128
 

@@ -13,21 +13,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mtrestore import data, degrade
-from mtrestore.degrade import (
-    CHAINS,
-    LENGTHS,
-    LUMA,
-    PORTRAIT,
-    PRESETS,
-    Recipe,
-    apply,
-    blur_scale,
-    draw,
-)
-from mtrestore.operations import sinc_kernel
-from mtrestore.presets import EXTRAS
-from mtrestore.prints import GRAIN, GRAIN_TONE, damage_mask
+from mtrestore import degrade
+from mtrestore.degrade import CHAINS, LENGTHS, LUMA, PORTRAIT, PRESETS, Recipe, apply, blur_scale, draw
+from mtrestore.degrade.operations import sinc_kernel
+from mtrestore.degrade.presets import EXTRAS
+from mtrestore.degrade.prints import GRAIN, GRAIN_TONE, damage_mask
+from mtrestore.training import batches as data
 
 OLD_DRAWS = {  # sha256 of 200 draws each, before any chain was there
     "mild": "634638796ae211fb",

@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from mtrestore import data, evaluate, face, image, nets, stages, train
+from mtrestore import face, image, nets
 from mtrestore.crop import five_from_mesh, landmark_crop
+from mtrestore.lab import evaluate
+from mtrestore.training import batches as data
+from mtrestore.training import fit as train
+from mtrestore.training import stages
 
 PLAN = [4, 4, 8, 8, 8, 8]
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mtrestore import degrade, files, image
+from mtrestore import degrade, image
 from mtrestore.crop import Crop, landmark_crop, paste
 from mtrestore.image import ImageError
-from mtrestore.lines import one_line, shown
+from mtrestore.io import files
+from mtrestore.io.text import one_line, shown
 
 MESS = settings(max_examples=60, deadline=None)
 PIXELS = np.random.default_rng(0).random((24, 31, 3)).astype(np.float32)

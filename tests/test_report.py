@@ -10,10 +10,10 @@ import pytest
 from conftest import ROOT
 from test_view import Page, stripped
 
-from mtrestore import report
-from mtrestore.report import RESULTS
-from mtrestore.results import Estimate, interval, paired, rows, table
-from mtrestore.run import Run
+from mtrestore.lab import report
+from mtrestore.lab.record import Run
+from mtrestore.lab.report import RESULTS
+from mtrestore.lab.statistics import Estimate, interval, paired, rows, table
 
 NASTY = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 LEAD = {"concat": 0.0, "add": -0.5, "none": -2.0}  # dB, what each arm of the made-up sweep is worth

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mtrestore import files, image, run
-from mtrestore.run import Run
+from mtrestore import image
+from mtrestore.io import files
+from mtrestore.lab import record as run
+from mtrestore.lab.record import Run
 
 
 def test_leaves_all_that_it_was_given(tmp_path, astronaut, monkeypatch):

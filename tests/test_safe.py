@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from mtrestore import image, notebook, safe, sweep
+from mtrestore import image
+from mtrestore.guard import safe
+from mtrestore.lab import execute as notebook
+from mtrestore.lab import sweep
 
 TINY = Path(__file__).parent / "notebooks" / "tiny.ipynb"
 COMMAND = Path(sys.executable).with_name("mtrestore")

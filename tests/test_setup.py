@@ -39,7 +39,7 @@ def shipped() -> list[Path]:
         names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
         paths = [ROOT / os.fsdecode(name) for name in names if name]
     except (OSError, subprocess.CalledProcessError):
-        paths = [path for folder in ("mtrestore", "notebooks", "experiments", "tests") for path in (ROOT / folder).rglob("*")]
+        paths = [path for folder in ("mtrestore", "notebooks", "experiments", "benchmarks", "tests") for path in (ROOT / folder).rglob("*")]
     return [path for path in paths if path.is_file()]
 
 
@@ -311,8 +311,8 @@ def test_continuous_integration_runs_make_test_and_reports_failure(toy):
 
 @pytest.fixture
 def audit(monkeypatch):
-    """experiments/audit.py with tools that answer as they are told: service -> name==version -> advisories, None for "not found"."""
-    spec = importlib.util.spec_from_file_location("audit", ROOT / "experiments/audit.py")
+    """.ci/audit.py with tools that answer as they are told: service -> name==version -> advisories, None for "not found"."""
+    spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci/audit.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.known, module.flaws = {}, 0

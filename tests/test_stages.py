@@ -18,7 +18,11 @@ import torch
 import torch.nn.functional as F
 from test_data import make_root, mesh
 
-from mtrestore import data, image, losses, nets, plan, stages, train, weights
+from mtrestore import image, nets, weights
+from mtrestore.training import batches as data
+from mtrestore.training import fit as train
+from mtrestore.training import losses, stages
+from mtrestore.training import settings as plan
 
 WIDTHS = (4, 4, 8, 8, 8, 8)
 HERE = Path(__file__).parent

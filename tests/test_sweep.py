@@ -14,8 +14,11 @@ import psutil
 import pytest
 import yaml
 
-from mtrestore import notebook, report, rerun, run, sweep
 from mtrestore.cli import main
+from mtrestore.lab import execute as notebook
+from mtrestore.lab import record as run
+from mtrestore.lab import repeat as rerun
+from mtrestore.lab import report, sweep
 
 TINY = Path(__file__).parent / "notebooks" / "tiny.ipynb"
 FAULTS = {"concat 1": "raise", "add 0": "raise", "add 2": "worker"}

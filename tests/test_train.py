@@ -21,7 +21,11 @@ import torch.nn.functional as F
 import yaml
 from test_data import make_root
 
-from mtrestore import cli, data, nets, plan, stages, train, weights
+from mtrestore import cli, nets, weights
+from mtrestore.training import batches as data
+from mtrestore.training import fit as train
+from mtrestore.training import settings as plan
+from mtrestore.training import stages
 
 SETTINGS = sorted((Path(__file__).parents[1] / "experiments/train").glob("*.yaml"))
 

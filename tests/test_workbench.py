@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mtrestore import degrade, identity, image, keep_large
-from mtrestore.workbench import invented, stronger, workbench
+from mtrestore.lab.workbench import invented, stronger, workbench
 
 BOX = [90, 30, 134, 89]
 
@@ -137,7 +137,7 @@ def test_wear_strength_and_saved_recipe_replay(bench, photo, tmp_path):
 
 def test_models_are_loaded_once(bench, monkeypatch):
     press(bench, "restore")
-    monkeypatch.setattr("mtrestore.workbench.Restorer", None)
+    monkeypatch.setattr("mtrestore.lab.workbench.Restorer", None)
     for name, value in (("scale", 1.25), ("working_size", 128), ("face_strength", 0.0)):
         bench.controls[name].value = value
     assert "restored in" in press(bench, "restore")

@@ -1,0 +1,149 @@
+"""Which file each input becomes: one output for each input, the same in every run, and never two alike.
+
+An output keeps its input's name and its place below the folder; a format that cannot be written becomes PNG (`a.gif` -> `a.gif.png`).
+Two outputs are alike when they differ at most in case or in Unicode form, which some file systems do not tell apart. Then the one whose
+name is plain already (small letters, NFC) keeps it, and each other gets `~` and eight digits of its own name's sha256: `Case~5f1c09aa.jpg`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from ..image import SUFFIXES, ImageError
+
+STATE = ".mtrestore"  # what a folder run keeps inside its output folder: journal, lock, reports, thumbnails; never an input
+LONGEST = 255  # bytes in a file name
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and its output, root / rel. problem: why the input cannot even be opened, where that is known already.
+
+    alone: no folder run, which has a gallery and where pages must not share a name.
+    """
+
+    source: Path
+    root: Path
+    rel: Path
+    problem: ImageError | None = None
+    alone: bool = False
+
+    @property
+    def target(self) -> Path:
+        return self.root / self.rel
+
+    @property
+    def page(self) -> Path:
+        """The before/after page beside the output: a.html of a picture alone; else the suffix stays, as a.jpg and a.png must not share one."""
+        name = f"{self.rel.stem if self.alone else self.rel.name}.html"
+        return self.target.with_name(name if len(os.fsencode(name)) <= LONGEST else f"{key(name)}.html")
+
+
+def plan(inputs: Sequence[str], output: str) -> list[Job]:
+    """A job for each input: a file, or every file below a folder. Links to folders are not followed; what lies in the output folder is no input.
+
+    Raises ImageError where a folder would be restored onto itself (E_WRITE), and where the only input is a folder that gives nothing.
+    """
+    out, found = Path(output), {}  # absolute path -> (path, place below the output folder, problem): what is named twice is one input
+    single = len(inputs) == 1 and not os.path.isdir(inputs[0]) and bool(out.suffix) and not out.is_dir()
+    for name in inputs:
+        source = Path(name)
+        if not os.path.isdir(name):
+            found.setdefault(os.path.abspath(source), (source, Path(source.name or "unnamed"), None))
+            continue
+        if inode(source) == inode(out):
+            raise ImageError("E_WRITE", f"{source} would be overwritten by its own restoration; give another output")
+        there = len(found)
+        for path, problem in below(source, inode(out)):
+            place = Path(source.name or "folder") if path == source else path.relative_to(source)
+            found.setdefault(os.path.abspath(path), (path, place, problem))
+        if len(found) == there:
+            found[os.path.abspath(source)] = (source, Path(source.name or "folder"), ImageError("E_MISSING", f"the folder {source} holds no file"))
+    if len(found) == 1 and (problem := next(iter(found.values()))[2]):
+        raise problem
+    if single:
+        ((source, _, problem),) = found.values()
+        return [Job(source, out.parent, Path(out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"), problem)]
+    apart = keep_apart([place for _, place, _ in found.values()])
+    return [Job(source, out, rel, problem) for (source, _, problem), rel in zip(found.values(), apart)]
+
+
+def below(folder: Path, leave_out: tuple[int, int] | None) -> Iterator[tuple[Path, ImageError | None]]:
+    """(path, problem) of everything below a folder that is no folder itself, sorted; a folder that cannot be listed is a problem.
+
+    Not os.walk, which calls itself for each level in Python 3.11: a hostile nest is deeper than Python's stack.
+    """
+    pending = [folder]
+    while pending:
+        here = pending.pop()
+        try:
+            with os.scandir(here) as entries:
+                listed = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
+        except OSError as e:
+            code = "E_PERMISSION" if isinstance(e, PermissionError) else "E_NAME"
+            yield here, ImageError(code, f"the folder {str(here)[:300]!r} cannot be listed: {e.strerror}")
+            continue
+        folders = [here / name for name, is_folder in listed if is_folder and name != STATE]
+        pending += [f for f in reversed(folders) if leave_out is None or inode(f) != leave_out]
+        yield from ((here / name, None) for name, is_folder in listed if not is_folder)
+
+
+def key(name: str) -> str:
+    """A short file name for what belongs to an output of any name."""
+    return sha256(os.fsencode(name)).hexdigest()[:24]
+
+
+def inode(path: Path) -> tuple[int, int] | None:
+    """What tells one file from another, whatever it is called (links followed); None where there is none."""
+    try:
+        info = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return info.st_dev, info.st_ino
+
+
+def alike(path: Path) -> str:
+    """The same text for paths that some file system takes for one: case and Unicode form removed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
+
+
+def keep_apart(places: Sequence[Path]) -> list[Path]:
+    """An output path for each place, with a suffix that can be written, no two alike and none alike to a folder that another one needs."""
+    wanted = [p if p.suffix.lower() in SUFFIXES else p.with_name(f"{p.name}.png") for p in places]
+    folders: set[Path] = set()
+    for p in wanted:
+        for parent in p.parents:
+            if parent in folders:  # and so are all above it; a hostile nest has thousands
+                break
+            folders.add(parent)
+    taken = set(map(alike, folders))
+    rank = [(p != place, alike(p) != str(p), os.fsencode(p), i) for i, (p, place) in enumerate(zip(wanted, places))]
+    out: list[Path | None] = [None] * len(places)
+    for *_, i in sorted(rank):  # first all who keep their name, so that no made-up name can take a real one
+        if alike(wanted[i]) not in taken and len(os.fsencode(wanted[i].name)) <= LONGEST:
+            out[i] = wanted[i]
+            taken.add(alike(wanted[i]))
+    seen: Counter[Path] = Counter()
+    for i, place in enumerate(places):
+        seen[place] += 1
+        if out[i] is None:
+            digest = sha256(os.fsencode(place) + b"\0" * seen[place]).hexdigest()
+            tags = itertools.chain((digest[:n] for n in (8, 16, 64)), (f"{digest}-{n}" for n in itertools.count()))
+            names = (tagged(wanted[i], tag) for tag in tags)  # without end: others may bear just these names
+            out[i] = next(p for p in names if alike(p) not in taken)
+            taken.add(alike(out[i]))
+    return out
+
+
+def tagged(path: Path, tag: str) -> Path:
+    """`folder/name.jpg` -> `folder/name~tag.jpg`, the name cut where it would become too long."""
+    ending = f"~{tag}{path.suffix}"
+    stem = os.fsencode(path.stem)[: LONGEST - len(ending)]
+    return path.with_name(stem.decode("utf-8", "ignore") + ending)

@@ -1,0 +1,164 @@
+"""Bytes from disk and to disk, and the one error for what is wrong with a file.
+
+    read:   name -> open without waiting -> a regular file? -> not too large? -> bytes
+    write:  temporary name -> fsync -> read back -> rename -> fsync of the folder
+"""
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any
+
+from .text import one_line, shown
+
+MAX_BYTES = 256 << 20
+UNFINISHED: set[Path] = set()     # temporary files of this process, for whoever has to end it
+
+
+class ImageError(ValueError):
+    """A file or an array that is no usable picture. `.code` is for programs, `str(error)` is one line for people.
+
+    Codes: E_MISSING E_NAME E_NOT_A_FILE E_PERMISSION E_EMPTY E_TRUNCATED E_FORMAT E_TOO_LARGE E_NONFINITE E_WRITE.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(code, shown(message))     # both in args: it has to pickle
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+def filename(path: str | bytes | os.PathLike) -> str:
+    """The path as str; bytes that are no UTF-8 become surrogates (os.fsdecode), which is how Python opens such names."""
+    try:
+        name = os.fsdecode(path)
+        if b"\0" not in os.fsencode(name):
+            return name
+        reason = "it holds a null byte"
+    except (TypeError, UnicodeError) as e:
+        reason = str(e)
+    raise ImageError("E_NAME", f"{path!r:.80} is no file name: {reason}; give a str, bytes or Path")
+
+
+def read_bytes(path: str | bytes | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file of at most `max_bytes`. Pipes, devices, sockets and folders are refused without waiting for them."""
+    name = filename(path)
+    try:
+        fd = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise ImageError("E_NOT_A_FILE", f"{name!r} is not a regular file; give the path of a file")
+            with open(fd, "rb", closefd=False) as file:     # one more than allowed, since a file may grow
+                data = file.read(max_bytes + 1) if info.st_size <= max_bytes else None
+        finally:
+            os.close(fd)
+    except OSError as e:
+        code, why = {
+            errno.ELOOP: ("E_MISSING", "is a link that leads to itself"), errno.ENAMETOOLONG: ("E_NAME", "is too long for a name"),
+            errno.EACCES: ("E_PERMISSION", "may not be read; check its permissions and those of its folder"),
+            errno.EPERM: ("E_PERMISSION", "may not be read; check its permissions"), errno.ENXIO: ("E_NOT_A_FILE", "is not a regular file"),
+        }.get(e.errno, ("E_MISSING", f"cannot be read: {e.strerror}; check the path"))
+        raise ImageError(code, f"{name if len(name) < 300 else name[:60] + '...'!r} {why}") from e
+    if data is None or len(data) > max_bytes:
+        raise ImageError("E_TOO_LARGE", f"{name!r} has {info.st_size} bytes, more than the limit of {max_bytes}")
+    return data
+
+
+def head(path: str | bytes | os.PathLike, count: int) -> bytes:
+    """The first bytes of a regular file of any size; none of what is no such file."""
+    with contextlib.suppress(OSError, ValueError):
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            return os.read(fd, count) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        finally:
+            os.close(fd)
+    return b""
+
+
+def make_folders(folder: str | os.PathLike) -> None:
+    """A folder and those above it, made where they are missing; raises OSError.
+
+    Not Path.mkdir(parents=True) nor os.makedirs, which call themselves for each level: a path of 4,096 bytes has more
+    levels than Python's stack.
+    """
+    missing, here = [], Path(folder)
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(here)  # a path that is too long is refused before any part of it is made
+    while not os.path.isdir(here) and here != here.parent:
+        missing.append(here)
+        here = here.parent
+    for place in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(place)
+
+
+def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = True) -> Path:
+    """Write a file in one step: under its name is the old file or the whole new one, never a part.
+
+    Temporary name in the same folder, fsync, read back, rename, fsync of the folder. overwrite=False never replaces a file, not even one
+    that appears meanwhile. A link is replaced, not followed. Raises ImageError E_WRITE (E_NAME, E_NOT_A_FILE); leaves no temporary file.
+    """
+    path = Path(filename(path))
+    try:
+        if path.exists() and not path.is_file():
+            raise ImageError("E_NOT_A_FILE", f"{str(path)!r} exists and is not a regular file; choose another name")
+        temp = path.with_name(f".mtrestore-{secrets.token_hex(8)}.tmp")     # short: the final name may be as long as names go
+        UNFINISHED.add(temp)
+        try:
+            with open(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if read_bytes(temp, len(data)) != data:
+                raise ImageError("E_WRITE", f"{str(path)!r} came back changed from the disk; check the disk")
+            if overwrite:
+                os.replace(temp, path)
+            else:
+                _claim(temp, path)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temp)
+            UNFINISHED.discard(temp)
+        with contextlib.suppress(OSError):     # not every system can fsync a folder
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except FileExistsError as e:
+        raise ImageError("E_WRITE", f"{str(path)!r} exists; choose another name or pass overwrite=True") from e
+    except OSError as e:
+        raise ImageError("E_WRITE", f"{str(path)!r} cannot be written: {e.strerror or e}; check folder, rights and space") from e
+    return path
+
+
+def _claim(temp: Path, path: Path) -> None:
+    """Give `temp` its final name only if that name is free; the file system decides, so two writers cannot both win."""
+    try:
+        os.link(temp, path)
+    except FileExistsError:
+        raise
+    except OSError:     # no hard links here: take the name with an empty file, then replace that
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.replace(temp, path)
+
+
+def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
+    """What a YAML file says, in plain values. Tags run no code; aliases, which let a few lines stand for billions, are not taken."""
+    import yaml
+
+    data, loader, depth = read_bytes(path, max_bytes), getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0     # the C one is ten times as fast
+    try:
+        for event in yaml.parse(data, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > 20:
+                raise ValueError("it nests too deeply, or has an alias (*name); write that value out")
+        return loader(data).get_single_data()
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError, AttributeError) as e:     # odd tags make odd errors
+        raise ValueError(shown(f"{filename(path)!r} is not YAML that can be read: {one_line(e)[:200]}")) from e

@@ -1,0 +1,1 @@
+"""How the shipped weights are made: one loop, stages, losses, batches. May be touched: all of learning; knows nothing of the pipeline."""
