@@ -71,7 +71,7 @@ lock: $(READY)  ## write requirements.lock and constraints.txt anew (ARGS=--upgr
 	PYTHONPATH=.venv/lock $(PY) .ci/lock.py $(ARGS)
 
 lint: $(READY)  ## check the style with ruff
-	$(PY) -m ruff check .
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 bench: $(READY)  ## seconds and peak memory of a 12-megapixel photo
 	$(PY) benchmarks/restore.py $(ARGS)

@@ -76,7 +76,9 @@ def audit() -> int:
     ):
         print(f"audit: NOT CHECKED, {' and '.join(PINNED)} cannot be installed here")
         return 3
-    code = tool("bandit", "-q", "-ll", "-r", "mtrestore", "experiments", "benchmarks", "tests/long", ".ci")
+    code = tool(
+        "bandit", "-q", "-ll", "-r", "mtrestore", "experiments", "benchmarks", "tests/long", ".ci"
+    )
     print(code.stdout, end="")
     flaws = "findings are above" if code.returncode else "bandit finds nothing of medium severity"
     print(f"audit: our code: {flaws}")

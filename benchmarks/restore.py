@@ -30,7 +30,11 @@ from pathlib import Path
 from typing import Any
 
 METHODS = ("photo branch", "whole system", "naive", "in tiles", "non-local means", "floor")
-SLOW = ("naive", "in tiles", "non-local means")  # measured once where the picture is larger than 12 MP
+SLOW = (
+    "naive",
+    "in tiles",
+    "non-local means",
+)  # measured once where the picture is larger than 12 MP
 
 
 def make_photo(path: Path, megapixels: float) -> None:
@@ -44,7 +48,9 @@ def make_photo(path: Path, megapixels: float) -> None:
     h = round((megapixels * 1e6 / 1.5) ** 0.5 / 2) * 2  # even, as cameras make them
     w = round(h * 0.75) * 2
     face = image.read(skimage.data.astronaut())
-    rest = image.enlarge(np.ascontiguousarray(face[300:]), max(h / 212, w / 512) + 0.01)[:h, :w]  # suit and background, no face
+    rest = image.enlarge(np.ascontiguousarray(face[300:]), max(h / 212, w / 512) + 0.01)[
+        :h, :w
+    ]  # suit and background, no face
     rest = cv2.GaussianBlur(rest, (0, 0), 2)
     rest[: min(h, 512), : min(w, 512)] = face[:h, :w]
     photo = rest + np.random.default_rng(0).normal(0, 6 / 255, rest.shape).astype(np.float32)
@@ -62,24 +68,34 @@ def method(name: str, out: Path) -> Callable[[Path], dict[str, float]]:
     from mtrestore.tile import tiled
 
     whole = name == "whole system"
-    restorer = Restorer(device="cpu", keep_steps=False, faces=whole, sharpener=None if whole else identity)
+    restorer = Restorer(
+        device="cpu", keep_steps=False, faces=whole, sharpener=None if whole else identity
+    )
     net = restorer.restorer
 
     def ours(path: Path) -> dict[str, float]:
         result = restorer(path)
         began = time.perf_counter()
         result.save(out)
-        return result.timings | {"write": time.perf_counter() - began, "faces found": len(result.faces)}
+        return result.timings | {
+            "write": time.perf_counter() - began,
+            "faces found": len(result.faces),
+        }
 
     def naive(path: Path) -> dict[str, float]:
         photo = image.read(path)
-        small, large = image.to_tensor(image.shrink(photo, restorer.working_size)), image.to_tensor(photo)
+        small, large = (
+            image.to_tensor(image.shrink(photo, restorer.working_size)),
+            image.to_tensor(photo),
+        )
         image.write(out, image.to_photo(restorer.upsampler(small, padded(net, small), large)))
         return {}
 
     def in_tiles(path: Path) -> dict[str, float]:
         photo = image.read(path)
-        run = lambda t: image.to_photo(padded(net, image.to_tensor(t).contiguous(memory_format=torch.channels_last)))
+        run = lambda t: image.to_photo(
+            padded(net, image.to_tensor(t).contiguous(memory_format=torch.channels_last))
+        )
         image.write(out, tiled(run, photo, tile=640, overlap=net.reach, multiple=net.multiple))
         return {}
 
@@ -94,7 +110,12 @@ def method(name: str, out: Path) -> Callable[[Path], dict[str, float]]:
         image.write(out, picture)
         return {}
 
-    return {"naive": naive, "in tiles": in_tiles, "non-local means": non_local_means, "floor": floor}.get(name, ours)
+    return {
+        "naive": naive,
+        "in tiles": in_tiles,
+        "non-local means": non_local_means,
+        "floor": floor,
+    }.get(name, ours)
 
 
 def one(name: str, path: Path, threads: int) -> dict[str, Any]:
@@ -110,7 +131,9 @@ def one(name: str, path: Path, threads: int) -> dict[str, Any]:
         run = method(name, Path(folder) / "out.jpg")
         run(small)
         with contextlib.suppress(AttributeError, OSError):
-            ctypes.CDLL(None).malloc_trim(0)  # glibc: what the warm-up freed would else count as held
+            ctypes.CDLL(None).malloc_trim(
+                0
+            )  # glibc: what the warm-up freed would else count as held
         held = resident("VmRSS")
         began = time.perf_counter()
         stages = run(path)
@@ -120,7 +143,14 @@ def one(name: str, path: Path, threads: int) -> dict[str, Any]:
 
 def resident(which: str) -> float:
     """MiB that this process holds (VmRSS) or held at most (VmHWM); getrusage would count what its parent held before it began."""
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which)) / 1024
+    return (
+        next(
+            int(line.split()[1])
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith(which)
+        )
+        / 1024
+    )
 
 
 def kernels(path: Path, threads: int) -> dict[str, Any]:
@@ -138,7 +168,11 @@ def kernels(path: Path, threads: int) -> dict[str, Any]:
     with torch.inference_mode():
         small = image.to_tensor(image.shrink(photo, 640))
         state = full.solve(small, small, torch.tensor([0.02]), 6.0)
-        ways = {"copy": photo.copy, "filter": lambda: fast.upsample(alone, photo, state), "filter and refiner": lambda: fast.upsample(full, photo, state)}
+        ways = {
+            "copy": photo.copy,
+            "filter": lambda: fast.upsample(alone, photo, state),
+            "filter and refiner": lambda: fast.upsample(full, photo, state),
+        }
         for _ in range(8):
             for name, way in ways.items():
                 began = time.perf_counter()
@@ -150,32 +184,52 @@ def kernels(path: Path, threads: int) -> dict[str, Any]:
 def ask(*arguments: object) -> dict[str, Any]:
     """The answer of this program, run in a process of its own with these arguments."""
     command = [sys.executable, __file__, *map(str, arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    )
 
 
-def measure(photos: dict[float, Path], methods: list[str], repeats: int, threads: int) -> dict[tuple[float, str], dict[str, Any]]:
+def measure(
+    photos: dict[float, Path], methods: list[str], repeats: int, threads: int
+) -> dict[tuple[float, str], dict[str, Any]]:
     """Medians by size and method; the methods take turns."""
     told: dict[tuple[float, str], list[dict[str, Any]]] = {}
     for mp, path in photos.items():
         for i in range(repeats):
             for name in methods:
                 if i == 0 or mp <= 12 or name not in SLOW:
-                    told.setdefault((mp, name), []).append(ask("--threads", threads, "--one", name, path))
+                    told.setdefault((mp, name), []).append(
+                        ask("--threads", threads, "--one", name, path)
+                    )
     median = lambda runs, key: statistics.median(r[key] for r in runs)
-    stages = lambda runs: {k: statistics.median(r["stages"][k] for r in runs) for k in runs[0]["stages"]}
-    return {k: {"seconds": median(v, "seconds"), "mib": median(v, "mib"), "stages": stages(v)} for k, v in told.items()}
+    stages = lambda runs: {
+        k: statistics.median(r["stages"][k] for r in runs) for k in runs[0]["stages"]
+    }
+    return {
+        k: {"seconds": median(v, "seconds"), "mib": median(v, "mib"), "stages": stages(v)}
+        for k, v in told.items()
+    }
 
 
-def table(found: dict[tuple[float, str], dict[str, Any]], sizes: list[float], methods: list[str]) -> None:
+def table(
+    found: dict[tuple[float, str], dict[str, Any]], sizes: list[float], methods: list[str]
+) -> None:
     print("| MP | method | seconds | of ours | peak MiB | of ours |\n|---|---|---|---|---|---|")
     for mp in sizes:
         base = found[mp, methods[0]]
         for name in methods:
             r = found[mp, name]
-            print(f"| {mp:g} | {name} | {r['seconds']:.2f} | {r['seconds'] / base['seconds']:.2f} | {r['mib']:.0f} | {r['mib'] / max(base['mib'], 1):.2f} |")
+            print(
+                f"| {mp:g} | {name} | {r['seconds']:.2f} | {r['seconds'] / base['seconds']:.2f} | {r['mib']:.0f} | {r['mib'] / max(base['mib'], 1):.2f} |"
+            )
 
 
-def plot(found: dict[tuple[float, str], dict[str, Any]], sizes: list[float], methods: list[str], out: Path) -> None:
+def plot(
+    found: dict[tuple[float, str], dict[str, Any]],
+    sizes: list[float],
+    methods: list[str],
+    out: Path,
+) -> None:
     import matplotlib
 
     matplotlib.use("agg")
@@ -198,13 +252,25 @@ def main() -> None:
     p.add_argument("--megapixels", type=float, nargs="+", default=[1, 4, 12, 24, 48])
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--threads", type=int, default=os.cpu_count())
-    p.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="the first one is what the others are compared with")
+    p.add_argument(
+        "--methods",
+        nargs="+",
+        default=list(METHODS),
+        choices=METHODS,
+        help="the first one is what the others are compared with",
+    )
     p.add_argument("--plot", type=Path, default=Path("runs/bench.png"))
     p.add_argument("--one", nargs=2, metavar=("METHOD", "PHOTO"), help=argparse.SUPPRESS)
     p.add_argument("--kernels", metavar="PHOTO", help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.one or args.kernels:
-        print(json.dumps(kernels(Path(args.kernels), args.threads) if args.kernels else one(args.one[0], Path(args.one[1]), args.threads)))
+        print(
+            json.dumps(
+                kernels(Path(args.kernels), args.threads)
+                if args.kernels
+                else one(args.one[0], Path(args.one[1]), args.threads)
+            )
+        )
         return
     sizes, methods = sorted(args.megapixels), args.methods
     print(f"{args.threads} threads, medians of {args.repeats}\n")
@@ -218,10 +284,15 @@ def main() -> None:
             if name in methods:
                 print(f"\n{name}, seconds by stage; the branches overlap")
                 for mp in sizes:
-                    print(f"  {mp:g} MP: " + ", ".join(f"{k} {v:.3f}" for k, v in found[mp, name]["stages"].items()))
+                    print(
+                        f"  {mp:g} MP: "
+                        + ", ".join(f"{k} {v:.3f}" for k, v in found[mp, name]["stages"].items())
+                    )
         if 12 in sizes and set(METHODS) <= set(methods):
             single = measure({12: photos[12]}, ["photo branch", "in tiles"], args.repeats, 1)
-            cores = [ask("--threads", args.threads, "--kernels", photos[12]) for _ in range(args.repeats)]  # a copy's speed is each process's own
+            cores = [
+                ask("--threads", args.threads, "--kernels", photos[12]) for _ in range(args.repeats)
+            ]  # a copy's speed is each process's own
             copies = lambda name: statistics.median(core[name] / core["copy"] for core in cores)
             seconds = lambda name, mp=12: found[mp, name]["seconds"]
             ours = seconds("photo branch")

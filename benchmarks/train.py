@@ -25,15 +25,29 @@ from mtrestore.training import settings as plan
 from mtrestore.training.fit import fit, prefetch, to_device
 
 SETTINGS = Path(__file__).parents[1] / "experiments/train"
-FACE = {"stage": "face", "net": {"widths": "S"}, "batches": {"sizes": [128], "batch": 8}, "train": {"weights": {"pixel": 1.0, "frequency": 0.3}}}
+FACE = {
+    "stage": "face",
+    "net": {"widths": "S"},
+    "batches": {"sizes": [128], "batch": 8},
+    "train": {"weights": {"pixel": 1.0, "frequency": 0.3}},
+}
 
 
 def settings_of(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """The stage's settings without the files it would begin from, which change no speed, and with the sizes that were asked for."""
-    files = {p: plan.read_settings(p) for p in sorted(SETTINGS.glob("*.yaml"))} if name != "face" else {}
+    files = (
+        {p: plan.read_settings(p) for p in sorted(SETTINGS.glob("*.yaml"))}
+        if name != "face"
+        else {}
+    )
     found = FACE if name == "face" else next(s for s in files.values() if s["stage"] == name)
     settings = {k: v for k, v in found.items() if k not in ("init", "prior", "critic", "weights")}
-    settings = {**settings, "steps": 10**6, "batches": dict(settings.get("batches", {})), "train": dict(settings.get("train", {}))}
+    settings = {
+        **settings,
+        "steps": 10**6,
+        "batches": dict(settings.get("batches", {})),
+        "train": dict(settings.get("train", {})),
+    }
     if args.size:
         settings["batches"] |= {"sizes": [args.size], "sharpness": 0.1}
     if args.batch:
@@ -55,11 +69,17 @@ def bare(settings: dict[str, Any], fabric: Any) -> Callable[[dict[str, Any], int
             adam.zero_grad(set_to_none=True)
             with fabric.autocast():
                 out = net(*batch["inputs"])
-            sum(w * stage.terms[k](out.float(), batch["target"]) for k, w in stage.weights.items()).backward()
+            sum(
+                w * stage.terms[k](out.float(), batch["target"]) for k, w in stage.weights.items()
+            ).backward()
             adam.step()
 
         return supervised
-    critic, every, weights = stage.adversary.critic.to(fabric.device, memory_format=torch.channels_last), stage.adversary.every, getattr(stage, "weights", {})
+    critic, every, weights = (
+        stage.adversary.critic.to(fabric.device, memory_format=torch.channels_last),
+        stage.adversary.every,
+        getattr(stage, "weights", {}),
+    )
     second = torch.optim.Adam(critic.parameters(), 1e-4)
 
     def adversarial(batch: dict[str, Any], n: int) -> None:
@@ -67,15 +87,25 @@ def bare(settings: dict[str, Any], fabric: Any) -> Callable[[dict[str, Any], int
         adam.zero_grad(set_to_none=True)
         critic.requires_grad_(False)
         with fabric.autocast():
-            made = net(net.draw(len(truth), truth.shape[-1], device=truth.device)) if not weights else net(*batch["inputs"])
+            made = (
+                net(net.draw(len(truth), truth.shape[-1], device=truth.device))
+                if not weights
+                else net(*batch["inputs"])
+            )
             verdicts, found = critic.judge(made)
         if not weights:
             loss = losses.real(verdicts)
         else:
             with torch.no_grad(), fabric.autocast():
                 standard, wanted = critic.judge(truth)
-            terms = {"pixel": losses.pixel(made.float(), truth), "frequency": losses.frequency(made, truth)}
-            terms |= {"features": losses.features(found, wanted), "adversarial": losses.ranked(verdicts, standard)}
+            terms = {
+                "pixel": losses.pixel(made.float(), truth),
+                "frequency": losses.frequency(made, truth),
+            }
+            terms |= {
+                "features": losses.features(found, wanted),
+                "adversarial": losses.ranked(verdicts, standard),
+            }
             loss = sum(weights[k] * v for k, v in terms.items())
         loss.backward()
         adam.step()
@@ -83,7 +113,11 @@ def bare(settings: dict[str, Any], fabric: Any) -> Callable[[dict[str, Any], int
         second.zero_grad(set_to_none=True)
         with fabric.autocast():
             on_real, on_fake = critic.judge(truth)[0], critic.judge(made.detach().float())[0]
-        loss = losses.ranked(on_real, on_fake) if weights else losses.real(on_real) + losses.fake(on_fake)
+        loss = (
+            losses.ranked(on_real, on_fake)
+            if weights
+            else losses.real(on_real) + losses.fake(on_fake)
+        )
         if n % every == 0:
             loss = loss + every * losses.r1(critic, truth)
         loss.backward()
@@ -98,7 +132,13 @@ def clock(fabric: Any) -> float:
     return time.perf_counter()
 
 
-def blocks(stage: Any, settings: dict[str, Any], batches: Callable[[int], Any], args: argparse.Namespace, fabric: Any) -> Iterator[tuple[float, float]]:
+def blocks(
+    stage: Any,
+    settings: dict[str, Any],
+    batches: Callable[[int], Any],
+    args: argparse.Namespace,
+    fabric: Any,
+) -> Iterator[tuple[float, float]]:
     """(pictures a second of fit, of the bare loop) for each block; the first step of each is not counted."""
     seen: dict[int, Any] = {}
     if hasattr(stage, "adversary"):
@@ -128,19 +168,35 @@ def blocks(stage: Any, settings: dict[str, Any], batches: Callable[[int], Any], 
 def loader(batches: Callable[[int], Any], args: argparse.Namespace) -> float:
     """Pictures a second of the batches alone."""
     began = time.perf_counter()
-    return sum(len(batch["target"]) for _, batch in prefetch(batches, 0, args.steps, args.workers)) / (time.perf_counter() - began)
+    return sum(
+        len(batch["target"]) for _, batch in prefetch(batches, 0, args.steps, args.workers)
+    ) / (time.perf_counter() - began)
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--data", default="../shared/data", help="folder that holds train_faces/ (default: %(default)s)")
+    p.add_argument(
+        "--data",
+        default="../shared/data",
+        help="folder that holds train_faces/ (default: %(default)s)",
+    )
     p.add_argument("--steps", type=int, default=20, help="steps in a block (default: %(default)s)")
-    p.add_argument("--blocks", type=int, default=5, help="blocks of each kind, in turn (default: %(default)s)")
-    p.add_argument("--workers", type=int, default=1, help="threads that prepare batches (default: %(default)s)")
+    p.add_argument(
+        "--blocks", type=int, default=5, help="blocks of each kind, in turn (default: %(default)s)"
+    )
+    p.add_argument(
+        "--workers", type=int, default=1, help="threads that prepare batches (default: %(default)s)"
+    )
     p.add_argument("--threads", type=int, help="CPU threads for the net")
-    p.add_argument("--device", default="cpu", choices=["cpu", "gpu", "auto"], help="(default: %(default)s)")
-    p.add_argument("--precision", default="32-true", help="a lightning-fabric precision (default: %(default)s)")
-    p.add_argument("--rows", default="face,prior,restoration", help="which rows (default: %(default)s)")
+    p.add_argument(
+        "--device", default="cpu", choices=["cpu", "gpu", "auto"], help="(default: %(default)s)"
+    )
+    p.add_argument(
+        "--precision", default="32-true", help="a lightning-fabric precision (default: %(default)s)"
+    )
+    p.add_argument(
+        "--rows", default="face,prior,restoration", help="which rows (default: %(default)s)"
+    )
     p.add_argument("--size", type=int, help="px, in place of the settings' sizes")
     p.add_argument("--batch", type=int, help="faces in a batch, in place of the settings' number")
     p.add_argument("--widths", help="a width plan in place of the settings'")
@@ -152,7 +208,9 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
-    print(f"{fabric.device}, {args.precision}, {torch.get_num_threads()} threads, {args.workers} workers")
+    print(
+        f"{fabric.device}, {args.precision}, {torch.get_num_threads()} threads, {args.workers} workers"
+    )
     print(f"medians of {args.blocks} blocks of {args.steps} steps")
     print(f"{'pictures/s':12} {'fit':>8} {'bare':>8} {'ratio':>7} {'loader':>8}")
     rows = []
@@ -163,9 +221,23 @@ def main() -> None:
         batches = plan.make_batches(settings, Path(args.data), stage.averaged)
         speed = loader(batches, args)
         pairs = list(blocks(stage, settings, batches, args, fabric))
-        ours, theirs, ratio = (statistics.median(x) for x in zip(*((a, b, a / b) for a, b in pairs), strict=True))
-        rows.append({"row": name, "fit": ours, "bare": theirs, "ratio": ratio, "loader": speed, "blocks": pairs})
-        print(f"{name:12} {ours:8.1f} {theirs:8.1f} {ratio:6.0%} {rows[-1]['loader']:8.1f}", flush=True)
+        ours, theirs, ratio = (
+            statistics.median(x) for x in zip(*((a, b, a / b) for a, b in pairs), strict=True)
+        )
+        rows.append(
+            {
+                "row": name,
+                "fit": ours,
+                "bare": theirs,
+                "ratio": ratio,
+                "loader": speed,
+                "blocks": pairs,
+            }
+        )
+        print(
+            f"{name:12} {ours:8.1f} {theirs:8.1f} {ratio:6.0%} {rows[-1]['loader']:8.1f}",
+            flush=True,
+        )
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=1))
 

@@ -22,17 +22,29 @@ def groups_of(row: dict[str, str]) -> list[str]:
     if row.get("apparent_age") not in (None, "", "NA"):
         age = float(row["apparent_age"])
         found.append("age below 30" if age < 30 else "age 30 to 50" if age < 50 else "age from 50")
-    sex = row.get("gender") or ("" if not row.get("gender_rating") else "male" if float(row["gender_rating"]) > 50 else "female")
+    sex = row.get("gender") or (
+        ""
+        if not row.get("gender_rating")
+        else "male"
+        if float(row["gender_rating"]) > 50
+        else "female"
+    )
     found += [sex] if sex else []
     found += [f"ethnicity {row['ethnicity']}"] if row.get("ethnicity") else []
     if row.get("skin_rating"):
-        found.append("skin rating below 40" if float(row["skin_rating"]) < 40 else "skin rating from 40")
+        found.append(
+            "skin rating below 40" if float(row["skin_rating"]) < 40 else "skin rating from 40"
+        )
     return ["all", *found]
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("folder", type=Path, help="holds manifest.csv and faces_clean/ with mesh468.npz")
+    ask = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    ask.add_argument(
+        "folder", type=Path, help="holds manifest.csv and faces_clean/ with mesh468.npz"
+    )
     ask.add_argument("--net", default="face", help="a shipped name or a .safetensors file")
     ask.add_argument("--severity", default="severe")
     ask.add_argument("--seeds", type=int, default=3)
@@ -48,14 +60,22 @@ def main() -> None:
         gain = metrics.psnr(out, truth) - metrics.psnr(poor, truth)
         nearer = metrics.identity_distance(poor, truth) - metrics.identity_distance(out, truth)
         for group in groups_of(rows[name]):
-            told.setdefault(group, {}).setdefault(rows[name]["person"] or name, []).append((gain, nearer))
-    print(f"| {args.severity} | people | gain dB | identity distance lowered by |\n|---|---|---|---|")
+            told.setdefault(group, {}).setdefault(rows[name]["person"] or name, []).append(
+                (gain, nearer)
+            )
+    print(
+        f"| {args.severity} | people | gain dB | identity distance lowered by |\n|---|---|---|---|"
+    )
     for group, people in told.items():
         values = np.array([np.mean(v, 0) for v in people.values()])
-        draws = values[np.random.default_rng(0).integers(len(values), size=(2000, len(values)))].mean(1)
+        draws = values[
+            np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
+        ].mean(1)
         low, high = np.percentile(draws, (2.5, 97.5), axis=0)
         mean = values.mean(0)
-        cells = " | ".join(f"{m:+.3f} ({a:+.3f} to {b:+.3f})" for m, a, b in zip(mean, low, high, strict=True))
+        cells = " | ".join(
+            f"{m:+.3f} ({a:+.3f} to {b:+.3f})" for m, a, b in zip(mean, low, high, strict=True)
+        )
         print(f"| {group} | {len(values)} | {cells} |")
 
 

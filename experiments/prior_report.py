@@ -1,14 +1,14 @@
 """What the face prior has learned, in numbers and two sheets: samples.png, and nearest.png, samples over their nearest training faces.
 
-    python experiments/prior_report.py --data ../shared/data --out outputs/prior
-    python experiments/prior_report.py --size 64 --checkpoint runs/prior_64/checkpoints     # of a training that still runs
+python experiments/prior_report.py --data ../shared/data --out outputs/prior
+python experiments/prior_report.py --size 64 --checkpoint runs/prior_64/checkpoints     # of a training that still runs
 
-    made against real      kernel distance of samples and training faces; compare it with "real against real", never with an FID
-    faces                  share of 64 samples in which MTCNN is sure (0.9) of an upright face, eyes, nose and mouth where they belong
-    share of s/32 ... s    how much of the samples' variance is gone when all but that random tensor are held
-    verdict                the discriminator's mean on training faces, on faces it never saw, and on samples
-    memory                 its lead of seen over unseen faces, as a part of its lead of seen faces over samples: 0.1 is much
-    nearest training face  by our embedding; a sample that is as near as an unseen real face is no copy
+made against real      kernel distance of samples and training faces; compare it with "real against real", never with an FID
+faces                  share of 64 samples in which MTCNN is sure (0.9) of an upright face, eyes, nose and mouth where they belong
+share of s/32 ... s    how much of the samples' variance is gone when all but that random tensor are held
+verdict                the discriminator's mean on training faces, on faces it never saw, and on samples
+memory                 its lead of seen over unseen faces, as a part of its lead of seen faces over samples: 0.1 is much
+nearest training face  by our embedding; a sample that is as near as an unseen real face is no copy
 """
 
 import argparse
@@ -29,7 +29,10 @@ from mtrestore.training import fit as train
 
 FOLDERS = ("train_faces", "train_faces2")
 SHARP = 0.7  # a training face is a truth at this share of the size (FaceBatches' sharpness)
-SURE, PLACE = 0.9, 0.1  # the detector's score; how far a point may lie from the mean face's, in sides
+SURE, PLACE = (
+    0.9,
+    0.1,
+)  # the detector's score; how far a point may lie from the mean face's, in sides
 ENLARGED = 448  # px of a sample that is shown to the detector: its face is then about 256 px
 
 
@@ -37,10 +40,14 @@ def from_checkpoint(folder: Path) -> tuple[Generator, SpectralCritic | None, int
     """(averaged generator, discriminator, step) of the newest checkpoint; widths are read from the tensors' shapes."""
     state = train.newest_checkpoint(folder)
     if state is None:
-        raise SystemExit(f"no checkpoint that can be read in {folder}; give the folder that holds step-*.pt")
+        raise SystemExit(
+            f"no checkpoint that can be read in {folder}; give the folder that holds step-*.pt"
+        )
     drawn, judge = state["ema"], state["stage"].get("adversary", {}).get("critic", {})
     if "decoder.start_place" not in drawn:
-        raise SystemExit(f"{folder} holds no training of the synthesis decoder; give its weights file by --weights")
+        raise SystemExit(
+            f"{folder} holds no training of the synthesis decoder; give its weights file by --weights"
+        )
     widths = [drawn[f"decoder.gain.{k}"].shape[1] for k in range(5)]  # s/16 ... s
     net = Generator([*widths[::-1], drawn["decoder.start_place"].shape[1]], decoder="synthesis")
     net.load_state_dict(drawn)
@@ -53,7 +60,9 @@ def from_checkpoint(folder: Path) -> tuple[Generator, SpectralCritic | None, int
     return net.eval().requires_grad_(False), critic, state["step"]
 
 
-def variance_shares(net: Generator, size: int, random: torch.Generator, count: int = 64) -> dict[str, float]:
+def variance_shares(
+    net: Generator, size: int, random: torch.Generator, count: int = 64
+) -> dict[str, float]:
     """Of each random tensor, s/32 first: the variance that renewing it alone makes, over that of renewing all."""
     with torch.inference_mode():
         first, second = (net.draw(count, size, random) for _ in range(2))
@@ -64,7 +73,10 @@ def variance_shares(net: Generator, size: int, random: torch.Generator, count: i
 
         whole = moved(second)
         levels = range(len(first) - 1, -1, -1)
-        return {f"s/{2**i}": moved([*first[:i], second[i], *first[i + 1 :]]) / max(whole, 1e-12) for i in levels}
+        return {
+            f"s/{2**i}": moved([*first[:i], second[i], *first[i + 1 :]]) / max(whole, 1e-12)
+            for i in levels
+        }
 
 
 def mean_five(points: Sequence[np.ndarray], size: int) -> np.ndarray:
@@ -88,18 +100,34 @@ def verdicts(critic: nn.Module, faces: Sequence[np.ndarray], batch: int = 16) ->
 
 
 def sheet(faces: Sequence[np.ndarray], columns: int = 10) -> np.ndarray:
-    rows = [np.concatenate(faces[i : i + columns], 1) for i in range(0, len(faces) // columns * columns, columns)]
+    rows = [
+        np.concatenate(faces[i : i + columns], 1)
+        for i in range(0, len(faces) // columns * columns, columns)
+    ]
     return np.concatenate(rows)
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds train_faces/, train_faces2/ and dev_eval/faces_clean/")
+    ask = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    ask.add_argument(
+        "--data",
+        type=Path,
+        default=Path("../shared/data"),
+        help="holds train_faces/, train_faces2/ and dev_eval/faces_clean/",
+    )
     ask.add_argument("--weights", default="prior", help="a shipped name or a .safetensors file")
     ask.add_argument("--critic", help="a .safetensors file of its discriminator")
-    ask.add_argument("--checkpoint", type=Path, help="instead of both: a training's folder of checkpoints, of which the newest is read")
+    ask.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="instead of both: a training's folder of checkpoints, of which the newest is read",
+    )
     ask.add_argument("--size", type=int, default=64, help="px of the samples, as they were trained")
-    ask.add_argument("--count", type=int, default=500, help="samples that are compared, at least 64")
+    ask.add_argument(
+        "--count", type=int, default=500, help="samples that are compared, at least 64"
+    )
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--out", type=Path, default=Path("outputs/prior"))
     args = ask.parse_args()
@@ -112,7 +140,9 @@ def main() -> None:
         critic = weights.load(args.critic, SpectralCritic) if args.critic else None
     random = torch.Generator().manual_seed(args.seed)
     with torch.inference_mode():
-        made = [image.to_photo(net(net.draw(1, args.size, random))) for _ in range(max(args.count, 64))]
+        made = [
+            image.to_photo(net(net.draw(1, args.size, random))) for _ in range(max(args.count, 64))
+        ]
     seen, meshes = [], []
     for folder in FOLDERS:
         if (args.data / folder).is_dir():
@@ -121,35 +151,59 @@ def main() -> None:
                     crop = landmark_crop(points, size=args.size)
                     seen.append(crop.cut(photo))
                     meshes.append(crop.points(points))
-    unseen = [truth for _, truth, _ in evaluate.face_cases(args.data / "dev_eval/faces_clean", "clean", (0,), args.size)]
+    unseen = [
+        truth
+        for _, truth, _ in evaluate.face_cases(
+            args.data / "dev_eval/faces_clean", "clean", (0,), args.size
+        )
+    ]
 
     sets = {"made": made, "train": seen, "unseen": unseen}
     features = {name: metrics.embedded(faces, features=True) for name, faces in sets.items()}
     order = np.random.default_rng(args.seed).permutation(len(seen))
     half = len(seen) // 2
-    noise = [np.random.default_rng(i).random((args.size, args.size, 3), np.float32) for i in range(200)]
+    noise = [
+        np.random.default_rng(i).random((args.size, args.size, 3), np.float32) for i in range(200)
+    ]
     numbers = {
         "made against real": metrics.kernel_distance(features["made"], features["train"]),
-        "real against real": metrics.kernel_distance(features["train"][order[:half]], features["train"][order[half:]]),
-        "noise against real": metrics.kernel_distance(metrics.embedded(noise, features=True), features["train"]),
+        "real against real": metrics.kernel_distance(
+            features["train"][order[:half]], features["train"][order[half:]]
+        ),
+        "noise against real": metrics.kernel_distance(
+            metrics.embedded(noise, features=True), features["train"]
+        ),
     }
 
     mean, look = mean_five(meshes, args.size), face._detector("mtcnn", None)[0]
     numbers["faces"] = float(np.mean([is_face(sample, mean, look) for sample in made[:64]]))
-    numbers["faces, of unseen real ones"] = float(np.mean([is_face(real, mean, look) for real in unseen]))
+    numbers["faces, of unseen real ones"] = float(
+        np.mean([is_face(real, mean, look) for real in unseen])
+    )
     shares = variance_shares(net, args.size, random)
     numbers |= {f"share of {name}": share for name, share in shares.items()}
     numbers["share of s/32 and s/16"] = shares["s/32"] + shares["s/16"]
     if critic is not None:
-        said = {"seen": verdicts(critic, [seen[i] for i in order]), "unseen": verdicts(critic, unseen), "made": verdicts(critic, made)}
+        said = {
+            "seen": verdicts(critic, [seen[i] for i in order]),
+            "unseen": verdicts(critic, unseen),
+            "made": verdicts(critic, made),
+        }
         numbers |= {f"verdict, {name}": float(v.mean()) for name, v in said.items()}
-        numbers["verdict, seen above made"] = float(np.mean(said["seen"][:, None] > said["made"][None]))
-        lead, memory = (float(said["seen"].mean() - said[name].mean()) for name in ("made", "unseen"))
+        numbers["verdict, seen above made"] = float(
+            np.mean(said["seen"][:, None] > said["made"][None])
+        )
+        lead, memory = (
+            float(said["seen"].mean() - said[name].mean()) for name in ("made", "unseen")
+        )
         numbers["memory"] = memory / lead if abs(lead) > 1e-6 else float("nan")
 
     who = {name: metrics.embedded(faces) for name, faces in sets.items()}
     nearest = {name: (who[name] @ who["train"].T).max(1) for name in ("made", "unseen")}
-    numbers |= {f"nearest training face, {name}, mean cosine": float(v.mean()) for name, v in nearest.items()}
+    numbers |= {
+        f"nearest training face, {name}, mean cosine": float(v.mean())
+        for name, v in nearest.items()
+    }
 
     args.out.mkdir(parents=True, exist_ok=True)
     image.write(args.out / "samples.png", sheet(made[:60]))

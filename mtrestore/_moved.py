@@ -40,4 +40,6 @@ class OldPaths(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = module.__spec__.loader_state  # the import system has put ours in its place
+        module.__spec__ = (
+            module.__spec__.loader_state
+        )  # the import system has put ours in its place

@@ -5,6 +5,7 @@ Cutting samples the photo at the crop's pixels, pasting samples the restored fac
 `warp`, which antialiases whenever it shrinks. Pixel coordinates are pixel centres: the first pixel's centre is (0, 0), x right, y down,
 so enlarging a photo by k maps x to k x + (k - 1) / 2. Two rules place a crop: `landmark_crop` (minimum-area rectangle) and `eye_crop`.
 """
+
 from __future__ import annotations
 
 import math
@@ -16,18 +17,30 @@ import numpy as np
 
 from .image import as_photo, as_samples
 
-FEATHER = 0.125  # the mask rises over this share of the side at each border: full over the middle 75 %
+FEATHER = (
+    0.125  # the mask rises over this share of the side at each border: full over the middle 75 %
+)
 
 # Framing, fitted so that the three rules agree (medians over 2,899 aligned faces): about 0.91 of FFHQ's side, hair and chin inside.
-MESH_RULE = (1.4, 0.10)  # landmark_crop, 468 points: expand, and lift towards the forehead in sides of the rectangle (hair is no landmark)
+MESH_RULE = (
+    1.4,
+    0.10,
+)  # landmark_crop, 468 points: expand, and lift towards the forehead in sides of the rectangle (hair is no landmark)
 FIVE_RULE = (3.49, 0.29)  # landmark_crop, five points: the same two
-EYE_RULE = (3.68, 0.20)  # eye_crop: expand, and how far the centre lies from the eyes towards the mouth
+EYE_RULE = (
+    3.68,
+    0.20,
+)  # eye_crop: expand, and how far the centre lies from the eyes towards the mouth
 
 
 def five_from_mesh(points: np.ndarray) -> np.ndarray:
     """468 mesh points -> (5, 2): viewer's left eye, right eye, nose tip, left and right mouth corner. Five points pass through."""
     p = np.asarray(points, np.float64)
-    return p if len(p) == 5 else np.stack([(p[33] + p[133]) / 2, (p[362] + p[263]) / 2, p[1], p[61], p[291]])
+    return (
+        p
+        if len(p) == 5
+        else np.stack([(p[33] + p[133]) / 2, (p[362] + p[263]) / 2, p[1], p[61], p[291]])
+    )
 
 
 def fit_size(side: float, scale: float = 1.0, least: int = 64, most: int = 512) -> int:
@@ -52,12 +65,18 @@ class Crop:
     def __post_init__(self) -> None:
         m = np.array(self.matrix, np.float64)
         if m.shape != (2, 3) or not np.isfinite(m).all():
-            raise ValueError(f"a crop needs a finite 2 x 3 matrix, got shape {m.shape}: {m.tolist()}; check the landmarks")
+            raise ValueError(
+                f"a crop needs a finite 2 x 3 matrix, got shape {m.shape}: {m.tolist()}; check the landmarks"
+            )
         (a, b, _), (c, d, _) = m
         if not math.hypot(a, c) > 0 or abs(a - d) + abs(b + c) > 1e-6 * math.hypot(a, c):
-            raise ValueError(f"a crop turns, scales and shifts without mirror or shear, got {m.tolist()}; use landmark_crop or eye_crop")
+            raise ValueError(
+                f"a crop turns, scales and shifts without mirror or shear, got {m.tolist()}; use landmark_crop or eye_crop"
+            )
         if int(self.size) != self.size or self.size < 1:
-            raise ValueError(f"a crop's size is a whole number of pixels from 1 up, got {self.size}")
+            raise ValueError(
+                f"a crop's size is a whole number of pixels from 1 up, got {self.size}"
+            )
         m.flags.writeable = False
         object.__setattr__(self, "matrix", m)
         object.__setattr__(self, "size", int(self.size))
@@ -67,7 +86,9 @@ class Crop:
         """A crop by its centre (x, y) and side in photo pixels, turned by `roll` radians (clockwise as seen)."""
         k = side / size
         turn = k * np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
-        return cls(np.c_[turn, np.asarray(centre, np.float64) - turn @ np.full(2, (size - 1) / 2)], size)
+        return cls(
+            np.c_[turn, np.asarray(centre, np.float64) - turn @ np.full(2, (size - 1) / 2)], size
+        )
 
     @property
     def side(self) -> float:
@@ -111,7 +132,12 @@ class Crop:
         """The crop for the photo enlarged by k. A pair (kx, ky) = new over old width and height is exact for rounded picture sizes too."""
         kx, ky = (k, k) if np.ndim(k) == 0 else k
         factors = np.array([kx, ky], np.float64)
-        return Crop.at(self.centre * factors + (factors - 1) / 2, self.side * math.sqrt(kx * ky), self.roll, self.size)
+        return Crop.at(
+            self.centre * factors + (factors - 1) / 2,
+            self.side * math.sqrt(kx * ky),
+            self.roll,
+            self.size,
+        )
 
     def cut(self, photo: np.ndarray) -> np.ndarray:
         """The upright face, size x size x 3 in 0..1; antialiased when shrinking, mirrored beyond the photo's edge."""
@@ -124,27 +150,44 @@ class Crop:
         out[rows, cols] = self._feather(rows, cols)
         return out
 
-    def paste(self, photo: np.ndarray, face: np.ndarray, strength: float = 1.0, match: bool = True) -> np.ndarray:
+    def paste(
+        self, photo: np.ndarray, face: np.ndarray, strength: float = 1.0, match: bool = True
+    ) -> np.ndarray:
         """A new photo with `face` (any square size) blended in; see `paste`, which takes many faces at once."""
         return paste(photo, [face], [self], strength, match)
 
     def _region(self, shape: Sequence[int]) -> tuple[slice, slice]:
         """The photo's rows and columns that the crop can touch (empty slices when it lies outside)."""
-        (x0, y0), (x1, y1) = np.floor(self.corners().min(0)).astype(int), np.ceil(self.corners().max(0)).astype(int) + 1
+        (x0, y0), (x1, y1) = (
+            np.floor(self.corners().min(0)).astype(int),
+            np.ceil(self.corners().max(0)).astype(int) + 1,
+        )
         h, w = shape[:2]
-        return slice(min(max(y0, 0), h), min(max(y1, 0), h)), slice(min(max(x0, 0), w), min(max(x1, 0), w))
+        return slice(min(max(y0, 0), h), min(max(y1, 0), h)), slice(
+            min(max(x0, 0), w), min(max(x1, 0), w)
+        )
 
     def _feather(self, rows: slice, cols: slice) -> np.ndarray:
         x, y = np.arange(cols.start, cols.stop), np.arange(rows.start, rows.stop)[:, None]
         out = np.ones((len(y), len(x)), np.float32)
         for a, b, c in self.inverse / self.size:
-            u = np.float32(a * x + c + 0.5 / self.size - 0.5) + np.float32(b * y)  # -1/2..1/2 from border to border
-            t = np.clip((0.5 - 1e-6 - np.abs(u)) / FEATHER, 0, 1)  # the millionth: rounding must not light up the border
+            u = np.float32(a * x + c + 0.5 / self.size - 0.5) + np.float32(
+                b * y
+            )  # -1/2..1/2 from border to border
+            t = np.clip(
+                (0.5 - 1e-6 - np.abs(u)) / FEATHER, 0, 1
+            )  # the millionth: rounding must not light up the border
             out *= t * t * (3 - 2 * t)  # smoothstep
         return out
 
 
-def paste(photo: np.ndarray, faces: Sequence[np.ndarray], crops: Sequence[Crop], strength: float = 1.0, match: bool = True) -> np.ndarray:
+def paste(
+    photo: np.ndarray,
+    faces: Sequence[np.ndarray],
+    crops: Sequence[Crop],
+    strength: float = 1.0,
+    match: bool = True,
+) -> np.ndarray:
     """A new photo (or samples, where samples came) with every face (s x s x 3, 0..1) blended into its crop's place, in order.
 
     `strength` 0..1 multiplies the feathered masks; pixels where a mask is 0 stay the same bit for bit. With `match`, each face's
@@ -155,7 +198,9 @@ def paste(photo: np.ndarray, faces: Sequence[np.ndarray], crops: Sequence[Crop],
     out = np.array(photo, photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32)
     for face, crop in zip(faces, crops, strict=True):
         if face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
-            raise ValueError(f"a face to paste must be s x s x 3, got {face.shape}; give the picture that the crop's cut became")
+            raise ValueError(
+                f"a face to paste must be s x s x 3, got {face.shape}; give the picture that the crop's cut became"
+            )
         if not np.isfinite(face).all():
             raise ValueError("a face to paste holds NaN or infinite values; leave this face out")
         crop = crop.resized(len(face))
@@ -164,11 +209,18 @@ def paste(photo: np.ndarray, faces: Sequence[np.ndarray], crops: Sequence[Crop],
         if strength == 0 or not mask.any():
             continue
         place = as_photo(out[rows, cols])
-        new = warp(face, np.c_[crop.inverse[:, :2], crop.inverse @ [cols.start, rows.start, 1]], mask.shape, crisp=1.25)
+        new = warp(
+            face,
+            np.c_[crop.inverse[:, :2], crop.inverse @ [cols.start, rows.start, 1]],
+            mask.shape,
+            crisp=1.25,
+        )
         if match:
             new = np.clip(new - _low_frequencies(new - place, mask * (1 - mask), crop.side), 0, 1)
         weight = (np.float32(strength) * mask)[..., None]
-        out[rows, cols] = np.where(weight > 0, as_samples(place + weight * (new - place), out.dtype), out[rows, cols])
+        out[rows, cols] = np.where(
+            weight > 0, as_samples(place + weight * (new - place), out.dtype), out[rows, cols]
+        )
     return out
 
 
@@ -177,12 +229,18 @@ def _low_frequencies(difference: np.ndarray, ring: np.ndarray, side: float) -> n
     h, w = ring.shape
     cell = max(h, w, 32) / 32
     grid = (max(1, round(w / cell)), max(1, round(h / cell)))
-    both = cv2.resize(np.dstack([difference * ring[..., None], ring]), grid, interpolation=cv2.INTER_AREA)
+    both = cv2.resize(
+        np.dstack([difference * ring[..., None], ring]), grid, interpolation=cv2.INTER_AREA
+    )
     both = cv2.GaussianBlur(both, (0, 0), side / 5 / cell, borderType=cv2.BORDER_CONSTANT)
-    return cv2.resize(both[..., :3] / (both[..., 3:] + 1e-6), (w, h), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(
+        both[..., :3] / (both[..., 3:] + 1e-6), (w, h), interpolation=cv2.INTER_LINEAR
+    )
 
 
-def warp(source: np.ndarray, matrix: np.ndarray, shape: tuple[int, int], crisp: float = 1.0) -> np.ndarray:
+def warp(
+    source: np.ndarray, matrix: np.ndarray, shape: tuple[int, int], crisp: float = 1.0
+) -> np.ndarray:
     """A picture of `shape` (h, w) whose pixel (x, y) is `source` at matrix @ (x, y, 1); H x W x 3 float32 in 0..1.
 
     cv2.warpAffine does not antialias, so before shrinking by k the part it needs is low-passed: by whole-number area averages while k is
@@ -198,7 +256,9 @@ def warp(source: np.ndarray, matrix: np.ndarray, shape: tuple[int, int], crisp: 
     low = np.floor(box.min(0)).astype(int) - 8 * n
     cells = (np.ceil(box.max(0)).astype(int) + 8 * n - low) // n + 1
     if (cells * n > 30000).any():
-        raise ValueError(f"a crop may reach over 30000 pixels of a photo, this one over {int(max(cells) * n)}; check its landmarks")
+        raise ValueError(
+            f"a crop may reach over 30000 pixels of a photo, this one over {int(max(cells) * n)}; check its landmarks"
+        )
     part = _mirrored(source, low, low + cells * n)
     m[:, 2] -= low
     if n > 1:
@@ -209,8 +269,12 @@ def warp(source: np.ndarray, matrix: np.ndarray, shape: tuple[int, int], crisp: 
     if stretch > 1:
         i = np.arange(-math.ceil(3 * stretch), math.ceil(3 * stretch) + 1) / stretch
         taps = np.sinc(i) * np.sinc(i / 3) * (np.abs(i) < 3)
-        part = cv2.sepFilter2D(part, -1, taps / taps.sum(), taps / taps.sum(), borderType=cv2.BORDER_REFLECT_101)
-    out = cv2.warpAffine(part, m, shape[::-1], flags=kernel | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101)
+        part = cv2.sepFilter2D(
+            part, -1, taps / taps.sum(), taps / taps.sum(), borderType=cv2.BORDER_REFLECT_101
+        )
+    out = cv2.warpAffine(
+        part, m, shape[::-1], flags=kernel | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
+    )
     return np.clip(out, 0, 1)
 
 
@@ -219,12 +283,15 @@ def _mirrored(source: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
     if (low >= 0).all() and high[0] <= source.shape[1] and high[1] <= source.shape[0]:
         return as_photo(source[low[1] : high[1], low[0] : high[0]])
     cols, rows = (
-        np.abs((np.arange(a, b) + n - 1) % max(2 * n - 2, 1) - (n - 1)) for a, b, n in zip(low, high, source.shape[1::-1], strict=True)
+        np.abs((np.arange(a, b) + n - 1) % max(2 * n - 2, 1) - (n - 1))
+        for a, b, n in zip(low, high, source.shape[1::-1], strict=True)
     )
     return as_photo(source[rows[:, None], cols])
 
 
-def landmark_crop(points_or_face: object, size: int | None = None, expand: float | None = None) -> Crop:
+def landmark_crop(
+    points_or_face: object, size: int | None = None, expand: float | None = None
+) -> Crop:
     """Crop by the minimum-area rectangle of the landmarks, made square by its longer side and expanded, upright for any roll.
 
     Takes a Face, 468 mesh points or five points, (N, 2) in photo pixels. cv2.minAreaRect knows its turn only up to 90 degrees; of the four
@@ -255,18 +322,31 @@ def eye_crop(points_or_face: object, size: int | None = None, expand: float | No
     across, down = five[1] - five[0], mouth - eyes
     axis = across + [down[1], -down[0]]
     default, fall = EYE_RULE
-    side = max(math.hypot(*across), 0.9 * math.hypot(*down)) * (default if expand is None else expand)
-    return Crop.at(eyes + fall * down, side, math.atan2(axis[1], axis[0]), fit_size(side) if size is None else size)
+    side = max(math.hypot(*across), 0.9 * math.hypot(*down)) * (
+        default if expand is None else expand
+    )
+    return Crop.at(
+        eyes + fall * down,
+        side,
+        math.atan2(axis[1], axis[0]),
+        fit_size(side) if size is None else size,
+    )
 
 
 def _landmarks(points_or_face: object) -> tuple[np.ndarray, np.ndarray]:
     """All points and the five among them, checked."""
     points = np.asarray(getattr(points_or_face, "landmarks", points_or_face), np.float64)
     if points.shape not in ((5, 2), (468, 2)):
-        raise ValueError(f"landmarks must be 5 or 468 points (x, y), got an array of shape {points.shape}")
+        raise ValueError(
+            f"landmarks must be 5 or 468 points (x, y), got an array of shape {points.shape}"
+        )
     if not (np.abs(points) < 1e9).all():
-        raise ValueError("landmarks hold NaN, infinite or absurdly large values; leave this face out")
+        raise ValueError(
+            "landmarks hold NaN, infinite or absurdly large values; leave this face out"
+        )
     five = five_from_mesh(points)
     if not math.dist(five[:2].mean(0), five[3:].mean(0)) > 1e-3:
-        raise ValueError("landmarks put the eyes on the mouth, so no direction is upright; leave this face out")
+        raise ValueError(
+            "landmarks put the eyes on the mouth, so no direction is upright; leave this face out"
+        )
     return points, five

@@ -4,6 +4,7 @@ A detector is any function from a uint8 RGB picture to rows of 15 numbers; two c
 for OpenCV). `detect` shows it the photo at a long side of 640, and only when the upright picture gives nothing sure also the quarter turns
 and a cleared copy: sideways phone pictures, dark, faded and noisy prints. Everything comes back in photo pixels.
 """
+
 from __future__ import annotations
 
 import functools
@@ -25,13 +26,17 @@ from .io.files import read_bytes
 
 __all__ = ["Face", "dense", "detect", "faces_from", "five_from_mesh", "suppress"]
 
-Detector = Callable[[np.ndarray], np.ndarray]  # uint8 RGB H x W x 3 -> (N, 15): x0 y0 x1 y1, five points x y, score 0..1
+Detector = Callable[
+    [np.ndarray], np.ndarray
+]  # uint8 RGB H x W x 3 -> (N, 15): x0 y0 x1 y1, five points x y, score 0..1
 LEAST_SIDE = 16  # px on the photo: below this a face is "too_small"
 LEAST_LONG_SIDE = 256  # px: smaller photos are enlarged before detection
 # Scores: what a face needs on the upright photo; what ends the search there; what it needs on turned or cleared copies, which invite false
 # boxes. Measured on 74 labelled portraits and 171 landscapes and street scenes.
 SCORES = {"mtcnn": (0.9, 0.99, 0.99), "yunet": (0.7, 0.9, 0.8)}
-MEAN_FIVE = np.array([[0.27, 0.41], [0.73, 0.41], [0.5, 0.61], [0.285, 0.75], [0.715, 0.75]])  # in MTCNN's box 0..1, median of 70 faces
+MEAN_FIVE = np.array(
+    [[0.27, 0.41], [0.73, 0.41], [0.5, 0.61], [0.285, 0.75], [0.715, 0.75]]
+)  # in MTCNN's box 0..1, median of 70 faces
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +54,14 @@ class Face:
 
     def __post_init__(self) -> None:
         points = np.array(self.landmarks, np.float64)
-        if points.shape not in ((5, 2), (468, 2)) or len(self.box) != 4 or not np.isfinite([*self.box, *points.ravel()]).all():
-            raise ValueError(f"a face is a finite box of 4 numbers and 5 or 468 points (x, y), got {self.box} and points {points.shape}")
+        if (
+            points.shape not in ((5, 2), (468, 2))
+            or len(self.box) != 4
+            or not np.isfinite([*self.box, *points.ravel()]).all()
+        ):
+            raise ValueError(
+                f"a face is a finite box of 4 numbers and 5 or 468 points (x, y), got {self.box} and points {points.shape}"
+            )
         points.flags.writeable = False
         object.__setattr__(self, "landmarks", points)
         object.__setattr__(self, "box", tuple(float(v) for v in self.box))
@@ -84,7 +95,9 @@ def detect(
     look, *scores = _detector(detector, yunet_file)
     long = max(photo.shape[:2])
     if long < LEAST_LONG_SIDE:
-        small = resize(photo, tuple(max(1, round(n * LEAST_LONG_SIDE / long)) for n in photo.shape[:2]))
+        small = resize(
+            photo, tuple(max(1, round(n * LEAST_LONG_SIDE / long)) for n in photo.shape[:2])
+        )
     else:
         small = shrink(photo, size)
     if min(small.shape[:2]) < 16:
@@ -92,8 +105,13 @@ def detect(
     rows = _search(look, as_samples(as_photo(small), np.uint8), *scores)
     ratio = np.array(photo.shape[1::-1]) / small.shape[1::-1]
     xy = (rows[:, :14].reshape(-1, 7, 2) + 0.5) * ratio - 0.5
-    faces = [Face((*p[0], *p[1]), p[2:], min(float(s), 1.0)) for p, s in zip(xy, rows[:, 14], strict=True)]
-    faces = [replace(f, status="too_small") if f.side < LEAST_SIDE else f for f in _largest_first(faces)]
+    faces = [
+        Face((*p[0], *p[1]), p[2:], min(float(s), 1.0))
+        for p, s in zip(xy, rows[:, 14], strict=True)
+    ]
+    faces = [
+        replace(f, status="too_small") if f.side < LEAST_SIDE else f for f in _largest_first(faces)
+    ]
     return [dense(photo, f, landmarks) if landmarks and f.status == "found" else f for f in faces]
 
 
@@ -133,7 +151,9 @@ def faces_from(items: Iterable) -> list[Face]:
             centre = middle - (MEAN_FIVE.max(0) + MEAN_FIVE.min(0) - 1) / 2 * span
             face = Face((*(centre - span / 2), *(centre + span / 2)), a)
         else:
-            raise ValueError(f"a face is given as a box x0 y0 x1 y1 or as 5 or 468 points x y, got {np.array2string(a, threshold=8)}")
+            raise ValueError(
+                f"a face is given as a box x0 y0 x1 y1 or as 5 or 468 points x y, got {np.array2string(a, threshold=8)}"
+            )
         faces.append(replace(face, status="too_small") if face.side < LEAST_SIDE else face)
     return _largest_first(faces)
 
@@ -158,19 +178,28 @@ def _largest_first(faces: list[Face]) -> list[Face]:
     return sorted(faces, key=lambda f: (f.box[2] - f.box[0]) * (f.box[3] - f.box[1]), reverse=True)
 
 
-def _search(look: Detector, picture: np.ndarray, enough: float, sure: float, elsewhere: float) -> np.ndarray:
+def _search(
+    look: Detector, picture: np.ndarray, enough: float, sure: float, elsewhere: float
+) -> np.ndarray:
     """Rows found upright if one is sure; else those, upright or turned, with the surest; if none will do, so with a cleared copy."""
 
     def found(copy: np.ndarray, turns: int, least: float) -> np.ndarray:
-        rows = np.asarray(look(np.ascontiguousarray(np.rot90(copy, turns))), np.float64).reshape(-1, 15)
-        return _unturned(suppress(rows[rows[:, 14] >= least]), turns, *copy.shape[:2])  # suppress puts the surest first
+        rows = np.asarray(look(np.ascontiguousarray(np.rot90(copy, turns))), np.float64).reshape(
+            -1, 15
+        )
+        return _unturned(
+            suppress(rows[rows[:, 14] >= least]), turns, *copy.shape[:2]
+        )  # suppress puts the surest first
 
     best = found(picture, 0, enough)
     if len(best) and best[0, 14] >= sure:
         return best
     for change, turns in ((None, (1, 2, 3)), (_cleared, (0, 1, 2, 3))):
         copy = change(picture) if change else picture
-        best = max([best, *(found(copy, t, elsewhere) for t in turns)], key=lambda rows: rows[0, 14] if len(rows) else -np.inf)
+        best = max(
+            [best, *(found(copy, t, elsewhere) for t in turns)],
+            key=lambda rows: rows[0, 14] if len(rows) else -np.inf,
+        )
         if len(best) and best[0, 14] >= elsewhere:
             return best
     return best
@@ -192,16 +221,24 @@ def _cleared(picture: np.ndarray) -> np.ndarray:
     return np.clip((soft - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
 
 
-_mine = threading.local()  # detectors keep state and thread pools: one for each thread of each process
+_mine = (
+    threading.local()
+)  # detectors keep state and thread pools: one for each thread of each process
 
 
-def _detector(detector: str | Detector, yunet_file: str | Path | None) -> tuple[Detector, float, float, float]:
+def _detector(
+    detector: str | Detector, yunet_file: str | Path | None
+) -> tuple[Detector, float, float, float]:
     """The function and its three scores; a person's own function is always believed."""
     if callable(detector):
         return detector, -np.inf, -np.inf, -np.inf
     if detector not in ("auto", "mtcnn", "yunet"):
-        raise ValueError(f'detector must be "auto", "mtcnn", "yunet" or a function, got {detector!r}')
-    file = Path(yunet_file or os.environ.get("MTRESTORE_YUNET") or "~/.cache/mtrestore/yunet_s_dynamic.onnx").expanduser()
+        raise ValueError(
+            f'detector must be "auto", "mtcnn", "yunet" or a function, got {detector!r}'
+        )
+    file = Path(
+        yunet_file or os.environ.get("MTRESTORE_YUNET") or "~/.cache/mtrestore/yunet_s_dynamic.onnx"
+    ).expanduser()
     if detector == "auto":
         detector = "yunet" if yunet_file or file.is_file() else "mtcnn"
     made = _mine.__dict__.setdefault(os.getpid(), {})
@@ -217,11 +254,17 @@ def _mtcnn() -> Detector:
         import onnxruntime
         from mtcnnruntime import detector as package
     except ImportError as e:
-        raise ModuleNotFoundError(f"face detection needs mtcnn-runtime ({e}); `pip install mtcnn-runtime` or pass detector=") from None
+        raise ModuleNotFoundError(
+            f"face detection needs mtcnn-runtime ({e}); `pip install mtcnn-runtime` or pass detector="
+        ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = min(2, torch.get_num_threads()), 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a thread that spins while it waits takes the other branch's time
-    package.onnxruntime = SimpleNamespace(InferenceSession=functools.partial(onnxruntime.InferenceSession, sess_options=options))
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # a thread that spins while it waits takes the other branch's time
+    package.onnxruntime = SimpleNamespace(
+        InferenceSession=functools.partial(onnxruntime.InferenceSession, sess_options=options)
+    )
     net = package.MTCNN()
 
     def look(picture: np.ndarray) -> np.ndarray:
@@ -230,7 +273,9 @@ def _mtcnn() -> Detector:
         except ValueError:
             return np.zeros((0, 15))
         boxes = np.reshape(boxes, (-1, 5))
-        points = np.reshape(points, (-1, 2, 5)).transpose(0, 2, 1).reshape(-1, 10)  # it lists the five x, then the five y
+        points = (
+            np.reshape(points, (-1, 2, 5)).transpose(0, 2, 1).reshape(-1, 10)
+        )  # it lists the five x, then the five y
         return np.c_[boxes[:, :4], points, boxes[:, 4]]
 
     return look
@@ -239,9 +284,21 @@ def _mtcnn() -> Detector:
 def _yunet(file: Path) -> Detector:
     """YuNet (Wu et al., 2023) through OpenCV, on the picture and on its half and quarter, for it misses faces that fill the picture."""
     if not file.is_file():
-        raise FileNotFoundError(f"YuNet's file is not at {file}; put it there, pass yunet_file= or use detector='mtcnn'")
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns that its new engine has no targets
-    net = cv2.FaceDetectorYN.create("onnx", np.frombuffer(read_bytes(file), np.uint8), np.zeros(0, np.uint8), (320, 320), 0.5, 0.3, 5000)
+        raise FileNotFoundError(
+            f"YuNet's file is not at {file}; put it there, pass yunet_file= or use detector='mtcnn'"
+        )
+    level = cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_ERROR
+    )  # OpenCV 5 warns that its new engine has no targets
+    net = cv2.FaceDetectorYN.create(
+        "onnx",
+        np.frombuffer(read_bytes(file), np.uint8),
+        np.zeros(0, np.uint8),
+        (320, 320),
+        0.5,
+        0.3,
+        5000,
+    )
     cv2.utils.logging.setLogLevel(level)
 
     def look(picture: np.ndarray) -> np.ndarray:
@@ -249,7 +306,11 @@ def _yunet(file: Path) -> Detector:
         for f in (1, 2, 4):
             h, w = (max(16, round(n / f)) for n in picture.shape[:2])
             net.setInputSize((w, h))
-            rows = net.detect(np.ascontiguousarray(cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)[..., ::-1]))[1]
+            rows = net.detect(
+                np.ascontiguousarray(
+                    cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)[..., ::-1]
+                )
+            )[1]
             if rows is not None:
                 rows = rows.astype(np.float64)
                 rows[:, 2:4] += rows[:, :2]

@@ -9,6 +9,7 @@ file's own type (uint8, uint16 or float32 in 0..1), a quarter of the memory. `as
 
 Bytes and names are `files`' business, formats are `formats`'. Whatever is wrong with a file leaves as one `ImageError` with a code.
 """
+
 from __future__ import annotations
 
 import os
@@ -59,7 +60,11 @@ class Picture:
 
     def with_pixels(self, pixels: np.ndarray) -> Picture:
         """The same picture with other pixels (a photo or samples, H×W×3 of any size); alpha follows to their size."""
-        alpha = self.alpha if self.alpha is None or self.alpha.shape == pixels.shape[:2] else resize(self.alpha, pixels.shape[:2])
+        alpha = (
+            self.alpha
+            if self.alpha is None or self.alpha.shape == pixels.shape[:2]
+            else resize(self.alpha, pixels.shape[:2])
+        )
         return replace(self, samples=pixels, alpha=alpha)
 
     def without_location(self) -> Picture:
@@ -75,16 +80,24 @@ def top_of(dtype: np.dtype) -> int:
 def as_photo(samples: np.ndarray) -> Photo:
     """Samples of any shape -> float32 in 0..1; float32 comes back as it is, not copied."""
     top = top_of(samples.dtype)
-    return np.asarray(samples, np.float32) if top == 1 else np.divide(samples, top, dtype=np.float32)
+    return (
+        np.asarray(samples, np.float32) if top == 1 else np.divide(samples, top, dtype=np.float32)
+    )
 
 
 def as_samples(photo: Photo, dtype: np.dtype) -> np.ndarray:
     """A photo, within 0..1 or not, -> samples of that type, rounded to the nearest; NaNs stay NaNs in float32 alone."""
     top = np.float32(top_of(dtype))
-    return np.asarray(np.clip(photo, 0, 1), np.float32) if top == 1 else (np.clip(photo, 0, 1) * top + np.float32(0.5)).astype(dtype)
+    return (
+        np.asarray(np.clip(photo, 0, 1), np.float32)
+        if top == 1
+        else (np.clip(photo, 0, 1) * top + np.float32(0.5)).astype(dtype)
+    )
 
 
-def load(src: str | bytes | os.PathLike | Image.Image | np.ndarray, max_pixels: int | None = None) -> Picture:
+def load(
+    src: str | bytes | os.PathLike | Image.Image | np.ndarray, max_pixels: int | None = None
+) -> Picture:
     """Read a picture from a path (str, bytes, Path), a PIL image or an array. Raises ImageError and nothing else for what is wrong with it.
 
     Files: JPEG, MPO, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF, told by content, not by name; of several frames the first. WebP and GIF also
@@ -95,13 +108,22 @@ def load(src: str | bytes | os.PathLike | Image.Image | np.ndarray, max_pixels: 
     """
     forks.check()
     if isinstance(src, np.ndarray):
-        return _upright(_from_array(src, max_pixels), "array", bits=16 if src.dtype == np.uint16 else 8)
+        return _upright(
+            _from_array(src, max_pixels), "array", bits=16 if src.dtype == np.uint16 else 8
+        )
     if isinstance(src, Image.Image):
         with formats.guard("PIL image"):
-            return _upright(formats.from_pil(src, "PIL image", src.format or "PIL", max_pixels), "PIL image")
+            return _upright(
+                formats.from_pil(src, "PIL image", src.format or "PIL", max_pixels), "PIL image"
+            )
     data, path = read_bytes(src), Path(filename(src))
     with formats.guard(repr(str(path)), data):
-        return replace(_upright(formats.decode(data, repr(str(path)), max_pixels), repr(str(path)), fresh=True), path=path)
+        return replace(
+            _upright(
+                formats.decode(data, repr(str(path)), max_pixels), repr(str(path)), fresh=True
+            ),
+            path=path,
+        )
 
 
 def read(src: str | bytes | os.PathLike | Image.Image | np.ndarray) -> Photo:
@@ -111,9 +133,15 @@ def read(src: str | bytes | os.PathLike | Image.Image | np.ndarray) -> Photo:
 
 def _from_array(a: np.ndarray, max_pixels: int | None) -> Raw:
     if a.dtype not in (np.uint8, np.uint16) and a.dtype.kind != "f":
-        raise ImageError("E_FORMAT", f"array must be uint8, uint16 or float in 0..1, got {a.dtype}; convert it with astype")
+        raise ImageError(
+            "E_FORMAT",
+            f"array must be uint8, uint16 or float in 0..1, got {a.dtype}; convert it with astype",
+        )
     if a.ndim not in (2, 3) or a.ndim == 3 and a.shape[2] not in (1, 2, 3, 4):
-        raise ImageError("E_FORMAT", f"array must be H×W or H×W×C with C of 1, 2, 3 or 4 (channels last), got shape {a.shape}")
+        raise ImageError(
+            "E_FORMAT",
+            f"array must be H×W or H×W×C with C of 1, 2, 3 or 4 (channels last), got shape {a.shape}",
+        )
     limit("array", a.shape[1], a.shape[0], max_pixels)
     return Raw(a if a.ndim == 3 else a[..., None], "array")
 
@@ -123,22 +151,41 @@ def _upright(raw: Raw, who: str, bits: int | None = None, fresh: bool = False) -
     samples are nobody else's, and may be kept as they are."""
     samples, notes = raw.samples, raw.notes
     if samples.dtype.kind == "f":
-        low, high = samples.min(), samples.max()     # a NaN goes through both
+        low, high = samples.min(), samples.max()  # a NaN goes through both
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise ImageError("E_NONFINITE", f"{who} holds NaN or infinite samples; replace them first")
+            raise ImageError(
+                "E_NONFINITE", f"{who} holds NaN or infinite samples; replace them first"
+            )
         if low < -1e-3 or high > 1 + 1e-3:
-            raise ImageError("E_FORMAT", f"{who} holds floats from {low:.4g} to {high:.4g}, expected 0..1; scale or clip them first")
+            raise ImageError(
+                "E_FORMAT",
+                f"{who} holds floats from {low:.4g} to {high:.4g}, expected 0..1; scale or clip them first",
+            )
     exif, said = formats.clean_exif(raw.exif, raw.format == "TIFF")
     icc, heard = formats.fitting_icc(raw.icc, samples.shape[2] < 3)
     samples = samples.swapaxes(0, 1) if raw.turn in (5, 6, 7, 8) else samples
-    samples = samples[::-1 if raw.turn in (3, 4, 7, 8) else 1, ::-1 if raw.turn in (2, 3, 6, 7) else 1]
+    samples = samples[
+        :: -1 if raw.turn in (3, 4, 7, 8) else 1, :: -1 if raw.turn in (2, 3, 6, 7) else 1
+    ]
     grey = samples.shape[2] < 3
-    alpha = np.divide(samples[..., -1], top_of(samples.dtype), dtype=np.float32, order="C") if samples.shape[2] in (2, 4) else None
-    if fresh and samples.shape[2] == 3 and samples.dtype in (np.uint8, np.uint16, np.float32) and samples.flags.c_contiguous:
-        colours = samples     # a large picture is not copied once more
+    alpha = (
+        np.divide(samples[..., -1], top_of(samples.dtype), dtype=np.float32, order="C")
+        if samples.shape[2] in (2, 4)
+        else None
+    )
+    if (
+        fresh
+        and samples.shape[2] == 3
+        and samples.dtype in (np.uint8, np.uint16, np.float32)
+        and samples.flags.c_contiguous
+    ):
+        colours = samples  # a large picture is not copied once more
     else:
-        colours = np.empty((*samples.shape[:2], 3), samples.dtype.newbyteorder("=") if samples.dtype.kind == "u" else np.float32)
-        colours[...] = samples[..., :1 if grey else 3]
+        colours = np.empty(
+            (*samples.shape[:2], 3),
+            samples.dtype.newbyteorder("=") if samples.dtype.kind == "u" else np.float32,
+        )
+        colours[...] = samples[..., : 1 if grey else 3]
     if colours.dtype == np.float32:
         np.clip(colours, 0, 1, out=colours)
         alpha = alpha if alpha is None else np.clip(alpha, 0, 1, out=alpha)
@@ -149,14 +196,30 @@ def _upright(raw: Raw, who: str, bits: int | None = None, fresh: bool = False) -
 def what_is_lost(picture: Picture, suffix: str) -> tuple[str, ...]:
     """What `write` cannot keep in a format, a short sentence each; () when nothing. `suffix` is one like ".jpg", or a whole path."""
     name = formats.writable(filename(suffix))
-    return tuple(text for lost, text in (
-        (picture.alpha is not None and name not in ALPHA, f"{name} has no alpha: the picture becomes opaque, its colours stay"),
-        (picture.bits == 16 and name not in DEEP, f"{name} has 8 bits: 16 are rounded to 8"),
-        (picture.grey and (name == "WEBP" or name == "AVIF" and picture.alpha is not None), f"{name} stores grey as three equal channels"),
-        (picture.icc and name not in TAGGED, f"{name} has no ICC profile: the colours are converted to sRGB"),
-        (picture.exif and (name not in TAGGED or name == "JPEG" and len(picture.exif) > MAX_JPEG_EXIF),
-         f"{name} cannot hold this EXIF: it is dropped"),
-    ) if lost)
+    return tuple(
+        text
+        for lost, text in (
+            (
+                picture.alpha is not None and name not in ALPHA,
+                f"{name} has no alpha: the picture becomes opaque, its colours stay",
+            ),
+            (picture.bits == 16 and name not in DEEP, f"{name} has 8 bits: 16 are rounded to 8"),
+            (
+                picture.grey and (name == "WEBP" or name == "AVIF" and picture.alpha is not None),
+                f"{name} stores grey as three equal channels",
+            ),
+            (
+                picture.icc and name not in TAGGED,
+                f"{name} has no ICC profile: the colours are converted to sRGB",
+            ),
+            (
+                picture.exif
+                and (name not in TAGGED or name == "JPEG" and len(picture.exif) > MAX_JPEG_EXIF),
+                f"{name} cannot hold this EXIF: it is dropped",
+            ),
+        )
+        if lost
+    )
 
 
 def place_taken(picture: Picture, suffix: str, strip: bool) -> tuple[str, ...]:
@@ -169,7 +232,13 @@ def place_taken(picture: Picture, suffix: str, strip: bool) -> tuple[str, ...]:
     return (f"{what} is removed",) if strip else (f"{what} is kept; --strip-location removes it",)
 
 
-def write(path: str | bytes | os.PathLike, photo: Photo | Picture, *, overwrite: bool = True, quality: int = 95) -> Path:
+def write(
+    path: str | bytes | os.PathLike,
+    photo: Photo | Picture,
+    *,
+    overwrite: bool = True,
+    quality: int = 95,
+) -> Path:
     """Write a picture in the format of its suffix (.jpg .jpeg .png .webp .tif .tiff .bmp .avif); returns the path.
 
     A Picture keeps alpha, grey, 16 bits, ICC and EXIF where the format can (`what_is_lost` tells). An array is what `load` takes: a photo
@@ -178,22 +247,33 @@ def write(path: str | bytes | os.PathLike, photo: Photo | Picture, *, overwrite:
     """
     name = formats.writable(filename(path))
     picture = photo if isinstance(photo, Picture) else load(photo)
-    samples = _samples(picture, np.uint16 if picture.bits == 16 and name in DEEP else np.uint8, name in ALPHA)
+    samples = _samples(
+        picture, np.uint16 if picture.bits == 16 and name in DEEP else np.uint8, name in ALPHA
+    )
     if picture.icc and name not in TAGGED:
         flat = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
         samples = np.asarray(formats.to_srgb(flat, picture.icc)[0])
-    exif, _ = formats.clean_exif(picture.exif if name in TAGGED else None, False)     # pixels are upright, so a turn in there would be wrong
+    exif, _ = formats.clean_exif(
+        picture.exif if name in TAGGED else None, False
+    )  # pixels are upright, so a turn in there would be wrong
     try:
         data = formats.encode(samples, name, picture.icc if name in TAGGED else None, exif, quality)
         with formats.guard("the encoded picture", data):
             if name in LOSSLESS:
-                same = np.array_equal(formats.decode(data, "the encoded picture", samples.size).samples, samples)
+                same = np.array_equal(
+                    formats.decode(data, "the encoded picture", samples.size).samples, samples
+                )
             else:
                 same = formats.decoded_size(data, name) == samples.shape[:2]
     except Exception as e:
-        raise ImageError("E_WRITE", f"{samples.shape[1]}×{samples.shape[0]} pixels cannot be written as {name}: {e}") from e
+        raise ImageError(
+            "E_WRITE",
+            f"{samples.shape[1]}×{samples.shape[0]} pixels cannot be written as {name}: {e}",
+        ) from e
     if not same:
-        raise ImageError("E_WRITE", f"the encoded {name} does not decode to the picture; nothing was written")
+        raise ImageError(
+            "E_WRITE", f"the encoded {name} does not decode to the picture; nothing was written"
+        )
     return write_bytes(path, data, overwrite)
 
 
@@ -206,21 +286,28 @@ def _samples(picture: Picture, dtype: type, alpha: bool) -> np.ndarray:
         return np.ascontiguousarray(picture.samples)
     out = np.empty((height, width, colours + alpha), dtype)
     for y in range(0, height, 64):
-        strip = as_photo(picture.samples[y:y + 64])
+        strip = as_photo(picture.samples[y : y + 64])
         strip = strip.mean(axis=2, keepdims=True, dtype=np.float32) if picture.grey else strip
-        strip = np.concatenate([strip, picture.alpha[y:y + 64, :, None]], 2) if alpha else strip
+        strip = np.concatenate([strip, picture.alpha[y : y + 64, :, None]], 2) if alpha else strip
         if not (np.isfinite(strip.min()) and np.isfinite(strip.max())):
-            raise ImageError("E_NONFINITE", "the picture holds NaN or infinite values; nothing was written")
-        out[y:y + 64] = np.clip(strip * top + np.float32(0.5), 0, top)
+            raise ImageError(
+                "E_NONFINITE", "the picture holds NaN or infinite values; nothing was written"
+            )
+        out[y : y + 64] = np.clip(strip * top + np.float32(0.5), 0, top)
     return out
 
 
 # ---------------------------------------------------------------- sizes and tensors
 
+
 def shrink(photo: Photo, long_side: int) -> Photo:
     """The photo with its longer side at most `long_side` pixels, antialiased; the very same array when it is small enough already."""
     scale = long_side / max(photo.shape[:2])
-    return photo if scale >= 1 else resize(photo, tuple(max(1, round(n * scale)) for n in photo.shape[:2]))
+    return (
+        photo
+        if scale >= 1
+        else resize(photo, tuple(max(1, round(n * scale)) for n in photo.shape[:2]))
+    )
 
 
 def resize(photo: Photo, size: tuple[int, int]) -> Photo:
@@ -234,13 +321,18 @@ def resize(photo: Photo, size: tuple[int, int]) -> Photo:
         raise ValueError(f"size must be at least 1×1, got {height}×{width}")
     if (height, width) == photo.shape[:2]:
         return photo
-    photo = np.require(photo, photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32, "CW")     # W: torch warns of read-only arrays
+    photo = np.require(
+        photo, photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32, "CW"
+    )  # W: torch warns of read-only arrays
     if height >= photo.shape[0] and width >= photo.shape[1]:
         out = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
     elif photo.dtype == np.uint8:
         out = _antialiased(photo.reshape(*photo.shape[:2], -1), (height, width))
-    else:     # width first, strip by strip: no float32 picture of the large size
-        rows = [photo[y:y + 256].reshape(-1, photo.shape[1], photo[0, 0].size) for y in range(0, len(photo), 256)]
+    else:  # width first, strip by strip: no float32 picture of the large size
+        rows = [
+            photo[y : y + 256].reshape(-1, photo.shape[1], photo[0, 0].size)
+            for y in range(0, len(photo), 256)
+        ]
         narrow = np.concatenate([_antialiased(as_photo(r), (len(r), width)) for r in rows])
         out = as_samples(_antialiased(narrow, (height, width)), photo.dtype)
     out = out if out.dtype != np.float32 else np.clip(out, 0, 1, out=out)
@@ -251,7 +343,9 @@ def _antialiased(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     import torch  # here and below: a bad file should be refused before two seconds go into this import
 
     planes = torch.from_numpy(photo).permute(2, 0, 1)[None]
-    out = torch.nn.functional.interpolate(planes, size, mode="bicubic", antialias=True, align_corners=False)
+    out = torch.nn.functional.interpolate(
+        planes, size, mode="bicubic", antialias=True, align_corners=False
+    )
     return np.ascontiguousarray(out[0].permute(1, 2, 0).numpy())
 
 
@@ -265,13 +359,17 @@ def to_tensor(photo: Photo) -> torch.Tensor:
     import torch
 
     forks.check()
-    return torch.from_numpy(np.array(as_photo(photo).transpose(2, 0, 1)[None], np.float32, order="C"))
+    return torch.from_numpy(
+        np.array(as_photo(photo).transpose(2, 0, 1)[None], np.float32, order="C")
+    )
 
 
 def to_photo(tensor: torch.Tensor) -> Photo:
     """1×3×H×W or 3×H×W tensor, any device and float type -> H×W×3 photo, clipped to 0..1. Always a copy."""
     planes = tensor.detach()[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor.detach()
     if planes.ndim != 3 or planes.shape[0] != 3:
-        raise ValueError(f"tensor must be 1×3×H×W or 3×H×W, got {'×'.join(map(str, tensor.shape))}; give one picture at a time")
+        raise ValueError(
+            f"tensor must be 1×3×H×W or 3×H×W, got {'×'.join(map(str, tensor.shape))}; give one picture at a time"
+        )
     photo = np.array(planes.float().cpu().permute(1, 2, 0).numpy(), order="C")
     return np.clip(photo, 0, 1, out=photo)

@@ -32,13 +32,18 @@ def ms_ssim(photo: np.ndarray, truth: np.ndarray) -> float:
     """Multi-scale SSIM (Wang et al., Asilomar 2003) on grey pictures; as many of its five scales as fit an 11 px window."""
     a, b = (np.float64(p).mean(-1) for p in (photo, truth))
     if min(a.shape) < 11:
-        raise ValueError(f"MS-SSIM needs sides of at least 11 px, got {a.shape[1]}x{a.shape[0]}; enlarge both pictures")
+        raise ValueError(
+            f"MS-SSIM needs sides of at least 11 px, got {a.shape[1]}x{a.shape[0]}; enlarge both pictures"
+        )
     scales = max(1, min(5, int(np.log2(min(a.shape) / 11)) + 1))
     weights, result = np.array(MS_WEIGHTS[:scales]) / sum(MS_WEIGHTS[:scales]), 1.0
     for i, w in enumerate(weights):
         full, contrast = _ssim_parts(a, b)
         result *= max(full if i == scales - 1 else contrast, 0) ** w
-        a, b = (cv2.blur(p, (2, 2), anchor=(0, 0))[: p.shape[0] // 2 * 2 : 2, : p.shape[1] // 2 * 2 : 2] for p in (a, b))
+        a, b = (
+            cv2.blur(p, (2, 2), anchor=(0, 0))[: p.shape[0] // 2 * 2 : 2, : p.shape[1] // 2 * 2 : 2]
+            for p in (a, b)
+        )
     return float(result)
 
 
@@ -51,12 +56,17 @@ def _ssim_parts(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     ma, mb = mean(a), mean(b)
     va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
     contrast = (2 * cov + 0.03**2) / (va + vb + 0.03**2)
-    return float((contrast * (2 * ma * mb + 0.01**2) / (ma**2 + mb**2 + 0.01**2)).mean()), float(contrast.mean())
+    return float((contrast * (2 * ma * mb + 0.01**2) / (ma**2 + mb**2 + 0.01**2)).mean()), float(
+        contrast.mean()
+    )
 
 
 def sharpness(photo: np.ndarray, truth: np.ndarray) -> float:
     """Energy of the Laplacian over the truth's: 1 as sharp, below 1 blurred, above 1 noisy or over-sharpened."""
-    mine, its = (float((cv2.Laplacian(np.float64(p).mean(-1), cv2.CV_64F) ** 2).mean()) for p in (photo, truth))
+    mine, its = (
+        float((cv2.Laplacian(np.float64(p).mean(-1), cv2.CV_64F) ** 2).mean())
+        for p in (photo, truth)
+    )
     return mine / max(its, 1e-12)
 
 
@@ -78,7 +88,9 @@ def embedded(faces: Sequence[np.ndarray], features: bool = False) -> np.ndarray:
 
     net = _embedding()
     with torch.inference_mode():
-        return np.concatenate([(net.features if features else net)(image.to_tensor(f)).numpy() for f in faces]).astype(np.float64)
+        return np.concatenate(
+            [(net.features if features else net)(image.to_tensor(f)).numpy() for f in faces]
+        ).astype(np.float64)
 
 
 @cache
@@ -95,7 +107,11 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     n, m = len(a), len(b)
     if min(n, m) < 2:
         raise ValueError(f"kernel_distance needs at least two samples in each set, got {n} and {m}")
-    return float((aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1)) - 2 * ab.mean())
+    return float(
+        (aa.sum() - np.trace(aa)) / (n * (n - 1))
+        + (bb.sum() - np.trace(bb)) / (m * (m - 1))
+        - 2 * ab.mean()
+    )
 
 
 def landmark_distance(found: np.ndarray, truth: np.ndarray) -> float:
@@ -103,7 +119,9 @@ def landmark_distance(found: np.ndarray, truth: np.ndarray) -> float:
     from .crop import five_from_mesh
 
     eyes = five_from_mesh(truth)[:2]
-    return float(np.linalg.norm(np.float64(found) - truth, axis=1).mean() / np.linalg.norm(eyes[1] - eyes[0]))
+    return float(
+        np.linalg.norm(np.float64(found) - truth, axis=1).mean() / np.linalg.norm(eyes[1] - eyes[0])
+    )
 
 
 CHEEKS = ((50, 101, 205), (280, 330, 425))  # mesh points around the middle of each cheek
@@ -149,7 +167,9 @@ def _hann(window: int) -> np.ndarray:
 def _spectra(a: np.ndarray, b: np.ndarray, window: int) -> np.ndarray:
     """2×window×window: the mean energy spectrum of each grey picture, over windows 4 px apart."""
     if min(a.shape) < window:
-        raise ValueError(f"weave needs pictures of at least {window} px, got {a.shape[1]}x{a.shape[0]}")
+        raise ValueError(
+            f"weave needs pictures of at least {window} px, got {a.shape[1]}x{a.shape[0]}"
+        )
     views = np.lib.stride_tricks.sliding_window_view(np.stack([a, b]), (window, window), (1, 2))
     parts = views[:, ::4, ::4].reshape(2, -1, window, window)
     parts = (parts - parts.mean((2, 3), keepdims=True)) * _hann(window)

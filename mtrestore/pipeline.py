@@ -1,14 +1,14 @@
 """The whole system: two branches at the same time, faces and the whole photo, joined and sharpened.
 
-    faces  = detect(photo)                              # CNN detector, then dense landmarks on each face
-    crops  = [landmark_crop(f, size) for f in faces]    # upright, from the minimum-area rectangle of the landmarks, expanded
-    fixed  = [face_net(c.cut(photo)) for c in crops]    # s x s -> s/32 -> s x s            } the two branches
-    small  = shrink(photo, working_size)                # long side 640 by default          } run at the same time
-    clean  = tiled(restorer, small)                     # denoised, deblurred, de-JPEGed
-    large  = enlarge(photo, scale)                      # cubic
-    whole  = upsampler(small, clean, large)             # deep guided filter -> OH0, refiner(OH0, large) -> OH; in strips
-    pasted = paste(whole, fixed, crops)                 # feathered mask, colour matched
-    out    = sharpener(pasted)                          # super-resolution net, x1 or x2; in tiles
+faces  = detect(photo)                              # CNN detector, then dense landmarks on each face
+crops  = [landmark_crop(f, size) for f in faces]    # upright, from the minimum-area rectangle of the landmarks, expanded
+fixed  = [face_net(c.cut(photo)) for c in crops]    # s x s -> s/32 -> s x s            } the two branches
+small  = shrink(photo, working_size)                # long side 640 by default          } run at the same time
+clean  = tiled(restorer, small)                     # denoised, deblurred, de-JPEGed
+large  = enlarge(photo, scale)                      # cubic
+whole  = upsampler(small, clean, large)             # deep guided filter -> OH0, refiner(OH0, large) -> OH; in strips
+pasted = paste(whole, fixed, crops)                 # feathered mask, colour matched
+out    = sharpener(pasted)                          # super-resolution net, x1 or x2; in tiles
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 RULES = {"landmark": landmark_crop, "eye": eye_crop}
 Photo = np.ndarray
 GREY = 4 / 255  # channels that differ by less than this everywhere make a grey picture
-FUSED = 2**19  # pixels from which the full-size stages run in one fused pass: it is compiled at first use
+FUSED = (
+    2**19
+)  # pixels from which the full-size stages run in one fused pass: it is compiled at first use
 HEADROOM = 1.2  # crop pixels for a photo pixel: a turned grid no finer than the photo gives an untouched face back at 44 dB, this one at 49 and more
 MOST_FACE = 512  # the face net's largest size; a face that is larger on the photo is brought back up by the guided filter
 
@@ -84,7 +86,9 @@ class Restored:
     source: Picture
     crops: list[Crop] = field(default_factory=list)
     notes: tuple[str, ...] = ()
-    mask_of: Callable[[], np.ndarray] = field(repr=False, default=lambda: np.zeros((0, 0), np.float32))
+    mask_of: Callable[[], np.ndarray] = field(
+        repr=False, default=lambda: np.zeros((0, 0), np.float32)
+    )
 
     @property
     def image(self) -> Photo:
@@ -102,7 +106,9 @@ class Restored:
         """A draggable before/after of the photo that came in and the result."""
         from . import view
 
-        return view.compare(self.source.pixels, self.image, **{"labels": ("before", "after"), **options})
+        return view.compare(
+            self.source.pixels, self.image, **{"labels": ("before", "after"), **options}
+        )
 
     def save(self, path: str | Path, overwrite: bool = True, strip_location: bool = False) -> Path:
         """Write the result; alpha, grey, 16 bits, ICC profile and EXIF of the source are kept where the format can.
@@ -114,7 +120,9 @@ class Restored:
             allowed.reads(self.source.path, "an input")
         allowed.check(path)
         picture = self.source.with_pixels(self.samples)
-        return image.write(path, picture.without_location() if strip_location else picture, overwrite=overwrite)
+        return image.write(
+            path, picture.without_location() if strip_location else picture, overwrite=overwrite
+        )
 
 
 def identity(x: Tensor, *_: Tensor) -> Tensor:
@@ -122,7 +130,9 @@ def identity(x: Tensor, *_: Tensor) -> Tensor:
     return x
 
 
-def mask_of(crops: Sequence[Crop], shape: tuple[int, int], size: tuple[int, int], reach: int) -> np.ndarray:
+def mask_of(
+    crops: Sequence[Crop], shape: tuple[int, int], size: tuple[int, int], reach: int
+) -> np.ndarray:
     """Where the crops were pasted into a picture of `shape`, widened by the sharpener's reach and brought to `size`: float32, 0..1."""
     mask = np.max([c.mask(shape) for c in crops], 0) if crops else np.zeros(shape, np.float32)
     if mask.any() and reach:
@@ -144,7 +154,9 @@ def greyed(samples: np.ndarray) -> np.ndarray:
     """Three equal channels, their mean; strip by strip."""
     out = np.empty_like(samples)
     for y in range(0, len(out), 64):
-        out[y : y + 64] = image.as_samples(image.as_photo(samples[y : y + 64]).mean(-1, keepdims=True), out.dtype)
+        out[y : y + 64] = image.as_samples(
+            image.as_photo(samples[y : y + 64]).mean(-1, keepdims=True), out.dtype
+        )
     return out
 
 
@@ -153,7 +165,9 @@ def keep_large(small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
     return large
 
 
-def detail_size(face: Photo, sizes: Sequence[int] = (128, 192, 256, 384), loss: float = 0.75 / 255) -> int:
+def detail_size(
+    face: Photo, sizes: Sequence[int] = (128, 192, 256, 384), loss: float = 0.75 / 255
+) -> int:
     """The smallest of `sizes` that holds all of a square picture's detail: shrunk to it and enlarged again it differs by at most `loss` (RMS)."""
     for size in sizes:
         if size < len(face):
@@ -163,7 +177,9 @@ def detail_size(face: Photo, sizes: Sequence[int] = (128, 192, 256, 384), loss: 
     return len(face)
 
 
-def keep_detail(poor: Photo, fixed: Photo, guide: Photo, upsampled: Photo, level: float = 3 / 255) -> Photo:
+def keep_detail(
+    poor: Photo, fixed: Photo, guide: Photo, upsampled: Photo, level: float = 3 / 255
+) -> Photo:
     """The large face: `upsampled` where the net changed much, the guide plus the enlarged change where it changed little.
 
     The guided filter smooths what is faint, skin first. Where the small face was changed by less than `level` (local RMS) there was no noise to
@@ -171,12 +187,16 @@ def keep_detail(poor: Photo, fixed: Photo, guide: Photo, upsampled: Photo, level
     """
     change = fixed - poor
     local = cv2.GaussianBlur((change**2).mean(-1), (0, 0), 4)
-    weight = cv2.resize(1 / (1 + (local / level**2) ** 2), guide.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    weight = cv2.resize(
+        1 / (1 + (local / level**2) ** 2), guide.shape[1::-1], interpolation=cv2.INTER_LINEAR
+    )[..., None]
     kept = guide + cv2.resize(change, guide.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return np.clip(weight * kept + (1 - weight) * upsampled, 0, 1)
 
 
-def mixed(a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor], share: float) -> Callable[[Tensor], Tensor]:
+def mixed(
+    a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor], share: float
+) -> Callable[[Tensor], Tensor]:
     """A net that gives (1 − share)·a(x) + share·b(x)."""
 
     def both(x: Tensor) -> Tensor:
@@ -193,7 +213,9 @@ def as_net(given: Any, name: str, device: torch.device) -> Callable[..., Tensor]
             return onnx_net(path)
         return weights.load(path).to(device)
     if not callable(given):
-        raise ValueError(f"{name} must be a weights file, an ONNX file or a callable on tensors, got {type(given).__name__}")
+        raise ValueError(
+            f"{name} must be a weights file, an ONNX file or a callable on tensors, got {type(given).__name__}"
+        )
     return given
 
 
@@ -203,18 +225,26 @@ def onnx_net(path: Path) -> Callable[..., Tensor]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong comes as an exception
-    options.intra_op_num_threads = torch.get_num_threads()  # what this process was given, and none of them waits by spinning
+    options.intra_op_num_threads = (
+        torch.get_num_threads()
+    )  # what this process was given, and none of them waits by spinning
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(image.read_bytes(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            image.read_bytes(path), options, providers=["CPUExecutionProvider"]
+        )
     except image.ImageError as e:
         raise weights.WeightsError(f"the ONNX file cannot be read: {e}") from e
     except Exception as e:  # onnxruntime raises its own exception classes, without a public base
-        raise weights.WeightsError(f"{path.name} is not an ONNX model that can be run: {' '.join(str(e).split())[:200]}") from e
+        raise weights.WeightsError(
+            f"{path.name} is not an ONNX model that can be run: {' '.join(str(e).split())[:200]}"
+        ) from e
     names = [i.name for i in session.get_inputs()]
 
     def run(*x: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, dict(zip(names, (t.cpu().numpy() for t in x), strict=True)))[0])
+        return torch.from_numpy(
+            session.run(None, dict(zip(names, (t.cpu().numpy() for t in x), strict=True)))[0]
+        )
 
     return forks.hold(run)
 
@@ -249,29 +279,56 @@ class Restorer:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device {device!r} was asked for but this torch sees no GPU; use cpu or auto")
+            raise ValueError(
+                f"device {device!r} was asked for but this torch sees no GPU; use cpu or auto"
+            )
         self.device = torch.device(device)
         self.half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.scale, self.working_size, self.face_strength, self.memory_mb = scale, int(working_size), face_strength, memory_mb
+        self.scale, self.working_size, self.face_strength, self.memory_mb = (
+            scale,
+            int(working_size),
+            face_strength,
+            memory_mb,
+        )
         self.photo_strength = photo_strength
-        self.rule, self.detector, self.keep_steps, self.progress = RULES[crop], detector, keep_steps, progress
+        self.rule, self.detector, self.keep_steps, self.progress = (
+            RULES[crop],
+            detector,
+            keep_steps,
+            progress,
+        )
         self.with_faces = faces and face_strength > 0
-        self.pool = ThreadPoolExecutor(1, "faces")  # kept: a thread keeps its detector, and its heap
-        self.restorer, self.upsampler = as_net(restorer, "restorer", self.device), as_net(upsampler, "upsampler", self.device)
+        self.pool = ThreadPoolExecutor(
+            1, "faces"
+        )  # kept: a thread keeps its detector, and its heap
+        self.restorer, self.upsampler = (
+            as_net(restorer, "restorer", self.device),
+            as_net(upsampler, "upsampler", self.device),
+        )
         self.sharpeners = {1: as_net(sharpener, "sharpener_x1", self.device)}
         if sharpener is None and scale >= 2:
             self.sharpeners[2] = as_net(None, "sharpener_x2", self.device)
         if self.with_faces:
-            fast = weights.exported("face") if face is None and self.device.type == "cpu" else None  # a file is there once it was exported
+            fast = (
+                weights.exported("face") if face is None and self.device.type == "cpu" else None
+            )  # a file is there once it was exported
             self.face = as_net(fast if fast and fast.is_file() else face, "face", self.device)
             self.blurred_face = self.face
             if face_fidelity or (face_fidelity is None and face is None):
                 weights.find("face_fidelity")
-                loaded = cache(lambda: as_net(None, "face_fidelity", self.device))  # most photos have no face that needs it
-                self.blurred_face = mixed(self.face, lambda x: padded(loaded(), x), 1 if face_fidelity is None else face_fidelity)
+                loaded = cache(
+                    lambda: as_net(None, "face_fidelity", self.device)
+                )  # most photos have no face that needs it
+                self.blurred_face = mixed(
+                    self.face,
+                    lambda x: padded(loaded(), x),
+                    1 if face_fidelity is None else face_fidelity,
+                )
             if face_fidelity:
                 self.face = self.blurred_face
-            self.landmarks = None if landmarks is False else as_net(landmarks, "landmarks", self.device)
+            self.landmarks = (
+                None if landmarks is False else as_net(landmarks, "landmarks", self.device)
+            )
 
     def __call__(self, src: Any, faces: Sequence[Face] | None = None) -> Restored:
         """Restore a path, PIL picture or array; `faces` (from `detect` or `faces_from`) replaces detection."""
@@ -285,17 +342,34 @@ class Restorer:
                 photo = source.samples
             size, sharp = self._plan(photo.shape)
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
-            face_branch = self.pool.submit(torch.inference_mode()(self._faces), photo, faces, k, step)
-            small, clean, large, whole = self._whole(photo, size, step)  # here, whose heap holds free what the last photo needed
+            face_branch = self.pool.submit(
+                torch.inference_mode()(self._faces), photo, faces, k, step
+            )
+            small, clean, large, whole = self._whole(
+                photo, size, step
+            )  # here, whose heap holds free what the last photo needed
             found, crops, fixed = face_branch.result()
             placed = [c.scaled(k) for c in crops]
             with step("paste"):
                 pasted = paste(whole, fixed, placed, self.face_strength) if fixed else whole
-            kept = {"photo": photo, "small": small, "clean": clean, "large": large, "whole": whole, "pasted": pasted} if self.keep_steps else {}
+            kept = (
+                {
+                    "photo": photo,
+                    "small": small,
+                    "clean": clean,
+                    "large": large,
+                    "whole": whole,
+                    "pasted": pasted,
+                }
+                if self.keep_steps
+                else {}
+            )
             del large, whole
             with step("sharpen"):
                 out = self._sharpen(pasted, sharp)
-        if source.grey or np.ptp(small, axis=-1).max() < GREY:  # grey stays grey, also in a file that stores three channels
+        if (
+            source.grey or np.ptp(small, axis=-1).max() < GREY
+        ):  # grey stays grey, also in a file that stores three channels
             out = greyed(out)
         spans["total"] = (began, time.perf_counter())
         spans = {name: (a - began, b - began) for name, (a, b) in spans.items()}
@@ -303,8 +377,23 @@ class Restorer:
         if self.keep_steps:
             for i, (c, f) in enumerate(zip(crops, fixed, strict=True)):
                 kept |= {f"face {i}": c.resized(len(f)).cut(photo), f"face {i} restored": f}
-        mask = partial(mask_of, placed, pasted.shape[:2], out.shape[:2], getattr(self.sharpeners[sharp], "reach", 0))
-        return Restored(out, found, Steps(kept), spans, source, [c.scaled(self.scale) for c in crops], source.notes, mask)
+        mask = partial(
+            mask_of,
+            placed,
+            pasted.shape[:2],
+            out.shape[:2],
+            getattr(self.sharpeners[sharp], "reach", 0),
+        )
+        return Restored(
+            out,
+            found,
+            Steps(kept),
+            spans,
+            source,
+            [c.scaled(self.scale) for c in crops],
+            source.notes,
+            mask,
+        )
 
     def _plan(self, shape: Sequence[int]) -> tuple[tuple[int, int], int]:
         """The size before the sharpener and its factor: 2 where that reaches the output size exactly, else 1."""
@@ -316,12 +405,16 @@ class Restorer:
 
     # ---- the faces' branch
 
-    def _faces(self, photo: Photo, given: Sequence[Face] | None, k: tuple[float, float], step: Any) -> tuple[list[Face], list[Crop], list[Photo]]:
+    def _faces(
+        self, photo: Photo, given: Sequence[Face] | None, k: tuple[float, float], step: Any
+    ) -> tuple[list[Face], list[Crop], list[Photo]]:
         if not self.with_faces:
             return list(given or []), [], []
         with step("detect"):
             dense = self._landmark_net if self.landmarks else None
-            found = list(given) if given is not None else detect(photo, self.detector, landmarks=dense)
+            found = (
+                list(given) if given is not None else detect(photo, self.detector, landmarks=dense)
+            )
         crops, fixed = [], []
         with step("faces"):
             for i, f in enumerate(found):
@@ -333,7 +426,9 @@ class Restorer:
                     fixed.append(picture)
                     found[i] = replace(f, status="restored")
                 except Exception as e:  # whatever a net does to one face, the photo and the other faces go on, and it is said
-                    found[i] = replace(f, status=f"failed: {' '.join(str(e).split())[:200] or type(e).__name__}")
+                    found[i] = replace(
+                        f, status=f"failed: {' '.join(str(e).split())[:200] or type(e).__name__}"
+                    )
         return found, crops, fixed
 
     def _landmark_net(self, x: Tensor) -> Tensor:
@@ -359,13 +454,20 @@ class Restorer:
 
     # ---- the whole photo's branch
 
-    def _whole(self, photo: np.ndarray, size: tuple[int, int], step: Any) -> tuple[Photo, Photo, np.ndarray, np.ndarray]:
+    def _whole(
+        self, photo: np.ndarray, size: tuple[int, int], step: Any
+    ) -> tuple[Photo, Photo, np.ndarray, np.ndarray]:
         with step("shrink"):
             small = image.as_photo(image.shrink(photo, self.working_size))
         with step("restore"):
             net = self.restorer
             shape = {"overlap": getattr(net, "reach", 32), "multiple": getattr(net, "multiple", 1)}
-            clean = sparingly(lambda share: tiled(self._tile, small, tile=self._tile_side(share, shape["overlap"]), **shape), "the restorer")
+            clean = sparingly(
+                lambda share: tiled(
+                    self._tile, small, tile=self._tile_side(share, shape["overlap"]), **shape
+                ),
+                "the restorer",
+            )
         with step("upsample"):
             large = photo if photo.shape[:2] == size else image.resize(photo, size)
             if clean.shape == large.shape:  # at full size there is nothing to bring back
@@ -373,7 +475,9 @@ class Restorer:
             else:
                 whole = self._upsample(small, clean, large)
             if self.photo_strength < 1:
-                whole = cv2.addWeighted(whole, self.photo_strength, large, 1 - self.photo_strength, 0)
+                whole = cv2.addWeighted(
+                    whole, self.photo_strength, large, 1 - self.photo_strength, 0
+                )
         return small, clean, large, whole
 
     def _tile(self, part: Photo) -> Photo:
@@ -392,14 +496,29 @@ class Restorer:
         net = self.upsampler
         low, target = image.to_tensor(small).to(self.device), image.to_tensor(clean).to(self.device)
         if not hasattr(net, "apply_rows"):
-            return image.as_samples(image.to_photo(net(low, target, image.to_tensor(large).to(self.device))), large.dtype)
-        state = net.solve(low, target, noise_level(image.to_tensor(sampled(large))).to(self.device), large.shape[1] / small.shape[1])
+            return image.as_samples(
+                image.to_photo(net(low, target, image.to_tensor(large).to(self.device))),
+                large.dtype,
+            )
+        state = net.solve(
+            low,
+            target,
+            noise_level(image.to_tensor(sampled(large))).to(self.device),
+            large.shape[1] / small.shape[1],
+        )
         if large.shape[0] * large.shape[1] >= FUSED and self.device.type == "cpu":
             from .fast import upsampler as fast
 
             if fast.fits(net):
                 return sparingly(lambda _: fast.upsample(net, large, state), "the guided filter")
-        return self._in_tiles(large, net.reach, 1, lambda x, y0, _: net.apply_rows(state, x, large.shape[0], y0), "the guided filter", large.shape[1])
+        return self._in_tiles(
+            large,
+            net.reach,
+            1,
+            lambda x, y0, _: net.apply_rows(state, x, large.shape[0], y0),
+            "the guided filter",
+            large.shape[1],
+        )
 
     def _sharpen(self, pasted: np.ndarray, scale: int) -> np.ndarray:
         """The sharpener over the picture in tiles, mirrored at the picture's borders: a net would take the dark beyond them for an edge."""
@@ -416,29 +535,66 @@ class Restorer:
             left, right, above, below = (margin * end * scale for end in ends)
             return y[..., above : y.shape[-2] - below, left : y.shape[-1] - right]
 
-        return self._in_tiles(pasted, margin, scale, mirrored, "the sharpener", 512)  # what a processor's cache holds
+        return self._in_tiles(
+            pasted, margin, scale, mirrored, "the sharpener", 512
+        )  # what a processor's cache holds
 
-    def _in_tiles(self, large: np.ndarray, reach: int, scale: int, fn: Callable[[Tensor, int, int], Tensor], what: str, columns: int) -> np.ndarray:
+    def _in_tiles(
+        self,
+        large: np.ndarray,
+        reach: int,
+        scale: int,
+        fn: Callable[[Tensor, int, int], Tensor],
+        what: str,
+        columns: int,
+    ) -> np.ndarray:
         """fn(tile, its first row, its first column) over tiles with `reach` pixels of context, joined, as samples; bounded memory, one pass."""
         h, w = large.shape[:2]
         out = np.empty((h * scale, w * scale, 3), large.dtype)
 
         def work(share: float) -> None:
             budget = (self.memory_mb or 512) * 2**20 / 2
-            rows = int(np.clip(share * budget / (min(w, columns) * 4 * 64 * scale), 16, (512 if columns < w else 128) * share)) // 2 * 2
-            for (y0, y1, top, bottom), (x0, x1, left, right) in itertools.product(strips(h, rows, reach), strips(w, columns, reach)):
-                x = torch.from_numpy(image.as_photo(large[top:bottom, left:right])).to(self.device).permute(2, 0, 1)[None]
+            rows = (
+                int(
+                    np.clip(
+                        share * budget / (min(w, columns) * 4 * 64 * scale),
+                        16,
+                        (512 if columns < w else 128) * share,
+                    )
+                )
+                // 2
+                * 2
+            )
+            for (y0, y1, top, bottom), (x0, x1, left, right) in itertools.product(
+                strips(h, rows, reach), strips(w, columns, reach)
+            ):
+                x = (
+                    torch.from_numpy(image.as_photo(large[top:bottom, left:right]))
+                    .to(self.device)
+                    .permute(2, 0, 1)[None]
+                )
                 x = x.contiguous()  # channels_last is three times slower with so few channels
-                y = self._finite(lambda x: fn(x, top, left), x)[0, :, (y0 - top) * scale : (y1 - top) * scale, (x0 - left) * scale : (x1 - left) * scale]  # noqa: B023
-                out[y0 * scale : y1 * scale, x0 * scale : x1 * scale] = image.as_samples(y.permute(1, 2, 0).float().cpu().numpy(), out.dtype)
+                y = self._finite(lambda x: fn(x, top, left), x)[
+                    0,
+                    :,
+                    (y0 - top) * scale : (y1 - top) * scale,
+                    (x0 - left) * scale : (x1 - left) * scale,
+                ]  # noqa: B023
+                out[y0 * scale : y1 * scale, x0 * scale : x1 * scale] = image.as_samples(
+                    y.permute(1, 2, 0).float().cpu().numpy(), out.dtype
+                )
 
         sparingly(work, what)
         return out
 
     def _run(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        y = self._finite(lambda x: padded(net, x), x.to(self.device, memory_format=torch.channels_last)).float()
+        y = self._finite(
+            lambda x: padded(net, x), x.to(self.device, memory_format=torch.channels_last)
+        ).float()
         if y.shape != x.shape:
-            raise ValueError(f"the net must keep the picture's shape, got {tuple(y.shape)} from {tuple(x.shape)}")
+            raise ValueError(
+                f"the net must keep the picture's shape, got {tuple(y.shape)} from {tuple(x.shape)}"
+            )
         return y.cpu()
 
     def _finite(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -446,14 +602,18 @@ class Restorer:
         for half in (True, False) if self.half else (False,):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
                 y = net(x)
-            if torch.isfinite(y.sum(dtype=torch.float32)):  # one number that is spoilt by any: six times faster than asking each
+            if torch.isfinite(
+                y.sum(dtype=torch.float32)
+            ):  # one number that is spoilt by any: six times faster than asking each
                 return y
         raise FloatingPointError("the net gave values that are not finite; check its weights")
 
     @contextmanager
     def _steps(self, spans: dict[str, tuple[float, float]]) -> Iterator[Callable[[str], Any]]:
         """Times each named step, says in which one memory was not enough, and shows a progress bar over them when asked."""
-        with tqdm(total=8, disable=not self.progress, desc="restore", unit="step", leave=False) as bar:
+        with tqdm(
+            total=8, disable=not self.progress, desc="restore", unit="step", leave=False
+        ) as bar:
 
             @contextmanager
             def step(name: str) -> Iterator[None]:
@@ -471,7 +631,9 @@ class Restorer:
             yield step
 
 
-def restore(src: Any, *, boxes: Sequence[Sequence[float]] | None = None, **options: Any) -> Restored:
+def restore(
+    src: Any, *, boxes: Sequence[Sequence[float]] | None = None, **options: Any
+) -> Restored:
     """Restore a portrait or any photo: `restore("old.jpg").save("new.png")`. Options are `Restorer`'s; `boxes` (x0, y0, x1, y1) name the faces."""
     faces = None if boxes is None else faces_module.faces_from(boxes)
     return Restorer(**options)(src, faces)

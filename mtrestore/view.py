@@ -123,7 +123,9 @@ for (const box of document.querySelectorAll(".mtr-compare:not(.mtr-live)")) {
 }
 """
 
-PAGE = f"<!doctype html>\n{claims.COMPARISON}" """
+PAGE = (
+    f"<!doctype html>\n{claims.COMPARISON}"
+    """
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>{title}</title>
 <style>body{{max-width:{width}px;margin:1em auto;padding:0 1em}}</style></head>
@@ -131,6 +133,7 @@ PAGE = f"<!doctype html>\n{claims.COMPARISON}" """
 {body}
 </body></html>
 """
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,9 @@ class Comparison:
         """
         replace = claims.Claims(overwrite).check(path, mark=claims.COMPARISON)
         title = html.escape(shown(self.title) or "before and after")
-        return write_bytes(path, PAGE.format(title=title, width=self.width, body=self.html).encode(), replace)
+        return write_bytes(
+            path, PAGE.format(title=title, width=self.width, body=self.html).encode(), replace
+        )
 
 
 @dataclass(frozen=True)
@@ -167,22 +172,43 @@ class Table:
     def cells(self) -> list[list[str]]:
         """The heading and each row as words; the first column holds the names."""
         columns = list(dict.fromkeys(column for row in self.rows.values() for column in row))
-        lines = [[name, *(_words(row.get(column, "")) for column in columns)] for name, row in self.rows.items()]
+        lines = [
+            [name, *(_words(row.get(column, "")) for column in columns)]
+            for name, row in self.rows.items()
+        ]
         return [[shown(word) for word in line] for line in ([self.corner, *columns], *lines)]
 
     def _repr_html_(self) -> str:
         head, *body = ([html.escape(word) for word in line] for line in self.cells())
-        rows = "".join(f"<tr><th>{name}</th>{''.join(f'<td>{word}</td>' for word in words)}</tr>" for name, *words in body)
+        rows = "".join(
+            f"<tr><th>{name}</th>{''.join(f'<td>{word}</td>' for word in words)}</tr>"
+            for name, *words in body
+        )
         return f"<table><thead><tr>{''.join(f'<th>{word}</th>' for word in head)}</tr></thead><tbody>{rows}</tbody></table>"
 
     def __repr__(self) -> str:
         lines = self.cells()
         wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join("  ".join([line[0].ljust(wide[0]), *(w.rjust(n) for w, n in zip(line[1:], wide[1:], strict=True))]).rstrip() for line in lines)
+        return "\n".join(
+            "  ".join(
+                [
+                    line[0].ljust(wide[0]),
+                    *(w.rjust(n) for w, n in zip(line[1:], wide[1:], strict=True)),
+                ]
+            ).rstrip()
+            for line in lines
+        )
 
 
-def compare(before, after, *, labels: Sequence[str] = ("before", "after"), title: str = "", width: int | None = None,
-            max_side: int = 2048) -> Comparison:
+def compare(
+    before,
+    after,
+    *,
+    labels: Sequence[str] = ("before", "after"),
+    title: str = "",
+    width: int | None = None,
+    max_side: int = 2048,
+) -> Comparison:
     """A slider between two pictures of the same scene, in self-contained HTML.
 
     before, after: anything `read` takes; they may differ in size and are laid over each other at the size of `after`.
@@ -192,15 +218,25 @@ def compare(before, after, *, labels: Sequence[str] = ("before", "after"), title
     originals = [read(before), read(after)]
     pictures = [shrink(original, max_side) for original in originals]
     height, natural = pictures[1].shape[:2]
-    width = int(width or max(120, min(max(natural, 320), 960, 800 * natural // height)))  # so that a portrait fits on the screen
-    aside = max(1, min(natural, width // 2))  # what img attributes ask for where there is neither script nor style
+    width = int(
+        width or max(120, min(max(natural, 320), 960, 800 * natural // height))
+    )  # so that a portrait fits on the screen
+    aside = max(
+        1, min(natural, width // 2)
+    )  # what img attributes ask for where there is neither script nor style
     heads, cells = "", ""
     for label, original, picture in zip(labels, originals, pictures, strict=True):
-        name, size = html.escape(shown(label)), _size(original) + (f", shown at {_size(picture)}" if picture.shape != original.shape else "")
+        name, size = (
+            html.escape(shown(label)),
+            _size(original)
+            + (f", shown at {_size(picture)}" if picture.shape != original.shape else ""),
+        )
         heads += f"<th>{name} <small>{size}</small></th>"
         cells += f'<td><img alt="{name}" width="{aside}" height="{max(1, round(aside * height / natural))}" src="{data_uri(picture)}"></td>'
     heading = f"<p>{html.escape(shown(title))}</p>\n" if title else ""
-    sharp = " mtr-pixels" if width >= 2 * natural else ""  # a tiny crop is shown as the pixels it has
+    sharp = (
+        " mtr-pixels" if width >= 2 * natural else ""
+    )  # a tiny crop is shown as the pixels it has
     return Comparison(
         f'<div class="mtr-compare{sharp}" data-width="{natural}" data-height="{height}" style="width:{width}px">\n<style>{STYLE}</style>\n'
         f"{heading}<table><tr>{heads}</tr><tr>{cells}</tr></table>\n<script>(() => {{{SCRIPT}}})();</script>\n</div>",
@@ -215,12 +251,21 @@ def data_uri(photo: np.ndarray, quality: int = 92, lossless: int = LOSSLESS_PIXE
     if photo.shape[0] * photo.shape[1] <= lossless:
         kind, (_, data) = "png", cv2.imencode(".png", pixels)
     else:
-        options = (cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+        options = (
+            cv2.IMWRITE_JPEG_QUALITY,
+            quality,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+        )
         kind, (_, data) = "jpeg", cv2.imencode(".jpg", pixels, options)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def show(pictures: Mapping[str, np.ndarray] | Sequence[np.ndarray], columns: int | None = None, size: float = 3.0) -> Plot:
+def show(
+    pictures: Mapping[str, np.ndarray] | Sequence[np.ndarray],
+    columns: int | None = None,
+    size: float = 3.0,
+) -> Plot:
     """A grid of pictures, each with its name and its size in pixels above it.
 
     pictures: name -> photo, or a plain list; an H×W array is drawn in grey over its own range (a guidance map, a mask).
@@ -228,9 +273,15 @@ def show(pictures: Mapping[str, np.ndarray] | Sequence[np.ndarray], columns: int
     """
     from .plot import Plot
 
-    named = dict(pictures) if isinstance(pictures, Mapping) else {str(i): p for i, p in enumerate(pictures)}
+    named = (
+        dict(pictures)
+        if isinstance(pictures, Mapping)
+        else {str(i): p for i, p in enumerate(pictures)}
+    )
     if not named:
-        raise ValueError("show needs at least one picture, got none; pass a dict of name -> photo, or a list")
+        raise ValueError(
+            "show needs at least one picture, got none; pass a dict of name -> photo, or a list"
+        )
     columns = columns or ceil(len(named) / ceil(len(named) / 4))
     tall = [size * min(picture.shape[0] / picture.shape[1], 3) + 0.4 for picture in named.values()]
     heights = [max(tall[i : i + columns]) for i in range(0, len(tall), columns)]
@@ -241,7 +292,11 @@ def show(pictures: Mapping[str, np.ndarray] | Sequence[np.ndarray], columns: int
         grey = picture.ndim == 2
         # Nearest keeps the pixels of a small crop honest; a photo larger than its place is averaged, or it would alias.
         drawing = "nearest" if picture.shape[1] <= size * plot.dpi else "antialiased"
-        axes.imshow(picture if grey else np.clip(picture, 0, 1), cmap="gray" if grey else None, interpolation=drawing)
+        axes.imshow(
+            picture if grey else np.clip(picture, 0, 1),
+            cmap="gray" if grey else None,
+            interpolation=drawing,
+        )
         axes.set_title(f"{shown(name)}  {_size(picture)}".strip(), fontsize=9, parse_math=False)
         axes.axis("off")
         axes.set_anchor("N")
@@ -252,10 +307,14 @@ def grid(pictures: Iterable[np.ndarray], columns: int = 8, gap: int = 2) -> np.n
     """One photo of many of one size, in rows of `columns` with `gap` white pixels between: small faces to look over together."""
     pictures = list(pictures)
     if not pictures:
-        raise ValueError("grid needs at least one picture, got none; pass a list of photos of one size")
+        raise ValueError(
+            "grid needs at least one picture, got none; pass a list of photos of one size"
+        )
     h, w = pictures[0].shape[:2]
     columns = min(columns, len(pictures))
-    sheet = np.ones((ceil(len(pictures) / columns) * (h + gap) - gap, columns * (w + gap) - gap, 3), np.float32)
+    sheet = np.ones(
+        (ceil(len(pictures) / columns) * (h + gap) - gap, columns * (w + gap) - gap, 3), np.float32
+    )
     for i, picture in enumerate(pictures):
         y, x = i // columns * (h + gap), i % columns * (w + gap)
         sheet[y : y + h, x : x + w] = np.clip(picture, 0, 1)
@@ -286,12 +345,30 @@ def faces(photo: np.ndarray, faces: Iterable, crops: Iterable = (), size: float 
     for i, face in enumerate(faces):
         colour, (x0, y0, x1, y1) = COLOURS[i % len(COLOURS)], face.box
         axes.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=colour, linewidth=1.5)
-        axes.plot(*face.landmarks.T, ".", color=colour, markersize=6 if len(face.landmarks) <= 5 else 1)
-        axes.annotate(f"{i + 1}: {face.score:.2f} {face.status}", (x0, y0), (0, 3), textcoords="offset points", color="white", fontsize=8, parse_math=False,
-                      bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
+        axes.plot(
+            *face.landmarks.T, ".", color=colour, markersize=6 if len(face.landmarks) <= 5 else 1
+        )
+        axes.annotate(
+            f"{i + 1}: {face.score:.2f} {face.status}",
+            (x0, y0),
+            (0, 3),
+            textcoords="offset points",
+            color="white",
+            fontsize=8,
+            parse_math=False,
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
+        )
     for i, crop in enumerate(crops):
-        low, high = -0.5, crop.size - 0.5  # the crop's edges lie half a pixel outside its pixel centres
-        corners = np.array([(low, low, 1), (high, low, 1), (high, high, 1), (low, high, 1), (low, low, 1)]) @ crop.matrix.T
+        low, high = (
+            -0.5,
+            crop.size - 0.5,
+        )  # the crop's edges lie half a pixel outside its pixel centres
+        corners = (
+            np.array(
+                [(low, low, 1), (high, low, 1), (high, high, 1), (low, high, 1), (low, low, 1)]
+            )
+            @ crop.matrix.T
+        )
         axes.plot(*corners.T, "--", color=COLOURS[i % len(COLOURS)], linewidth=1)
         axes.plot(*corners[:2].T, color=COLOURS[i % len(COLOURS)], linewidth=3)
     return plot
@@ -309,7 +386,9 @@ def losses(records: Iterable, size: float = 3.0) -> Plot:
         for name, value in record.losses.items():
             curves.setdefault(name, []).append((record.step, float(value)))
     if not curves:
-        raise ValueError("losses needs at least one record with a loss, got none; pass the list of records that fit yielded")
+        raise ValueError(
+            "losses needs at least one record with a loss, got none; pass the list of records that fit yielded"
+        )
     rows = ceil(len(curves) / 4)
     columns = ceil(len(curves) / rows)
     plot = Plot(figsize=(1.4 * size * columns, size * rows), layout="constrained")
@@ -326,7 +405,9 @@ def losses(records: Iterable, size: float = 3.0) -> Plot:
     return plot
 
 
-def contact_sheet(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], width: int = 1600, columns: int = 3) -> np.ndarray:
+def contact_sheet(
+    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], width: int = 1600, columns: int = 3
+) -> np.ndarray:
     """One photo of many before/after pairs, side by side with their names below, to look over a whole set at once.
 
     pairs: (name, before, after); the two are fitted into cells of the same size. width: that of the sheet in pixels.
@@ -335,7 +416,9 @@ def contact_sheet(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], width: in
 
     pairs = list(pairs)
     if not pairs:
-        raise ValueError("contact_sheet needs at least one pair, got none; pass (name, before, after) triples")
+        raise ValueError(
+            "contact_sheet needs at least one pair, got none; pass (name, before, after) triples"
+        )
     columns = min(columns, len(pairs))
     side, gap, line = width // (2 * columns), 4, 20
     tall = float(np.median([after.shape[0] / after.shape[1] for _, _, after in pairs]))
@@ -353,7 +436,7 @@ def contact_sheet(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], width: in
             tile = Image.fromarray(np.rint(resize(picture, (h, w)) * 255).astype(np.uint8))
             sheet.paste(tile, (x + k * side + (side - w) // 2, y + (cell - h) // 2))
         while font.getlength(name) > 2 * side - 2 * gap:
-            name = name[: -2].rstrip("…") + "…"
+            name = name[:-2].rstrip("…") + "…"
         draw.text((x + gap, y + cell + 1), name, fill="black", font=font)
     return np.asarray(sheet, np.float32) / 255
 

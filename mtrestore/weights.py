@@ -67,7 +67,10 @@ def save(net: Net, path: str | Path, dtype: torch.dtype | None = None, **notes: 
     from safetensors.torch import save as serialise
 
     dtype = dtype or torch.float16
-    tensors = {k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in net.state_dict().items()}
+    tensors = {
+        k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous()
+        for k, v in net.state_dict().items()
+    }
     if bad := [k for k, v in tensors.items() if not torch.isfinite(v.float()).all()]:
         raise WeightsError(f"refusing to save weights that are not finite: {bad[0]}")
     header, values = split(serialise(tensors))
@@ -93,7 +96,8 @@ def check(name: str | Path) -> tuple[dict[str, str], bytes]:
     except (struct.error, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
         raise WeightsError(
             f"{path.name} is not a weights file of mtrestore, or it is damaged; expected a .safetensors made by `mtrestore train`"
-            + "; this one is a pointer: run `git lfs pull`" * data.startswith(b"version https://git-lfs")
+            + "; this one is a pointer: run `git lfs pull`"
+            * data.startswith(b"version https://git-lfs")
         ) from e
     if digest(header, values) != meta["sha256"]:
         raise WeightsError(f"{path.name} is damaged: its sha256 does not match; get the file again")
@@ -116,18 +120,34 @@ def load(name: str | Path, kind: type[Net] | None = None) -> Net:
     class Undrawn(TorchFunctionMode):
         """Nothing is drawn for weights that are about to be replaced; normal_ of a meta tensor alone loads torch's compiler: two seconds."""
 
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            return args[0] if func in (torch.Tensor.normal_, torch.Tensor.uniform_) else func(*args, **(kwargs or {}))
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            return (
+                args[0]
+                if func in (torch.Tensor.normal_, torch.Tensor.uniform_)
+                else func(*args, **(kwargs or {}))
+            )
 
     file = find(name).name
     try:
         if not modest(config := json.loads(meta["config"])):
             raise ValueError("its configuration is larger than any net of ours")
-        with torch.device("meta"), Undrawn():  # shapes alone, so that a hostile configuration cannot claim memory
+        with (
+            torch.device("meta"),
+            Undrawn(),
+        ):  # shapes alone, so that a hostile configuration cannot claim memory
             net = REGISTRY[meta["net"]](**config)
         net.load_state_dict(fitting(net, parse(data)), assign=True)
         notes = {**json.loads(meta["notes"]), "sha256": meta["sha256"], "file": file}
-    except (SafetensorError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as e:
+    except (
+        SafetensorError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+    ) as e:
         raise WeightsError(f"{file} does not fit its net: {one_line(e)[:200]}") from e
     if kind and not isinstance(net, kind):
         raise WeightsError(f"{file} holds a {meta['net']}, expected a {kind.__name__}")
@@ -149,14 +169,23 @@ def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Mod
     except image.ImageError as e:
         raise WeightsError(f"weights cannot be read: {e}") from e
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise WeightsError(f"{name} is not the file it should be: its sha256 is another; get the file again")
+        raise WeightsError(
+            f"{name} is not the file it should be: its sha256 is another; get the file again"
+        )
     try:
         if data[8:9] == b"{":
             split(data)
             found = parse(data)
         else:
             found = tensors_only(data)
-        found = next((found[k] for k in ("params_ema", "params", "state_dict") if isinstance(found.get(k), dict)), found)
+        found = next(
+            (
+                found[k]
+                for k in ("params_ema", "params", "state_dict")
+                if isinstance(found.get(k), dict)
+            ),
+            found,
+        )
         with torch.no_grad():
             net.load_state_dict(fitting(net, found, exact=True))
     except Exception as e:  # torch, zipfile and pickle raise many kinds
@@ -170,9 +199,13 @@ def tensors_only(data: bytes) -> dict[Any, Any]:
 
     if data[:2] == b"PK":
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
-            if any(part.compress_type for part in parts.infolist()) or sum(part.file_size for part in parts.infolist()) > len(data):
+            if any(part.compress_type for part in parts.infolist()) or sum(
+                part.file_size for part in parts.infolist()
+            ) > len(data):
                 raise ValueError("it is compressed, which torch.save never does")
-            if bad := parts.testzip():  # torch.load does not look at the checksums that torch.save writes
+            if (
+                bad := parts.testzip()
+            ):  # torch.load does not look at the checksums that torch.save writes
                 raise ValueError(f"wrong checksum of {bad!r}")
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -184,20 +217,32 @@ def tensors_only(data: bytes) -> dict[Any, Any]:
     return found
 
 
-def fitting(net: nn.Module, found: dict[str, torch.Tensor], exact: bool = False) -> dict[str, torch.Tensor]:
+def fitting(
+    net: nn.Module, found: dict[str, torch.Tensor], exact: bool = False
+) -> dict[str, torch.Tensor]:
     """The tensors, if they are the net's by name, shape, kind and finite values; other precisions are converted unless `exact`."""
     import torch
 
     wanted, kept = net.state_dict(), {}
     if odd := sorted(wanted.keys() ^ found.keys(), key=str):
-        raise ValueError(f"{odd[0]!r:.80} is {'missing' if odd[0] in wanted else 'not of this net'}")
+        raise ValueError(
+            f"{odd[0]!r:.80} is {'missing' if odd[0] in wanted else 'not of this net'}"
+        )
     for name, want in wanted.items():
         value = found[name]
-        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
+        if (
+            not isinstance(value, torch.Tensor)
+            or value.layout is not torch.strided
+            or value.device.type != "cpu"
+        ):
             raise ValueError(f"{name} is no plain tensor")
         if value.shape != want.shape:
-            raise ValueError(f"{name} has the shape {tuple(value.shape)}, expected {tuple(want.shape)}")
-        if value.dtype != want.dtype and (exact or not (value.is_floating_point() and want.is_floating_point())):
+            raise ValueError(
+                f"{name} has the shape {tuple(value.shape)}, expected {tuple(want.shape)}"
+            )
+        if value.dtype != want.dtype and (
+            exact or not (value.is_floating_point() and want.is_floating_point())
+        ):
             raise ValueError(f"{name} is {value.dtype}, expected {want.dtype}")
         kept[name] = value.to(want.dtype)
         if not torch.isfinite(kept[name]).all():
@@ -208,7 +253,9 @@ def fitting(net: nn.Module, found: dict[str, torch.Tensor], exact: bool = False)
 def modest(value: Any) -> bool:
     """Whether every number and length in a configuration is one that a net of ours could have, so that it is built at once."""
     if isinstance(value, (list, dict)):
-        return len(value) <= 16 and all(map(modest, value.values() if isinstance(value, dict) else value))
+        return len(value) <= 16 and all(
+            map(modest, value.values() if isinstance(value, dict) else value)
+        )
     return not isinstance(value, (int, float)) or abs(value) <= 2048
 
 
@@ -220,7 +267,9 @@ def find(name: str | Path) -> Path:
     path = FOLDER / f"{name}.safetensors"
     if not path.is_file():
         there = ", ".join(shipped()) or "none"
-        raise WeightsError(f"no weights called {str(name)!r} are installed; there are: {there}; train them with `mtrestore train`")
+        raise WeightsError(
+            f"no weights called {str(name)!r} are installed; there are: {there}; train them with `mtrestore train`"
+        )
     return path
 
 
@@ -242,7 +291,11 @@ def fetch(name: str) -> Path:
         raise WeightsError(f"no optional model is called {name!r}; there is {', '.join(OPTIONAL)}")
     file, address, sha = OPTIONAL[name]
     try:
-        return Path(pooch.retrieve(address, f"sha256:{sha}", file, CACHE.expanduser(), progressbar=False))
+        return Path(
+            pooch.retrieve(address, f"sha256:{sha}", file, CACHE.expanduser(), progressbar=False)
+        )
     except Exception as e:  # requests and urllib3 raise many kinds
         kept = CACHE.expanduser() / file
-        raise WeightsError(f"{name} could not be fetched ({type(e).__name__}); when offline, put the file (sha256 {sha[:12]}...) at {kept}") from e
+        raise WeightsError(
+            f"{name} could not be fetched ({type(e).__name__}); when offline, put the file (sha256 {sha[:12]}...) at {kept}"
+        ) from e

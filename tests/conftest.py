@@ -15,7 +15,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
-matplotlib.use("Agg")  # not through MPLBACKEND: the kernels that papermill starts must keep their inline pictures
+matplotlib.use(
+    "Agg"
+)  # not through MPLBACKEND: the kernels that papermill starts must keep their inline pictures
 cv2.setNumThreads(1)
 torch.set_num_threads(1)
 
@@ -26,7 +28,11 @@ def no_network():
     connect = socket.socket.connect
 
     def local_only(self, address):
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in (
+            "127.0.0.1",
+            "::1",
+            "localhost",
+        ):
             raise OSError(f"tests do not use the network, asked for {address}")
         return connect(self, address)
 
@@ -46,7 +52,9 @@ def shared() -> Path:
     """The optional folder of data and settings beside the project (or where MTRESTORE_SHARED says)."""
     folder = Path(os.environ.get("MTRESTORE_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
-        pytest.skip(f"needs the optional data folder, and there is none at {folder} (set MTRESTORE_SHARED)")
+        pytest.skip(
+            f"needs the optional data folder, and there is none at {folder} (set MTRESTORE_SHARED)"
+        )
     return folder
 
 

@@ -11,8 +11,20 @@ from mtrestore.folder import one_file as task
 from mtrestore.folder.names import Job
 from mtrestore.pipeline import identity, keep_large
 
-IDENTITY = {"device": "cpu", "faces": False, "restorer": identity, "upsampler": keep_large, "sharpener": identity}
-COLOURS = {"crash": 0.2, "hang": 0.4, "memory": 0.6, "nan": 0.8, "exit": 0.9}  # the red of a picture
+IDENTITY = {
+    "device": "cpu",
+    "faces": False,
+    "restorer": identity,
+    "upsampler": keep_large,
+    "sharpener": identity,
+}
+COLOURS = {
+    "crash": 0.2,
+    "hang": 0.4,
+    "memory": 0.6,
+    "nan": 0.8,
+    "exit": 0.9,
+}  # the red of a picture
 
 
 def by_colour(x: torch.Tensor) -> torch.Tensor:

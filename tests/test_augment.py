@@ -15,7 +15,9 @@ def drawn(pictures: list[torch.Tensor], *kinds: str, seed: int = 0) -> list[torc
     return augment(pictures, kinds)
 
 
-@pytest.mark.parametrize("kinds", [(), *((k,) for k in KINDS), KINDS], ids=lambda k: "+".join(k) or "none")
+@pytest.mark.parametrize(
+    "kinds", [(), *((k,) for k in KINDS), KINDS], ids=lambda k: "+".join(k) or "none"
+)
 def test_shape_and_kind_stay_and_all_is_finite(kinds):
     x = noise(3, 3, 32, 64)
     (y,) = drawn([x], *kinds)
@@ -59,7 +61,12 @@ def test_a_shift_moves_the_content_and_mirrors_it_at_the_border():
     (y,) = drawn([x], "shift")
     wide = torch.nn.functional.pad(x, (4, 4, 4, 4), mode="reflect")
     for i in range(8):
-        places = [(r, c) for r in range(9) for c in range(9) if torch.equal(y[i], wide[i, :, r : r + 32, c : c + 32])]
+        places = [
+            (r, c)
+            for r in range(9)
+            for c in range(9)
+            if torch.equal(y[i], wide[i, :, r : r + 32, c : c + 32])
+        ]
         assert len(places) == 1, "an eighth of the side at most"
         moves |= set(places)
     assert len(moves) > 4
@@ -69,8 +76,14 @@ def test_a_shift_moves_the_content_and_mirrors_it_at_the_border():
 def test_a_cutout_is_a_grey_rectangle_of_half_the_sides(size):
     h, w = size
     (y,) = drawn([torch.zeros(64, 3, h, w)], "cutout")
-    assert set(y.unique().tolist()) == {0.0, 0.5} and torch.equal(y[:, 0], y[:, 1]) and torch.equal(y[:, 0], y[:, 2])
+    assert (
+        set(y.unique().tolist()) == {0.0, 0.5}
+        and torch.equal(y[:, 0], y[:, 1])
+        and torch.equal(y[:, 0], y[:, 2])
+    )
     heights, widths = (y[:, 0].amax(axis).bool().sum(1) for axis in (2, 1))
     assert torch.equal((y[:, 0] > 0).sum((1, 2)), heights * widths), "one rectangle"
     assert heights.max() == h // 2 and widths.max() == w // 2, "whole where it lies inside"
-    assert heights.min() >= h // 4 - 1 and widths.min() >= w // 4 - 1, "at least a quarter is seen at a border"
+    assert heights.min() >= h // 4 - 1 and widths.min() >= w // 4 - 1, (
+        "at least a quarter is seen at a border"
+    )

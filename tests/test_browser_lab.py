@@ -14,7 +14,9 @@ from importlib.util import find_spec
 
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
 pytestmark = [
     pytest.mark.slow,
@@ -44,10 +46,20 @@ def served(tmp_path, root, program, *options):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     shutil.copy(root / "notebooks" / "00_tour.ipynb", tmp_path)
-    own = {f"JUPYTER_{name}_DIR": str(tmp_path / name.lower()) for name in ("CONFIG", "RUNTIME", "DATA")}
+    own = {
+        f"JUPYTER_{name}_DIR": str(tmp_path / name.lower())
+        for name in ("CONFIG", "RUNTIME", "DATA")
+    }
     command = [sys.executable, "-m", program, "--no-browser", f"--port={port}", *options]
     with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=tmp_path, env=os.environ | own, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=os.environ | own,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(120):
@@ -69,7 +81,10 @@ def served(tmp_path, root, program, *options):
 
 def use(page, tmp_path):
     """Restore the sample on the workbench, drag the slider, edit the boxes, restore again."""
-    status, press = page.locator(".widget-html-content [role=status]"), lambda name: page.get_by_role("button", name=name, exact=True).click()
+    status, press = (
+        page.locator(".widget-html-content [role=status]"),
+        lambda name: page.get_by_role("button", name=name, exact=True).click(),
+    )
     boxes, picture = page.get_by_label("face boxes", exact=True), page.locator("svg.mtr-boxes")
 
     def says(words):
@@ -110,9 +125,14 @@ def use(page, tmp_path):
     page.screenshot(path=tmp_path / "drawn.png")
     page.keyboard.press("ArrowRight")  # the new box has the focus
     page.keyboard.press("Shift+ArrowDown")
-    page.wait_for_function("n => [...document.querySelectorAll('input')].some(i => i.value.endsWith(n))", arg=f" {drawn[3] + 5.1:g}".rstrip("0"))
+    page.wait_for_function(
+        "n => [...document.querySelectorAll('input')].some(i => i.value.endsWith(n))",
+        arg=f" {drawn[3] + 5.1:g}".rstrip("0"),
+    )
     moved = [float(v) for v in boxes.input_value().split(";")[1].split()]
-    assert moved == pytest.approx([drawn[0] + 5.12, drawn[1], drawn[2] + 5.12, drawn[3] + 5.12], abs=0.11)
+    assert moved == pytest.approx(
+        [drawn[0] + 5.12, drawn[1], drawn[2] + 5.12, drawn[3] + 5.12], abs=0.11
+    )
     page.keyboard.press("Delete")
     says("face boxes: 1")
     page.keyboard.press("n")
@@ -127,14 +147,27 @@ def use(page, tmp_path):
 
 
 def test_in_jupyterlab(page, tmp_path, root):
-    options = ("--allow-root", "--IdentityProvider.token=", "--expose-app-in-browser", f"--ServerApp.root_dir={tmp_path}", "--LabApp.news_url=None")
+    options = (
+        "--allow-root",
+        "--IdentityProvider.token=",
+        "--expose-app-in-browser",
+        f"--ServerApp.root_dir={tmp_path}",
+        "--LabApp.news_url=None",
+    )
     with served(tmp_path, root, "jupyterlab", *options) as address:
         page.goto(f"{address}/lab/tree/00_tour.ipynb?reset")
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # sooner, JupyterLab would ask for a kernel
+        page.get_by_text(
+            "Python 3 (ipykernel) | Idle"
+        ).wait_for()  # sooner, JupyterLab would ask for a kernel
         page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
         page.locator("svg.mtr-boxes").wait_for()
         use(page, tmp_path)
-        assert page.locator(".jp-OutputArea-output[data-mime-type*=error], .jp-OutputArea-output[data-mime-type*=stderr]").count() == 0
+        assert (
+            page.locator(
+                ".jp-OutputArea-output[data-mime-type*=error], .jp-OutputArea-output[data-mime-type*=stderr]"
+            ).count()
+            == 0
+        )
         assert page.told == []
 
 
@@ -144,5 +177,10 @@ def test_under_voila(page, tmp_path, root):
         page.goto(address, wait_until="commit")
         page.locator("svg.mtr-boxes").wait_for()
         use(page, tmp_path)
-        assert page.locator("[data-mime-type*=error], .jp-RenderedText[data-mime-type*=stderr]").count() == 0
+        assert (
+            page.locator(
+                "[data-mime-type*=error], .jp-RenderedText[data-mime-type*=stderr]"
+            ).count()
+            == 0
+        )
         assert page.told == []

@@ -39,7 +39,19 @@ def test_one_file(small, tmp_path, capsys):
 
 
 def test_html_and_report(small, tmp_path):
-    assert run("restore", small, "-o", tmp_path / "o", "--html", "--report", tmp_path / "r.json", "--no-faces") == 0
+    assert (
+        run(
+            "restore",
+            small,
+            "-o",
+            tmp_path / "o",
+            "--html",
+            "--report",
+            tmp_path / "r.json",
+            "--no-faces",
+        )
+        == 0
+    )
     assert "<img" in (tmp_path / "o" / "small.html").read_text()
     (row,) = json.loads((tmp_path / "r.json").read_text())["files"]
     assert row["status"] == "restored" and row["input"] == str(small) and row["seconds"] > 0
@@ -50,11 +62,26 @@ def test_a_bad_file_never_stops_the_folder(small, tmp_path, capsys):
     (small.parent / "sub").mkdir()
     image.write(small.parent / "sub" / "deep.png", np.full((20, 30, 3), 0.5, np.float32))
     (small.parent / "zero.png").touch()
-    assert run("restore", small.parent, "-o", tmp_path / "out", "--report", tmp_path / "r.json", "--no-faces") == 3
-    rows = {Path(r["input"]).name: r for r in json.loads((tmp_path / "r.json").read_text())["files"]}
+    assert (
+        run(
+            "restore",
+            small.parent,
+            "-o",
+            tmp_path / "out",
+            "--report",
+            tmp_path / "r.json",
+            "--no-faces",
+        )
+        == 3
+    )
+    rows = {
+        Path(r["input"]).name: r for r in json.loads((tmp_path / "r.json").read_text())["files"]
+    }
     assert {n: (r["status"], r["code"]) for n, r in rows.items()} == {
         "a bad.jpg": ("failed", "E_FORMAT"), "deep.png": ("restored", None), "small.jpg": ("restored", None), "zero.png": ("failed", "E_EMPTY")}  # fmt: skip
-    assert (tmp_path / "out" / "sub" / "deep.png").exists() and (tmp_path / "out" / "small.jpg").exists()
+    assert (tmp_path / "out" / "sub" / "deep.png").exists() and (
+        tmp_path / "out" / "small.jpg"
+    ).exists()
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
 
 
@@ -82,20 +109,31 @@ def test_a_report_never_replaces_an_input(small, tmp_path, capsys):
 def test_resume_skips_what_is_done(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(workers, "Local", Here)
     assert run("restore", small.parent, "-o", tmp_path / "out", "--no-faces", "--jobs", 1) == 0
-    assert run("restore", small.parent, "-o", tmp_path / "out", "--no-faces", "--jobs", 1) == 1 and "--overwrite" in capsys.readouterr().err
-    assert run("restore", small.parent, "-o", tmp_path / "out", "--no-faces", "--jobs", 1, "--resume") == 0
+    assert (
+        run("restore", small.parent, "-o", tmp_path / "out", "--no-faces", "--jobs", 1) == 1
+        and "--overwrite" in capsys.readouterr().err
+    )
+    assert (
+        run("restore", small.parent, "-o", tmp_path / "out", "--no-faces", "--jobs", 1, "--resume")
+        == 0
+    )
     assert "0 restored, 1 skipped, 0 failed" in capsys.readouterr().out
 
 
 def test_formats_that_cannot_be_written_become_png(tmp_path, astronaut, monkeypatch):
     monkeypatch.setattr(workers, "Local", Here)
     (tmp_path / "in").mkdir()
-    Image.fromarray(np.rint(astronaut[::8, ::8] * 255).astype(np.uint8)).save(tmp_path / "in" / "a.gif")
+    Image.fromarray(np.rint(astronaut[::8, ::8] * 255).astype(np.uint8)).save(
+        tmp_path / "in" / "a.gif"
+    )
     assert run("restore", tmp_path / "in", "-o", tmp_path / "out", "--no-faces") == 0
     assert (tmp_path / "out" / "a.gif.png").exists()
 
 
-@pytest.mark.parametrize("option", [("--scale", "99"), ("--face-strength", "2"), ("--device", "cuda:77"), ("--memory-mb", "1")])
+@pytest.mark.parametrize(
+    "option",
+    [("--scale", "99"), ("--face-strength", "2"), ("--device", "cuda:77"), ("--memory-mb", "1")],
+)
 def test_set_up_errors_exit_1_in_one_line(small, tmp_path, capsys, option):
     assert run("restore", small, "-o", tmp_path / "o.png", *option) == 1
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
@@ -123,7 +161,11 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list, int, str]]:
     (folder / "cut.png").write_bytes(data[: len(data) // 2])
     (folder / "text.jpg").write_text("hello")
     chunk = lambda t, d: struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d))  # noqa: E731
-    parts = {b"IHDR": struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(bytes(10**6)), b"IEND": b""}
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(bytes(10**6)),
+        b"IEND": b"",
+    }
     bomb = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(t, d) for t, d in parts.items())
     (folder / "bomb.png").write_bytes(bomb)
     os.mkfifo(folder / "pipe.png")
@@ -190,7 +232,13 @@ def test_evaluate_prints_its_table(tmp_path, astronaut, capsys):
     image.write(tmp_path / "photos_clean" / "a.png", astronaut[::6, ::6])
     assert run("evaluate", tmp_path, "--seeds", 1, "--json", tmp_path / "rows.json") == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert {r["method"] for r in rows} == {"input", "bicubic", "non-local means", "photo branch", "photo branch, sharpened"}
+    assert {r["method"] for r in rows} == {
+        "input",
+        "bicubic",
+        "non-local means",
+        "photo branch",
+        "photo branch, sharpened",
+    }
     assert "| photos | noise 25 | photo branch |" in capsys.readouterr().out
 
 
@@ -206,9 +254,27 @@ def test_a_page_of_others_stays(small, tmp_path, capsys):
     (tmp_path / "b.html").write_text("NOTES")
     assert run("restore", small, "-o", tmp_path / "b.png", "--html", "--no-faces") == 1
     assert "b.html exists already" in capsys.readouterr().err and not (tmp_path / "b.png").exists()
-    assert run("restore", small, "-o", tmp_path / "b.png", "--html", "--no-faces", "--report", tmp_path / "b.html", "--overwrite") == 1
-    assert "would overwrite a page of the same run" in capsys.readouterr().err and (tmp_path / "b.html").read_text() == "NOTES"
-    assert run("restore", small, "-o", tmp_path / "b.png", "--html", "--no-faces", "--overwrite") == 0
+    assert (
+        run(
+            "restore",
+            small,
+            "-o",
+            tmp_path / "b.png",
+            "--html",
+            "--no-faces",
+            "--report",
+            tmp_path / "b.html",
+            "--overwrite",
+        )
+        == 1
+    )
+    assert (
+        "would overwrite a page of the same run" in capsys.readouterr().err
+        and (tmp_path / "b.html").read_text() == "NOTES"
+    )
+    assert (
+        run("restore", small, "-o", tmp_path / "b.png", "--html", "--no-faces", "--overwrite") == 0
+    )
 
 
 def test_a_report_replaces_no_net(small, tmp_path, capsys):
@@ -218,7 +284,20 @@ def test_a_report_replaces_no_net(small, tmp_path, capsys):
     net.write_bytes(weights.shipped()["restorer"].read_bytes())
     before = net.read_bytes()
     for report in (net, tmp_path / "x" / ".." / "my.safetensors", weights.shipped()["face"]):
-        assert run("restore", small, "-o", tmp_path / "o.png", "--restorer", net, "--report", report, "--overwrite") == 1
+        assert (
+            run(
+                "restore",
+                small,
+                "-o",
+                tmp_path / "o.png",
+                "--restorer",
+                net,
+                "--report",
+                report,
+                "--overwrite",
+            )
+            == 1
+        )
         assert "net in use" in capsys.readouterr().err
     assert net.read_bytes() == before and not (tmp_path / "o.png").exists()
 
@@ -228,10 +307,34 @@ def test_a_lost_report_exits_3_and_the_picture_is_there(small, tmp_path, capsys,
         raise image.ImageError("E_WRITE", "the disk is full")
 
     monkeypatch.setattr(batch, "write_reports", full)
-    assert run("restore", small, "-o", tmp_path / "o.png", "--no-faces", "--report", tmp_path / "r.json") == 3
-    assert "no report: the disk is full" in capsys.readouterr().err and image.read(tmp_path / "o.png").shape == (128, 128, 3)
+    assert (
+        run(
+            "restore",
+            small,
+            "-o",
+            tmp_path / "o.png",
+            "--no-faces",
+            "--report",
+            tmp_path / "r.json",
+        )
+        == 3
+    )
+    assert "no report: the disk is full" in capsys.readouterr().err and image.read(
+        tmp_path / "o.png"
+    ).shape == (128, 128, 3)
     (tmp_path / "text.png").write_text("text")
-    assert run("restore", tmp_path / "text.png", "-o", tmp_path / "p.png", "--no-faces", "--report", tmp_path / "r.json") == 1
+    assert (
+        run(
+            "restore",
+            tmp_path / "text.png",
+            "-o",
+            tmp_path / "p.png",
+            "--no-faces",
+            "--report",
+            tmp_path / "r.json",
+        )
+        == 1
+    )
 
 
 def test_report_replaces_only_its_own_page(root, tmp_path, capsys):
@@ -245,9 +348,20 @@ def test_report_replaces_only_its_own_page(root, tmp_path, capsys):
     (tmp_path / "mine.html").write_text("mine")
     assert run("report", bundle, "-o", tmp_path / "mine.html") == 1
     assert run("report", bundle, "-o", tmp_path / "new.html", "--json", tmp_path / "mine.html") == 1
-    assert run("report", bundle, "-o", tmp_path / "same", "--json", tmp_path / "same") == 1 and "of the same run" in capsys.readouterr().err
-    assert (tmp_path / "mine.html").read_text() == "mine" and bundle.read_bytes() == before and not (tmp_path / "new.html").exists()
-    assert run("report", bundle, "-o", tmp_path / "p.html") == run("report", bundle, "-o", tmp_path / "p.html") == 0
+    assert (
+        run("report", bundle, "-o", tmp_path / "same", "--json", tmp_path / "same") == 1
+        and "of the same run" in capsys.readouterr().err
+    )
+    assert (
+        (tmp_path / "mine.html").read_text() == "mine"
+        and bundle.read_bytes() == before
+        and not (tmp_path / "new.html").exists()
+    )
+    assert (
+        run("report", bundle, "-o", tmp_path / "p.html")
+        == run("report", bundle, "-o", tmp_path / "p.html")
+        == 0
+    )
 
 
 def test_export_rows_and_runs_replace_nothing_unasked(tmp_path, capsys, astronaut, monkeypatch):
@@ -258,11 +372,17 @@ def test_export_rows_and_runs_replace_nothing_unasked(tmp_path, capsys, astronau
     assert run("models", "export", "restorer", "-o", there) == 1
     for net in (weights.shipped()["restorer"], weights.shipped()["face"]):
         before = net.read_bytes()
-        assert run("models", "export", "restorer", "-o", net, "--overwrite") == 1 and net.read_bytes() == before
+        assert (
+            run("models", "export", "restorer", "-o", net, "--overwrite") == 1
+            and net.read_bytes() == before
+        )
     (tmp_path / "photos_clean").mkdir()
     photo = image.write(tmp_path / "photos_clean" / "a.png", astronaut[::8, ::8])
     before = photo.read_bytes()
-    assert run("evaluate", tmp_path, "--json", there) == 1 and run("evaluate", tmp_path, "--json", photo, "--overwrite") == 1
+    assert (
+        run("evaluate", tmp_path, "--json", there) == 1
+        and run("evaluate", tmp_path, "--json", photo, "--overwrite") == 1
+    )
     (tmp_path / "mine" / "pairs").mkdir(parents=True)
     (tmp_path / "mine" / "pairs" / "x").write_text("mine")
     assert run("rerun", tmp_path / "run", "-o", tmp_path / "mine") == 1
@@ -270,7 +390,11 @@ def test_export_rows_and_runs_replace_nothing_unasked(tmp_path, capsys, astronau
     (tmp_path / "o" / "restored.png").write_text("mine")
     assert run("demo", "-o", tmp_path / "o") == 1
     assert len(capsys.readouterr().err.strip().splitlines()) == 7
-    assert there.read_text() == "there" and photo.read_bytes() == before and (tmp_path / "mine" / "pairs" / "x").read_text() == "mine"
+    assert (
+        there.read_text() == "there"
+        and photo.read_bytes() == before
+        and (tmp_path / "mine" / "pairs" / "x").read_text() == "mine"
+    )
     assert (tmp_path / "o" / "restored.png").read_text() == "mine"
 
 
@@ -280,11 +404,23 @@ def test_export_rows_and_runs_replace_nothing_unasked(tmp_path, capsys, astronau
 def placed() -> bytes:
     """EXIF that says the place in every way that we keep: GPS, XMP, a camera's notes, a comment."""
     tags = Image.Exif()
-    tags[ExifTags.Base.Make], tags[ExifTags.Base.ImageDescription], tags[700] = "Maker", "a portrait", b"<x exif:GPSLatitude='SECRET'/>"
+    tags[ExifTags.Base.Make], tags[ExifTags.Base.ImageDescription], tags[700] = (
+        "Maker",
+        "a portrait",
+        b"<x exif:GPSLatitude='SECRET'/>",
+    )
     tags[34737] = "SECRET"
     sub, gps = tags.get_ifd(ExifTags.IFD.Exif), tags.get_ifd(ExifTags.IFD.GPSInfo)
-    sub[ExifTags.Base.DateTimeOriginal], sub[ExifTags.Base.MakerNote], sub[ExifTags.Base.UserComment] = "2001:02:03 04:05:06", b"SECRET", b"ASCII\0\0\0SECRET"
-    gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSAreaInformation] = "N", (47.0, 22.0, 1.0), b"SECRET"
+    (
+        sub[ExifTags.Base.DateTimeOriginal],
+        sub[ExifTags.Base.MakerNote],
+        sub[ExifTags.Base.UserComment],
+    ) = "2001:02:03 04:05:06", b"SECRET", b"ASCII\0\0\0SECRET"
+    (
+        gps[ExifTags.GPS.GPSLatitudeRef],
+        gps[ExifTags.GPS.GPSLatitude],
+        gps[ExifTags.GPS.GPSAreaInformation],
+    ) = "N", (47.0, 22.0, 1.0), b"SECRET"
     return tags.tobytes()
 
 
@@ -296,23 +432,62 @@ def test_the_place_is_kept_with_a_note_or_goes_when_asked(tmp_path, suffix, bits
     path = image.write(tmp_path / f"in{suffix}", image.load(tmp_path / "x.png"))
     assert run("restore", path, "-o", tmp_path / f"kept{suffix}", "--no-faces") == 0
     assert "(GPS) is kept; --strip-location removes it" in capsys.readouterr().out
-    assert run("restore", path, "-o", tmp_path / f"out{suffix}", "--no-faces", "--strip-location", "--report", tmp_path / "r.json") == 0
-    assert "the place where it was taken (GPS) is removed" in json.loads((tmp_path / "r.json").read_text())["files"][0]["notes"]
+    assert (
+        run(
+            "restore",
+            path,
+            "-o",
+            tmp_path / f"out{suffix}",
+            "--no-faces",
+            "--strip-location",
+            "--report",
+            tmp_path / "r.json",
+        )
+        == 0
+    )
+    assert (
+        "the place where it was taken (GPS) is removed"
+        in json.loads((tmp_path / "r.json").read_text())["files"][0]["notes"]
+    )
     data = (tmp_path / f"out{suffix}").read_bytes()
-    assert b"SECRET" not in data and b"GPS" not in data and b"SECRET" in (tmp_path / f"kept{suffix}").read_bytes()
+    assert (
+        b"SECRET" not in data
+        and b"GPS" not in data
+        and b"SECRET" in (tmp_path / f"kept{suffix}").read_bytes()
+    )
     with Image.open(tmp_path / f"kept{suffix}") as file:
         assert file.getexif().get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
     with Image.open(tmp_path / f"out{suffix}") as file:
         tags = file.getexif()
         assert not tags.get_ifd(ExifTags.IFD.GPSInfo) and ExifTags.IFD.GPSInfo not in tags
-        assert (tags[ExifTags.Base.Make], tags[ExifTags.Base.ImageDescription]) == ("Maker", "a portrait")
-        assert tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "2001:02:03 04:05:06"
+        assert (tags[ExifTags.Base.Make], tags[ExifTags.Base.ImageDescription]) == (
+            "Maker",
+            "a portrait",
+        )
+        assert (
+            tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "2001:02:03 04:05:06"
+        )
 
 
 def test_a_folder_restored_with_places_is_done_again_without(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "Local", Here)
     (tmp_path / "in").mkdir()
-    image.write(tmp_path / "in" / "a.jpg", replace(image.load(np.zeros((24, 32, 3), np.uint8)), exif=placed()))
-    arguments = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--no-faces", "--jobs", 1, "--resume")
+    image.write(
+        tmp_path / "in" / "a.jpg",
+        replace(image.load(np.zeros((24, 32, 3), np.uint8)), exif=placed()),
+    )
+    arguments = (
+        "restore",
+        tmp_path / "in",
+        "-o",
+        tmp_path / "out",
+        "--no-faces",
+        "--jobs",
+        1,
+        "--resume",
+    )
     assert run(*arguments) == 0 and b"SECRET" in (tmp_path / "out" / "a.jpg").read_bytes()
-    assert run(*arguments, "--strip-location") == 0 and b"SECRET" not in (tmp_path / "out" / "a.jpg").read_bytes()
+    assert (
+        run(*arguments, "--strip-location") == 0
+        and b"SECRET" not in (tmp_path / "out" / "a.jpg").read_bytes()
+    )

@@ -24,12 +24,14 @@ from mtrestore.image import ImageError
 @pytest.fixture(scope="module")
 def programs(root):
     """The programs in tests/long/, as modules."""
+
     def load(name):
         spec = importlib.util.spec_from_file_location(name, root / "tests/long" / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
+
     return type("Programs", (), {"corpus": load("corpus"), "fuzz": load("fuzz")})
 
 
@@ -61,7 +63,12 @@ def test_every_file_of_the_corpus_leads_where_it_must(corpus, programs):
         if row["class"] == "bitflip" and i % 10 or row["class"] == "ckpt":
             continue
         seen += 1
-        if bad := programs.corpus.disagreement(outcome(folder / row["file"]), row["class"], os.path.basename(row["file"]), row["expected"]):
+        if bad := programs.corpus.disagreement(
+            outcome(folder / row["file"]),
+            row["class"],
+            os.path.basename(row["file"]),
+            row["expected"],
+        ):
             wrong.append((row["file"], bad, row["why"]))
     assert not wrong and seen == 888 - 450 - 94
 
@@ -94,7 +101,11 @@ def test_the_file_system_cases_at_the_reader(shared, programs, tmp_path, root_us
     os.chmod(tmp_path / "fs" / "noexec_dir", 0o600)
     for case in cases:
         expected = corpus.fs_expected(case, root_user)
-        path = tmp_path / "fs" / case["file"] if case["file"] != "deep.jpg" else tmp_path / "fs" / "/".join(["d" * 200] * 20) / "deep.jpg"
+        path = (
+            tmp_path / "fs" / case["file"]
+            if case["file"] != "deep.jpg"
+            else tmp_path / "fs" / "/".join(["d" * 200] * 20) / "deep.jpg"
+        )
         if root_user:
             row = outcome(path)
         else:
@@ -108,19 +119,33 @@ def test_the_file_system_cases_at_the_reader(shared, programs, tmp_path, root_us
 
 # ---- bombs ---------------------------------------------------------------------------------------------------------------------
 
+
 def zeros(n: int) -> bytes:
     packer = zlib.compressobj(9)
-    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(n >> 20)) + packer.compress(bytes(n % (1 << 20))) + packer.flush()
+    return (
+        b"".join(packer.compress(bytes(1 << 20)) for _ in range(n >> 20))
+        + packer.compress(bytes(n % (1 << 20)))
+        + packer.flush()
+    )
 
 
-def png(width: int, height: int, bits: int, kind: int, rows: bytes, *more: tuple[bytes, bytes]) -> bytes:
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)), *more, (b"IDAT", rows), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+def png(
+    width: int, height: int, bits: int, kind: int, rows: bytes, *more: tuple[bytes, bytes]
+) -> bytes:
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)),
+        *more,
+        (b"IDAT", rows),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+    )
 
 
 def many_scans() -> bytes:
     data = encode(Image.new("RGB", (3000, 3000), "red"), "JPEG", progressive=True)
-    last = data[data.rindex(b"\xff\xda"):-2]
+    last = data[data.rindex(b"\xff\xda") : -2]
     return data[:-2] + last * 5000 + data[-2:]
 
 
@@ -132,16 +157,30 @@ def round_tiff() -> bytes:
     data += bytes(len(data) % 2)
     first = len(data)
     struct.pack_into("<I", data, at + 2 + 12 * n, first)
-    return bytes(data) + b"".join(struct.pack("<HHHIII", 1, 256, 4, 1, 8, first + 18 * ((i + 1) % 300)) for i in range(300))
+    return bytes(data) + b"".join(
+        struct.pack("<HHHIII", 1, 256, 4, 1, 8, first + 18 * ((i + 1) % 300)) for i in range(300)
+    )
 
 
 SMALL_ROWS = zlib.compress(bytes(9 * 8))
 BOMBS = {
     "flat png": (lambda: png(12000, 12000, 8, 0, zeros(12001 * 12000)), "E_TOO_LARGE"),
-    "flat webp": (lambda: encode(Image.new("RGB", (8000, 8000), (7, 7, 7)), "WEBP", lossless=True, quality=0, method=0), "E_TOO_LARGE"),
-    "text": (lambda: png(8, 8, 8, 0, SMALL_ROWS, (b"zTXt", b"Comment\0\0" + zeros(256 << 20))), "E_TOO_LARGE"),
-    "profile": (lambda: png(8, 8, 8, 0, SMALL_ROWS, (b"iCCP", b"x\0\0" + zeros(256 << 20))), "E_TOO_LARGE"),
-    "scans": (many_scans, "E_TOO_LARGE"), "digits": (lambda: b"P3 3000 3000 255\n" + b"1 " * 27_000_000, "E_TOO_LARGE"),
+    "flat webp": (
+        lambda: encode(
+            Image.new("RGB", (8000, 8000), (7, 7, 7)), "WEBP", lossless=True, quality=0, method=0
+        ),
+        "E_TOO_LARGE",
+    ),
+    "text": (
+        lambda: png(8, 8, 8, 0, SMALL_ROWS, (b"zTXt", b"Comment\0\0" + zeros(256 << 20))),
+        "E_TOO_LARGE",
+    ),
+    "profile": (
+        lambda: png(8, 8, 8, 0, SMALL_ROWS, (b"iCCP", b"x\0\0" + zeros(256 << 20))),
+        "E_TOO_LARGE",
+    ),
+    "scans": (many_scans, "E_TOO_LARGE"),
+    "digits": (lambda: b"P3 3000 3000 255\n" + b"1 " * 27_000_000, "E_TOO_LARGE"),
     "round tiff": (round_tiff, ""),
 }
 
@@ -159,19 +198,26 @@ def test_a_flat_picture_that_is_meant_can_still_be_read_and_written(tmp_path):
     """16 million pixels of one colour are no bomb; more are taken where max_pixels says so, and written whatever they pack to."""
     for height, code in ((4000, None), (4001, "E_TOO_LARGE")):
         Image.new("L", (4000, height)).save(tmp_path / "x.png", compress_level=9)
-        assert (tmp_path / "x.png").stat().st_size * 256 < 16_000_000 and outcome(tmp_path / "x.png")["code"] == code
+        assert (tmp_path / "x.png").stat().st_size * 256 < 16_000_000 and outcome(
+            tmp_path / "x.png"
+        )["code"] == code
     flat = image.load(tmp_path / "x.png", max_pixels=20_000_000)
     path = image.write(tmp_path / "y.webp", flat)
-    assert path.stat().st_size * 256 < 16_000_000 and image.load(path, max_pixels=20_000_000).pixels.shape == flat.pixels.shape == (4001, 4000, 3)
+    assert path.stat().st_size * 256 < 16_000_000 and image.load(
+        path, max_pixels=20_000_000
+    ).pixels.shape == flat.pixels.shape == (4001, 4000, 3)
 
 
 def test_the_measure_of_memory_measures(tmp_path, programs):
     """A picture of 10 million pixels takes 120 MB as floats: a meter that never moved would pass every bomb."""
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (2500, 4000, 3), np.uint8)).save(tmp_path / "x.bmp")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (2500, 4000, 3), np.uint8)).save(
+        tmp_path / "x.bmp"
+    )
     assert 100 < programs.corpus.bomb(tmp_path / "x.bmp")[1] < 300
 
 
 # ---- the mutator ---------------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("target", ["reader", "weights"])
 def test_two_seconds_of_the_mutator(tmp_path, programs, target):
@@ -180,8 +226,12 @@ def test_two_seconds_of_the_mutator(tmp_path, programs, target):
 
 
 def test_a_case_is_the_same_whenever_it_is_made_and_cases_differ(programs):
-    cases = [programs.fuzz.case(target, 0, n) for target in ("reader", "weights") for n in range(20)]
-    assert cases == [programs.fuzz.case(target, 0, n) for target in ("reader", "weights") for n in range(20)]
+    cases = [
+        programs.fuzz.case(target, 0, n) for target in ("reader", "weights") for n in range(20)
+    ]
+    assert cases == [
+        programs.fuzz.case(target, 0, n) for target in ("reader", "weights") for n in range(20)
+    ]
     assert len(set(cases)) > 35
 
 
@@ -194,5 +244,5 @@ def test_the_mutator_finds_a_fault_that_is_there(tmp_path, programs, monkeypatch
 def test_mended_checksums_are_right(programs):
     data, at = encode(picture(), "PNG"), 8 + 8 + 3  # the lowest byte of the width
     assert programs.fuzz.mended_png(data) == data
-    wider = programs.fuzz.mended_png(data[:at] + bytes([data[at] + 1]) + data[at + 1:])
+    wider = programs.fuzz.mended_png(data[:at] + bytes([data[at] + 1]) + data[at + 1 :])
     assert Image.open(io.BytesIO(wider)).size == (32, 24)

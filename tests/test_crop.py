@@ -1,4 +1,5 @@
 """Claims about crops: what a similarity is, that cut and paste undo each other, that nothing outside the mask is touched."""
+
 import math
 
 import cv2
@@ -12,7 +13,9 @@ from PIL import Image
 from mtrestore import crop as crop_module
 from mtrestore.crop import Crop, eye_crop, fit_size, five_from_mesh, landmark_crop, paste, warp
 
-FIVE = np.array([[204.0, 101.3], [247.0, 103.0], [224.7, 127.6], [202.6, 139.3], [245.3, 141.2]])  # on the astronaut, by hand
+FIVE = np.array(
+    [[204.0, 101.3], [247.0, 103.0], [224.7, 127.6], [202.6, 139.3], [245.3, 141.2]]
+)  # on the astronaut, by hand
 CENTRE = (222.3, 118.6)
 
 
@@ -21,20 +24,34 @@ def decibels(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
 
 
 def enlarged(photo: np.ndarray, k: float) -> np.ndarray:
-    return np.clip(cv2.resize(photo, None, fx=k, fy=k, interpolation=cv2.INTER_CUBIC), 0, 1) if k != 1 else photo
+    return (
+        np.clip(cv2.resize(photo, None, fx=k, fy=k, interpolation=cv2.INTER_CUBIC), 0, 1)
+        if k != 1
+        else photo
+    )
 
 
 def turned(points: np.ndarray, degrees: float, about: np.ndarray) -> np.ndarray:
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return (points - about) @ np.array([[c, s], [-s, c]]) + about  # clockwise as seen, y points down
+    return (points - about) @ np.array(
+        [[c, s], [-s, c]]
+    ) + about  # clockwise as seen, y points down
 
 
 def smooth_photo(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width].astype(np.float64)
-    return np.stack([0.5 + 0.3 * np.sin(x / 9 + y / 17), 0.5 + 0.3 * np.cos(x / 13 - y / 7), 0.2 + 0.6 * x / max(width, 2)], -1).astype(np.float32)
+    return np.stack(
+        [
+            0.5 + 0.3 * np.sin(x / 9 + y / 17),
+            0.5 + 0.3 * np.cos(x / 13 - y / 7),
+            0.2 + 0.6 * x / max(width, 2),
+        ],
+        -1,
+    ).astype(np.float32)
 
 
 # ---- what a crop is
+
 
 @pytest.mark.parametrize(
     "matrix",
@@ -63,7 +80,13 @@ def test_a_crop_keeps_its_own_read_only_matrix():
         c.size = 3
 
 
-@given(st.floats(-500, 500), st.floats(-500, 500), st.floats(2, 900), st.floats(-3.14, 3.14), st.integers(1, 512))
+@given(
+    st.floats(-500, 500),
+    st.floats(-500, 500),
+    st.floats(2, 900),
+    st.floats(-3.14, 3.14),
+    st.integers(1, 512),
+)
 @settings(max_examples=40, deadline=None)
 def test_centre_side_roll_and_points_agree(x, y, side, roll, size):
     c = Crop.at((x, y), side, roll, size)
@@ -77,7 +100,17 @@ def test_centre_side_roll_and_points_agree(x, y, side, roll, size):
 
 
 @pytest.mark.parametrize(
-    "side, scale, size", [(1, 1, 64), (64, 1, 64), (64.5, 1, 96), (96, 1, 96), (100, 2, 224), (128, 1.5, 192), (512, 1, 512), (999, 4, 512)]
+    "side, scale, size",
+    [
+        (1, 1, 64),
+        (64, 1, 64),
+        (64.5, 1, 96),
+        (96, 1, 96),
+        (100, 2, 224),
+        (128, 1.5, 192),
+        (512, 1, 512),
+        (999, 4, 512),
+    ],
 )
 def test_the_net_size_is_the_next_multiple_of_32(side, scale, size):
     assert fit_size(side, scale) == size
@@ -91,10 +124,13 @@ def test_an_untilted_whole_number_cut_is_a_slice(astronaut):
 @pytest.mark.parametrize("turns", range(4))
 def test_a_quarter_turned_cut_is_a_turned_slice(astronaut, turns):
     c = Crop.at((221.5, 91.5), 64, turns * math.pi / 2, 64)
-    np.testing.assert_allclose(c.cut(astronaut), np.rot90(astronaut[60:124, 190:254], turns), atol=1e-5)
+    np.testing.assert_allclose(
+        c.cut(astronaut), np.rot90(astronaut[60:124, 190:254], turns), atol=1e-5
+    )
 
 
 # ---- identity: cut, change nothing, paste
+
 
 @pytest.mark.parametrize("roll", [-30, -12, 0, 7, 30])
 @pytest.mark.parametrize("k", [1, 1.5, 2, 4])
@@ -110,11 +146,16 @@ def test_an_identity_net_gives_the_photo_back(astronaut, k, roll):
     np.testing.assert_array_equal(out[mask == 0], large[mask == 0])
 
 
-@pytest.mark.parametrize("side, size, floor", [(160, 160, 43), (150, 160, 45), (133, 160, 49), (300, 512, 49)])
+@pytest.mark.parametrize(
+    "side, size, floor", [(160, 160, 43), (150, 160, 45), (133, 160, 49), (300, 512, 49)]
+)
 def test_what_spare_pixels_are_worth_at_scale_one(astronaut, side, size, floor):
     """A turned crop as fine as the photo loses what only the photo's own grid can hold; a fifth more pixels hold nearly all."""
     c = Crop.at(CENTRE, side, math.radians(-30), size)
-    assert decibels(c.paste(astronaut, c.cut(astronaut)), astronaut, c.mask(astronaut.shape) > 0) > floor
+    assert (
+        decibels(c.paste(astronaut, c.cut(astronaut)), astronaut, c.mask(astronaut.shape) > 0)
+        > floor
+    )
 
 
 def test_half_a_pixel_more_would_be_seen(astronaut):
@@ -162,14 +203,23 @@ def test_a_face_of_another_size_lands_on_the_same_place():
 
 # ---- the mask, the colours, the inputs
 
+
 @pytest.mark.parametrize("roll", [0, 33, 180])
 def test_the_mask_is_full_inside_and_zero_from_the_border_on(roll):
     c = Crop.at((50.3, 41.7), 40, math.radians(roll), 64)
     mask = c.mask((100, 90, 3))
-    assert mask.shape == (100, 90) and mask.dtype == np.float32 and 0 <= mask.min() and mask.max() == 1
+    assert (
+        mask.shape == (100, 90) and mask.dtype == np.float32 and 0 <= mask.min() and mask.max() == 1
+    )
     yx = np.argwhere(np.ones((100, 90)))
-    u = np.abs((c.points(yx[:, ::-1]) + 0.5) / 64 - 0.5).max(1).reshape(100, 90)  # 0 in the middle, 1/2 on the border
-    assert (mask[u >= 0.5] == 0).all() and (mask[u <= 0.375] == 1).all() and (mask[(u > 0.38) & (u < 0.49)] > 0).all()
+    u = (
+        np.abs((c.points(yx[:, ::-1]) + 0.5) / 64 - 0.5).max(1).reshape(100, 90)
+    )  # 0 in the middle, 1/2 on the border
+    assert (
+        (mask[u >= 0.5] == 0).all()
+        and (mask[u <= 0.375] == 1).all()
+        and (mask[(u > 0.38) & (u < 0.49)] > 0).all()
+    )
     assert np.abs(np.diff(mask, axis=1)).max() < 0.32  # 1.5 / 5 px of ramp
 
 
@@ -216,25 +266,37 @@ def test_a_colour_cast_of_the_net_is_taken_out():
     c = Crop.at((60, 60), 80, 0.2, 96)
     cast = c.cut(photo) + np.float32([0.08, -0.04, 0.05])
     where = c.mask(photo.shape) > 0
-    matched, plain = (np.abs(c.paste(photo, cast, match=m) - photo)[where].max() for m in (True, False))
+    matched, plain = (
+        np.abs(c.paste(photo, cast, match=m) - photo)[where].max() for m in (True, False)
+    )
     assert plain > 0.07 and matched < 0.008
 
 
 def test_a_slow_shading_of_the_net_leaves_no_step_at_the_border():
     photo = np.full((120, 120, 3), 0.5, np.float32)
     c = Crop.at((60, 60), 80, 0, 96)
-    shaded = np.full((96, 96, 3), 0.5, np.float32) + np.linspace(-0.15, 0.15, 96, dtype=np.float32)[None, :, None]
+    shaded = (
+        np.full((96, 96, 3), 0.5, np.float32)
+        + np.linspace(-0.15, 0.15, 96, dtype=np.float32)[None, :, None]
+    )
     edge = (c.mask(photo.shape) > 0) & (c.mask(photo.shape) < 0.5)
-    matched, plain = (np.abs(c.paste(photo, shaded, match=m) - photo)[edge].max() for m in (True, False))
+    matched, plain = (
+        np.abs(c.paste(photo, shaded, match=m) - photo)[edge].max() for m in (True, False)
+    )
     assert matched < plain / 3
 
 
 def test_detail_of_the_net_survives_the_colour_matching():
     photo = np.full((120, 120, 3), 0.5, np.float32)
     c = Crop.at((59.5, 59.5), 96, 0, 96)
-    face = np.full((96, 96, 3), 0.5, np.float32) + 0.2 * ((np.indices((96, 96)).sum(0) // 4 % 2) - 0.5).astype(np.float32)[..., None]
+    face = (
+        np.full((96, 96, 3), 0.5, np.float32)
+        + 0.2 * ((np.indices((96, 96)).sum(0) // 4 % 2) - 0.5).astype(np.float32)[..., None]
+    )
     middle = np.s_[40:80, 40:80]
-    np.testing.assert_allclose(c.paste(photo, face)[middle], c.paste(photo, face, match=False)[middle], atol=0.01)
+    np.testing.assert_allclose(
+        c.paste(photo, face)[middle], c.paste(photo, face, match=False)[middle], atol=0.01
+    )
 
 
 def test_many_faces_are_pasted_in_order(astronaut, rng):
@@ -244,7 +306,14 @@ def test_many_faces_are_pasted_in_order(astronaut, rng):
     np.testing.assert_array_equal(paste(astronaut, faces, crops), one_by_one)
 
 
-@pytest.mark.parametrize("face", [np.zeros((64, 60, 3), np.float32), np.zeros((64, 64), np.float32), np.full((64, 64, 3), np.nan, np.float32)])
+@pytest.mark.parametrize(
+    "face",
+    [
+        np.zeros((64, 60, 3), np.float32),
+        np.zeros((64, 64), np.float32),
+        np.full((64, 64, 3), np.nan, np.float32),
+    ],
+)
 def test_a_wrong_face_is_refused(astronaut, face):
     with pytest.raises(ValueError, match="a face to paste"):
         Crop.at(CENTRE, 130, 0, 64).paste(astronaut, face)
@@ -252,13 +321,17 @@ def test_a_wrong_face_is_refused(astronaut, face):
 
 # ---- antialiasing and edges
 
+
 @pytest.mark.parametrize("k", [2, 3, 5, 8])
 def test_a_shrinking_cut_agrees_with_pillows_lanczos(astronaut, k):
     side = 480 // (8 * k) * 8 * k
     part = astronaut[16 : 16 + side, 8 : 8 + side]
     size = side // k
     mine = Crop([[k, 0, 8 + (k - 1) / 2], [0, k, 16 + (k - 1) / 2]], size).cut(astronaut)
-    channels = [np.asarray(Image.fromarray(part[..., i]).resize((size, size), Image.LANCZOS)) for i in range(3)]
+    channels = [
+        np.asarray(Image.fromarray(part[..., i]).resize((size, size), Image.LANCZOS))
+        for i in range(3)
+    ]
     inner = np.zeros((size, size), bool)
     inner[4:-4, 4:-4] = True
     assert decibels(mine, np.clip(np.stack(channels, -1), 0, 1), inner) > 38
@@ -290,12 +363,16 @@ def test_crops_over_the_edge_see_the_mirrored_photo(centre):
     padded = np.pad(photo, [(600, 600), (600, 600), (0, 0)], mode="reflect")
     for roll in (0, 0.4):
         cut = Crop.at(centre, 50, roll, 64).cut(photo)
-        np.testing.assert_allclose(cut, Crop.at(np.add(centre, 600), 50, roll, 64).cut(padded), atol=2e-5)
+        np.testing.assert_allclose(
+            cut, Crop.at(np.add(centre, 600), 50, roll, 64).cut(padded), atol=2e-5
+        )
 
 
 def test_a_crop_beside_the_photo_pastes_nothing(astronaut, rng):
     c = Crop.at((-300, 100), 100, 0.2, 64)
-    np.testing.assert_array_equal(c.paste(astronaut, rng.random((64, 64, 3), np.float32)), astronaut)
+    np.testing.assert_array_equal(
+        c.paste(astronaut, rng.random((64, 64, 3), np.float32)), astronaut
+    )
     assert not c.mask(astronaut.shape).any()
 
 
@@ -336,10 +413,13 @@ def test_values_stay_between_zero_and_one():
 def test_warp_by_hand():
     """Bicubic and Lanczos both reproduce whole-number shifts exactly."""
     source = np.random.default_rng(0).random((9, 11, 3), np.float32)
-    np.testing.assert_allclose(warp(source, np.array([[1, 0, 2], [0, 1, 3]]), (4, 5)), source[3:7, 2:7], atol=1e-6)
+    np.testing.assert_allclose(
+        warp(source, np.array([[1, 0, 2], [0, 1, 3]]), (4, 5)), source[3:7, 2:7], atol=1e-6
+    )
 
 
 # ---- the two rules
+
 
 def mesh() -> np.ndarray:
     """A 468-point stand-in: an oval of points around `FIVE`, whose five named points come out where FIVE has them."""
@@ -361,22 +441,40 @@ def test_five_from_mesh_takes_the_named_points():
 @pytest.mark.parametrize("rule", [landmark_crop, eye_crop])
 @pytest.mark.parametrize("degrees", range(-180, 180, 15))
 def test_the_face_is_upright_for_every_roll(rule, degrees):
-    for points in (FIVE + [[0, 0], [4, 0], [0, 0], [0, 0], [0, 0]], mesh()):  # FIVE itself has two least rectangles, equally large
+    for points in (
+        FIVE + [[0, 0], [4, 0], [0, 0], [0, 0], [0, 0]],
+        mesh(),
+    ):  # FIVE itself has two least rectangles, equally large
         straight, c = rule(points), rule(turned(points, degrees, np.array(CENTRE)))
         difference = math.remainder(c.roll - straight.roll - math.radians(degrees), 2 * math.pi)
         assert abs(difference) < 1e-3 and c.side == pytest.approx(straight.side, rel=1e-4)
-        np.testing.assert_allclose(c.points(turned(points, degrees, np.array(CENTRE))), straight.points(points), atol=0.05)
-        left, right, _, mouth_left, mouth_right = five_from_mesh(c.points(turned(points, degrees, np.array(CENTRE))))
-        assert left[0] < right[0] and mouth_left[0] < mouth_right[0] and left[1] < mouth_left[1] and right[1] < mouth_right[1]
+        np.testing.assert_allclose(
+            c.points(turned(points, degrees, np.array(CENTRE))), straight.points(points), atol=0.05
+        )
+        left, right, _, mouth_left, mouth_right = five_from_mesh(
+            c.points(turned(points, degrees, np.array(CENTRE)))
+        )
+        assert (
+            left[0] < right[0]
+            and mouth_left[0] < mouth_right[0]
+            and left[1] < mouth_left[1]
+            and right[1] < mouth_right[1]
+        )
 
 
 @pytest.mark.parametrize("degrees", [-90, -40, 15, 90, 180])
 @pytest.mark.parametrize("rule", [landmark_crop, eye_crop])
 def test_a_turned_photo_gives_the_same_upright_face(astronaut, rule, degrees):
-    smooth = cv2.GaussianBlur(astronaut, (0, 0), 2)  # so that resampling twice costs nothing and only geometry is left
+    smooth = cv2.GaussianBlur(
+        astronaut, (0, 0), 2
+    )  # so that resampling twice costs nothing and only geometry is left
     about = np.array([255.5, 255.5])
     whole = cv2.warpAffine(
-        smooth, cv2.getRotationMatrix2D(tuple(about), -degrees, 1), (512, 512), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+        smooth,
+        cv2.getRotationMatrix2D(tuple(about), -degrees, 1),
+        (512, 512),
+        flags=cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REFLECT_101,
     )
     straight, c = rule(FIVE, 96), rule(turned(FIVE, degrees, about), 96)
     inner = np.zeros((96, 96), bool)
@@ -392,12 +490,23 @@ def test_the_rules_frame_the_astronaut_alike(astronaut):
 
 def test_size_and_expand_are_ours_to_choose():
     assert landmark_crop(FIVE).size == fit_size(landmark_crop(FIVE).side)
-    assert landmark_crop(FIVE, 256).size == 256 and landmark_crop(FIVE, 256).side == pytest.approx(landmark_crop(FIVE).side)
+    assert landmark_crop(FIVE, 256).size == 256 and landmark_crop(FIVE, 256).side == pytest.approx(
+        landmark_crop(FIVE).side
+    )
     assert eye_crop(FIVE, expand=4).side == pytest.approx(2 * eye_crop(FIVE, expand=2).side)
     assert landmark_crop(mesh(), expand=2.8).side == pytest.approx(2 * landmark_crop(mesh()).side)
 
 
-@pytest.mark.parametrize("points", [np.zeros((4, 2)), np.zeros((5, 2)), np.full((5, 2), np.nan), np.zeros((5, 3)), np.repeat(FIVE[:1], 5, 0)])
+@pytest.mark.parametrize(
+    "points",
+    [
+        np.zeros((4, 2)),
+        np.zeros((5, 2)),
+        np.full((5, 2), np.nan),
+        np.zeros((5, 3)),
+        np.repeat(FIVE[:1], 5, 0),
+    ],
+)
 def test_useless_landmarks_are_refused(points):
     for rule in (landmark_crop, eye_crop):
         with pytest.raises(ValueError, match="landmarks"):
@@ -411,6 +520,8 @@ def test_the_three_framings_agree_on_real_faces(shared):
     for rule in (landmark_crop, eye_crop):
         sparse = [rule(five_from_mesh(p)) for p in points]
         ratio = np.array([s.side / d.side for s, d in zip(sparse, dense, strict=True)])
-        apart = np.array([math.dist(s.centre, d.centre) / d.side for s, d in zip(sparse, dense, strict=True)])
+        apart = np.array(
+            [math.dist(s.centre, d.centre) / d.side for s, d in zip(sparse, dense, strict=True)]
+        )
         assert abs(np.median(ratio) - 1) < 0.02 and np.percentile(np.abs(ratio - 1), 95) < 0.12
         assert np.median(apart) < 0.04 and np.percentile(apart, 95) < 0.1

@@ -28,7 +28,11 @@ def folder(tmp_path, cut, astronaut):
     (tmp_path / "faces_clean").mkdir()
     image.write(tmp_path / "faces_clean" / "a.png", astronaut)
     mesh = detect(astronaut, "mtcnn", landmarks=evaluate.landmark_net())[0].landmarks
-    np.savez(tmp_path / "faces_clean" / "mesh468.npz", names=np.array(["a.png"]), points=mesh[None].astype(np.float32))
+    np.savez(
+        tmp_path / "faces_clean" / "mesh468.npz",
+        names=np.array(["a.png"]),
+        points=mesh[None].astype(np.float32),
+    )
     return tmp_path
 
 
@@ -43,7 +47,9 @@ def test_the_default_chooses_as_the_restorer_does(cut):
     """Sharp faces get the generative net and enlarged ones the other; constant nets say which it was."""
     photo, points = image.resize(image.resize(cut[0], (48, 48)), (256, 256)), 2 * cut[1] + 0.5
     restorer = Restorer(sharpener=identity)
-    restorer.face, restorer.blurred_face = (lambda x, v=v: torch.full_like(x, v) for v in (0.25, 0.75))
+    restorer.face, restorer.blurred_face = (
+        lambda x, v=v: torch.full_like(x, v) for v in (0.25, 0.75)
+    )
     default = evaluate.default_face(restorer)
     rng = np.random.default_rng(0)
     sharp = np.clip(photo + rng.normal(0, 0.1, photo.shape), 0, 1).astype(np.float32)
@@ -54,38 +60,76 @@ def test_the_default_chooses_as_the_restorer_does(cut):
 def test_every_severity_is_a_preset_and_heavy_comes_as_soon_as_it_is_one():
     assert set(evaluate.SEVERITIES) <= set(degrade.PRESETS)
     assert ("heavy" in evaluate.SEVERITIES) == ("heavy" in degrade.PRESETS)
-    assert [s for s in evaluate.SEVERITIES if s != "heavy"] == ["mild", "medium", "severe", "old-photo"]
+    assert [s for s in evaluate.SEVERITIES if s != "heavy"] == [
+        "mild",
+        "medium",
+        "severe",
+        "old-photo",
+    ]
 
 
 def test_the_table_of_faces(folder, monkeypatch, capsys):
     """A judge that is a mean colour stands for dlib's net; the other one is missing and its column blank."""
     monkeypatch.setattr(evaluate, "SEVERITIES", ("mild", "severe"))
     monkeypatch.setattr(likeness, "described", lambda photo, points: {"dlib": photo.mean((0, 1))})
-    code = cli.main(["evaluate", str(folder), "--what", "faces", "--seeds", "1", "--size", "128", "--no-nlm", "--json", str(folder / "rows.json")])
+    code = cli.main(
+        [
+            "evaluate",
+            str(folder),
+            "--what",
+            "faces",
+            "--seeds",
+            "1",
+            "--size",
+            "128",
+            "--no-nlm",
+            "--json",
+            str(folder / "rows.json"),
+        ]
+    )
     rows = json.loads((folder / "rows.json").read_text())
     assert code == 0
-    assert [r["method"] for r in rows] == ["input", "bicubic", "fidelity", "generative", "default"] * 2
+    assert [r["method"] for r in rows] == [
+        "input",
+        "bicubic",
+        "fidelity",
+        "generative",
+        "default",
+    ] * 2
     assert {r["fault"] for r in rows} == {"mild", "severe"}
     for row in rows:
         assert row["n"] == 1 and row["mobile"] is None
-        assert 0 <= row["dlib"] < 0.2 and row["weave"] > 0 and 0 < row["landmarks"] < 0.3 and 0 <= row["identity"] < 1
+        assert (
+            0 <= row["dlib"] < 0.2
+            and row["weave"] > 0
+            and 0 < row["landmarks"] < 0.3
+            and 0 <= row["identity"] < 1
+        )
     (poor, truth, _) = next(evaluate.face_cases(folder / "faces_clean", "mild", (0,), 128))
-    assert rows[0]["dlib"] == pytest.approx(np.linalg.norm(poor.mean((0, 1)) - truth.mean((0, 1))), abs=1e-6)
+    assert rows[0]["dlib"] == pytest.approx(
+        np.linalg.norm(poor.mean((0, 1)) - truth.mean((0, 1))), abs=1e-6
+    )
     header, _, first = capsys.readouterr().out.splitlines()[:3]
     cells = [cell.strip() for cell in first.split("|")[1:-1]]
     names = [cell.strip() for cell in header.split("|")[1:-1]]
     assert dict(zip(names, cells, strict=True))["identity (MobileFaceNet)"] == ""
-    assert float(dict(zip(names, cells, strict=True))["identity (dlib)"]) == pytest.approx(rows[0]["dlib"], abs=1e-3)
+    assert float(dict(zip(names, cells, strict=True))["identity (dlib)"]) == pytest.approx(
+        rows[0]["dlib"], abs=1e-3
+    )
 
 
 def test_without_the_extras_faces_are_measured_all_the_same(cut, monkeypatch, tmp_path):
     monkeypatch.setattr(likeness, "dlib_file", lambda: None)
     monkeypatch.setenv("MTRESTORE_MOBILEFACE", str(tmp_path / "none"))
     photo, points = cut
-    (row,) = evaluate.measure("faces", "none", iter([(photo, photo, points)]), {"input": evaluate.alone(identity)})
+    (row,) = evaluate.measure(
+        "faces", "none", iter([(photo, photo, points)]), {"input": evaluate.alone(identity)}
+    )
     assert (row.psnr, row.ssim, row.sharpness, row.weave) == (60, pytest.approx(1), 1, 0)
     assert row.dlib is None and row.mobile is None and row.identity == pytest.approx(0, abs=1e-6)
-    assert evaluate.table([row]).splitlines()[-1].count("|  |") == 1 and "| 0.000 |  |  | 0.000 | 1 |" in evaluate.table([row])
+    assert evaluate.table([row]).splitlines()[-1].count(
+        "|  |"
+    ) == 1 and "| 0.000 |  |  | 0.000 | 1 |" in evaluate.table([row])
 
 
 def test_the_nets_of_the_table_are_shipped():

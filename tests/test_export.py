@@ -29,7 +29,10 @@ def test_a_sharpener_that_enlarges_agrees(tmp_path):
 
 
 def test_nets_that_do_not_take_one_picture_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="only nets that turn one picture into another can be exported, not LandmarkNet"):
+    with pytest.raises(
+        ValueError,
+        match="only nets that turn one picture into another can be exported, not LandmarkNet",
+    ):
         export(nets.LandmarkNet().eval(), tmp_path / "landmarks.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -43,4 +46,6 @@ def test_the_export_is_used_from_then_on(tmp_path, monkeypatch, capsys):
     assert not isinstance(fast, torch.nn.Module)
     x = image.to_tensor(np.random.default_rng(0).random((64, 64, 3), np.float32))
     assert (fast(x) - weights.load("face")(x)).abs().max() < 1e-4
-    assert isinstance(Restorer(device="cpu", face=weights.FOLDER / "face.safetensors").face, nets.FaceNet), "what is asked for is taken"
+    assert isinstance(
+        Restorer(device="cpu", face=weights.FOLDER / "face.safetensors").face, nets.FaceNet
+    ), "what is asked for is taken"

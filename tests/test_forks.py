@@ -47,16 +47,28 @@ USES = {
 
 def forked(parent: str, doors: str, threads: str = "2") -> list[str]:
     env = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": "2"}
-    done = subprocess.run([sys.executable, "-c", PROGRAM.format(parent=parent), doors], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(parent=parent), doors],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout.splitlines()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads of others are seen on Linux only")
-@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: [0])(0)) < 2, reason="one processor, no threads")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/task"), reason="threads of others are seen on Linux only"
+)
+@pytest.mark.skipif(
+    len(getattr(os, "sched_getaffinity", lambda _: [0])(0)) < 2, reason="one processor, no threads"
+)
 @pytest.mark.parametrize("use", USES)
 def test_after_use_every_door_says_what_to_do(use):
-    doors = "restore,Restorer,detect,load,resize,enlarge,shrink,apply" + (",called" if use == "restored" else "")
+    doors = "restore,Restorer,detect,load,resize,enlarge,shrink,apply" + (
+        ",called" if use == "restored" else ""
+    )
     *lines, code = forked(USES[use], doors)
     assert code == "0" and len(lines) == len(doors.split(","))
     assert all('get_context("spawn")' in line and "forked after" in line for line in lines), lines

@@ -73,11 +73,19 @@ class Touch:
 STATE = made().state_dict()
 
 
-@pytest.mark.parametrize("make", [
-    lambda: safetensors(STATE), lambda: safetensors(STATE, {"format": "pt"}), lambda: torch_file(STATE),
-    lambda: torch_file(STATE, _use_new_zipfile_serialization=False), lambda: torch_file({"params_ema": STATE, "iter": 5}),
-    lambda: torch_file({"state_dict": STATE}), lambda: torch_file({k: torch.nn.Parameter(v) for k, v in STATE.items()}),
-], ids=["safetensors", "metadata", "torch", "old torch", "params_ema", "state_dict", "parameters"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: safetensors(STATE),
+        lambda: safetensors(STATE, {"format": "pt"}),
+        lambda: torch_file(STATE),
+        lambda: torch_file(STATE, _use_new_zipfile_serialization=False),
+        lambda: torch_file({"params_ema": STATE, "iter": 5}),
+        lambda: torch_file({"state_dict": STATE}),
+        lambda: torch_file({k: torch.nn.Parameter(v) for k, v in STATE.items()}),
+    ],
+    ids=["safetensors", "metadata", "torch", "old torch", "params_ema", "state_dict", "parameters"],
+)
 def test_good_weights_from_elsewhere_are_taken(tmp_path, make):
     (tmp_path / "x").write_bytes(make())
     net = nets.Refiner(**SMALL["Refiner"])
@@ -93,21 +101,36 @@ def changed(**new) -> dict:
 
 BIAS = STATE["body.0.bias"]
 HOSTILE = {
-    "not finite": lambda: torch_file(changed(body__0__bias=BIAS / 0)), "nan": lambda: safetensors(changed(body__0__bias=BIAS * np.nan)),
-    "missing": lambda: torch_file({k: v for k, v in STATE.items() if k != "body.0.bias"}), "more": lambda: torch_file(changed(extra=torch.zeros(1))),
-    "shape": lambda: torch_file(changed(body__0__bias=torch.zeros(5))), "half": lambda: torch_file({k: v.half() for k, v in STATE.items()}),
-    "complex": lambda: torch_file(changed(body__0__bias=BIAS + 1j)), "whole numbers": lambda: safetensors(changed(body__0__bias=BIAS.long())),
-    "sparse": lambda: torch_file(changed(body__0__bias=BIAS.to_sparse())), "no tensor": lambda: torch_file(changed(body__0__bias=3)),
+    "not finite": lambda: torch_file(changed(body__0__bias=BIAS / 0)),
+    "nan": lambda: safetensors(changed(body__0__bias=BIAS * np.nan)),
+    "missing": lambda: torch_file({k: v for k, v in STATE.items() if k != "body.0.bias"}),
+    "more": lambda: torch_file(changed(extra=torch.zeros(1))),
+    "shape": lambda: torch_file(changed(body__0__bias=torch.zeros(5))),
+    "half": lambda: torch_file({k: v.half() for k, v in STATE.items()}),
+    "complex": lambda: torch_file(changed(body__0__bias=BIAS + 1j)),
+    "whole numbers": lambda: safetensors(changed(body__0__bias=BIAS.long())),
+    "sparse": lambda: torch_file(changed(body__0__bias=BIAS.to_sparse())),
+    "no tensor": lambda: torch_file(changed(body__0__bias=3)),
     "4 TB view": lambda: torch_file(changed(body__0__bias=torch.zeros(1).expand(10**12))),
     "meta": lambda: torch_file(changed(body__0__bias=BIAS.to("meta"))),
-    "list": lambda: torch_file(list(STATE.values())), "tensor": lambda: torch_file(torch.zeros(3)), "none": lambda: torch_file(None),
-    "numbers for names": lambda: torch_file({1: torch.zeros(1)}), "module": lambda: torch_file(torch.nn.Conv2d(3, 4, 3)),
+    "list": lambda: torch_file(list(STATE.values())),
+    "tensor": lambda: torch_file(torch.zeros(3)),
+    "none": lambda: torch_file(None),
+    "numbers for names": lambda: torch_file({1: torch.zeros(1)}),
+    "module": lambda: torch_file(torch.nn.Conv2d(3, 4, 3)),
     "prefix": lambda: torch_file({f"module.{k}": v for k, v in STATE.items()}),
     "300 others": lambda: torch_file({f"layer{i}\n.w": torch.zeros(2) for i in range(300)}),
-    "packed": lambda: packed(torch_file(STATE)), "bomb": lambda: packed(torch_file({"body.0.bias": torch.zeros(32 << 20)})),
-    "cut": lambda: torch_file(STATE)[:-100], "cut safetensors": lambda: safetensors(STATE)[:-1], "empty": lambda: b"", "PK": lambda: b"PK\3\4",
-    "html": lambda: b"<html><title>404 Not Found</title></html>", "pointer": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
-    "numpy": lambda: np.lib.format.magic(1, 0) + b"v\0{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
+    "packed": lambda: packed(torch_file(STATE)),
+    "bomb": lambda: packed(torch_file({"body.0.bias": torch.zeros(32 << 20)})),
+    "cut": lambda: torch_file(STATE)[:-100],
+    "cut safetensors": lambda: safetensors(STATE)[:-1],
+    "empty": lambda: b"",
+    "PK": lambda: b"PK\3\4",
+    "html": lambda: b"<html><title>404 Not Found</title></html>",
+    "pointer": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+    "numpy": lambda: (
+        np.lib.format.magic(1, 0) + b"v\0{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+    ),
 }
 
 
@@ -117,7 +140,9 @@ def test_what_does_not_fit_is_refused_in_one_line_at_once(tmp_path, kind):
     net = made()
     refused(weights.adopt, net, tmp_path / "x.pth")
     refused(weights.load, tmp_path / "x.pth")
-    assert all(torch.equal(v, STATE[k]) for k, v in net.state_dict().items()), "the net is as it was"
+    assert all(torch.equal(v, STATE[k]) for k, v in net.state_dict().items()), (
+        "the net is as it was"
+    )
 
 
 def headed(header: bytes | dict, values: bytes = b"") -> bytes:
@@ -150,14 +175,25 @@ def test_headers_that_lie_are_refused_in_one_line_at_once(tmp_path, kind):
 @pytest.mark.parametrize("place", ["whole", "value", "beside", "zip", "checkpoint"])
 def test_no_code_in_a_file_ever_runs(tmp_path, protocol, place):
     canary, path = tmp_path / "canary", tmp_path / "step-00000001.pt"
-    content = {"whole": Touch(canary), "value": changed(body__0__bias=Touch(canary))}.get(place, {"params_ema": STATE, "meta": Touch(canary)})
-    data = pickle.dumps(content, protocol) if place != "zip" else torch_file(content, pickle_protocol=max(protocol, 2))
+    content = {"whole": Touch(canary), "value": changed(body__0__bias=Touch(canary))}.get(
+        place, {"params_ema": STATE, "meta": Touch(canary)}
+    )
+    data = (
+        pickle.dumps(content, protocol)
+        if place != "zip"
+        else torch_file(content, pickle_protocol=max(protocol, 2))
+    )
     path.write_bytes(data)
     if place == "checkpoint":
         from mtrestore.training.fit import newest_checkpoint
 
         assert newest_checkpoint(tmp_path) is None
-    for read in (weights.load, weights.check, lambda p: weights.adopt(made(), p), pipeline.onnx_net):
+    for read in (
+        weights.load,
+        weights.check,
+        lambda p: weights.adopt(made(), p),
+        pipeline.onnx_net,
+    ):
         refused(read, path, seconds=3)
     assert not canary.exists()
     torch.load(path, weights_only=False) if place == "zip" else pickle.loads(data)
@@ -166,7 +202,10 @@ def test_no_code_in_a_file_ever_runs(tmp_path, protocol, place):
 
 def test_two_hundred_flipped_bits_of_a_shipped_file_are_found(tmp_path):
     """check compares every bit, also of a file with a million values; a pinned sha256 does it for files from elsewhere."""
-    data, path = weights.FOLDER.joinpath("sharpener_x1.safetensors").read_bytes(), tmp_path / "x.safetensors"
+    data, path = (
+        weights.FOLDER.joinpath("sharpener_x1.safetensors").read_bytes(),
+        tmp_path / "x.safetensors",
+    )
     pin, found = hashlib.sha256(data).hexdigest(), 0
     for bit in np.random.default_rng(0).permutation(len(data) * 8)[:200].tolist():
         damaged = bytearray(data)
@@ -182,8 +221,12 @@ def test_two_hundred_flipped_bits_of_a_shipped_file_are_found(tmp_path):
 
 def test_values_that_are_not_finite_are_refused_even_with_our_checksum(tmp_path):
     for value in (np.nan, np.inf, -np.inf):
-        (tmp_path / "x.safetensors").write_bytes(forged(tensors=changed(body__0__bias=BIAS * 0 + value)))
-        assert "body.0.bias holds values that are not finite" in refused(weights.load, tmp_path / "x.safetensors")
+        (tmp_path / "x.safetensors").write_bytes(
+            forged(tensors=changed(body__0__bias=BIAS * 0 + value))
+        )
+        assert "body.0.bias holds values that are not finite" in refused(
+            weights.load, tmp_path / "x.safetensors"
+        )
 
 
 def test_a_file_too_large_to_be_weights_is_not_read(tmp_path):
@@ -197,7 +240,13 @@ def test_a_file_too_large_to_be_weights_is_not_read(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_no_weights_file(tmp_path):
     os.mkfifo(tmp_path / "x.safetensors")
-    for read in (weights.load, lambda p: weights.adopt(made(), p), pipeline.onnx_net, plan.read_settings, files.read_yaml):
+    for read in (
+        weights.load,
+        lambda p: weights.adopt(made(), p),
+        pipeline.onnx_net,
+        plan.read_settings,
+        files.read_yaml,
+    ):
         with pytest.raises(ValueError, match="not a regular file"):
             read(tmp_path / "x.safetensors")
 
@@ -209,15 +258,22 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path):
 
 # ---- ONNX ----------------------------------------------------------------------------------------------------------------------
 
+
 def onnx_file(tensor: TensorProto, op: str = "Add", domain: str = "") -> bytes:
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, "h", "w"]) for n in "xy")
-    graph = helper.make_graph([helper.make_node(op, ["x", "b"], ["y"], domain=domain)], "g", [x], [y], [tensor])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "b"], ["y"], domain=domain)], "g", [x], [y], [tensor]
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
 
 
 def outside(place: str) -> TensorProto:
     """Values that are said to lie in another file."""
-    tensor = TensorProto(name="b", data_type=TensorProto.FLOAT, dims=[1, 3, 1, 1], data_location=TensorProto.EXTERNAL)
+    tensor = TensorProto(
+        name="b", data_type=TensorProto.FLOAT, dims=[1, 3, 1, 1], data_location=TensorProto.EXTERNAL
+    )
     for key, value in (("location", place), ("offset", "0"), ("length", "12")):
         entry = tensor.external_data.add()
         entry.key, entry.value = key, value
@@ -236,20 +292,28 @@ def test_an_onnx_file_that_is_broken_or_reads_other_files_is_refused(tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.bin").write_bytes(bytes(64))
     (tmp_path / "x.onnx").write_bytes(data)
-    assert refused(pipeline.onnx_net, tmp_path / "x.onnx", seconds=3).startswith("x.onnx is not an ONNX model that can be run")
+    assert refused(pipeline.onnx_net, tmp_path / "x.onnx", seconds=3).startswith(
+        "x.onnx is not an ONNX model that can be run"
+    )
 
 
 def test_onnx_good_giant_and_missing(tmp_path):
     (tmp_path / "x.onnx").write_bytes(onnx_file(ONES))
-    assert torch.equal(pipeline.onnx_net(tmp_path / "x.onnx")(torch.zeros(1, 3, 2, 2)), torch.ones(1, 3, 2, 2))
+    assert torch.equal(
+        pipeline.onnx_net(tmp_path / "x.onnx")(torch.zeros(1, 3, 2, 2)), torch.ones(1, 3, 2, 2)
+    )
     os.truncate(tmp_path / "x.onnx", 1 << 40)
     for name in ("x.onnx", "y.onnx"):
-        assert refused(pipeline.onnx_net, tmp_path / name).startswith("the ONNX file cannot be read")
+        assert refused(pipeline.onnx_net, tmp_path / name).startswith(
+            "the ONNX file cannot be read"
+        )
 
 
 # ---- YAML ----------------------------------------------------------------------------------------------------------------------
 
-LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi")
+)
 YAML = {
     "billion laughs": LAUGHS, "alias": "a: &a 1\nb: *a", "round": "&a [*a]", "merged": "a: &a {b: 1}\n<<: *a",
     "code": '!!python/object/apply:os.system ["true"]',
@@ -275,9 +339,25 @@ def test_yaml_that_is_settings_is_read(tmp_path, root):
     assert files.read_yaml(tmp_path / "x.yaml")["a"] == [1, 2.5, "text", None, True]
 
 
-@pytest.mark.parametrize("kind", ["billion laughs", "round", "code", "name", "module", "new", "tag", "deep mapping", "keys", "two"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "billion laughs",
+        "round",
+        "code",
+        "name",
+        "module",
+        "new",
+        "tag",
+        "deep mapping",
+        "keys",
+        "two",
+    ],
+)
 def test_settings_that_are_hostile_are_refused(tmp_path, kind):
-    (tmp_path / "x.yaml").write_text("stage: face\nsteps: 1\n" * (kind in ("billion laughs",)) + YAML[kind])
+    (tmp_path / "x.yaml").write_text(
+        "stage: face\nsteps: 1\n" * (kind in ("billion laughs",)) + YAML[kind]
+    )
     with pytest.raises(ValueError) as caught:
         plan.read_settings(tmp_path / "x.yaml")
     assert len(str(caught.value)) < 1000
@@ -289,10 +369,18 @@ EVIL = "</title><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\n\x1b[
 
 
 def test_a_page_shows_any_file_name_and_runs_nothing_of_it(tmp_path, face_photo):
-    page = view.compare(face_photo, face_photo, labels=(EVIL, "b"), title=EVIL).save(tmp_path / "x.html").read_bytes().decode("utf-8")
+    page = (
+        view.compare(face_photo, face_photo, labels=(EVIL, "b"), title=EVIL)
+        .save(tmp_path / "x.html")
+        .read_bytes()
+        .decode("utf-8")
+    )
     for sign in ("<script>alert", "<img src=x", "\x1b", "\u202e", "\udcff", "onerror=alert(1)>"):
         assert sign not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 4 and page.count("\\u202egpj.exe") == 4  # title, heading, label, alt
+    assert (
+        page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 4
+        and page.count("\\u202egpj.exe") == 4
+    )  # title, heading, label, alt
     assert page.count("<script>") == 1, "ours"
 
 
@@ -300,8 +388,14 @@ def test_words_inside_a_picture_reach_no_page(tmp_path, face_photo):
     from PIL import Image
 
     tags = Image.Exif()
-    tags[270], tags[271], tags[315] = "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", EVIL[:40]
-    Image.fromarray(np.rint(face_photo * 255).astype(np.uint8)).save(tmp_path / "x.jpg", exif=tags, comment=b"<script>alert(2)</script>")
+    tags[270], tags[271], tags[315] = (
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        EVIL[:40],
+    )
+    Image.fromarray(np.rint(face_photo * 255).astype(np.uint8)).save(
+        tmp_path / "x.jpg", exif=tags, comment=b"<script>alert(2)</script>"
+    )
     got = image.load(tmp_path / "x.jpg")
     assert b"<script>" in got.exif, "they are kept in the picture"
     page = view.compare(tmp_path / "x.jpg", got.pixels).save(tmp_path / "x.html").read_text("utf-8")
@@ -311,15 +405,31 @@ def test_words_inside_a_picture_reach_no_page(tmp_path, face_photo):
 def test_figures_and_sheets_take_any_name(face_photo):
     view.show({EVIL: face_photo, "$\\frac$": face_photo})._repr_png_()
     assert view.contact_sheet([(EVIL, face_photo, face_photo)]).shape[2] == 3
-    face = type("Face", (), {"box": (1, 1, 20, 20), "landmarks": np.ones((5, 2)), "score": 0.5, "status": "failed: $\\frac$"})()
+    face = type(
+        "Face",
+        (),
+        {
+            "box": (1, 1, 20, 20),
+            "landmarks": np.ones((5, 2)),
+            "score": 0.5,
+            "status": "failed: $\\frac$",
+        },
+    )()
     view.faces(face_photo, [face])._repr_png_()
 
 
 # ---- soon ----------------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("module", ["image", "files", "formats", "weights", "lines"])
 def test_bad_input_is_refused_before_torch_is_imported(root, module):
     program = f"import sys, mtrestore.{module}; print([m for m in ('torch', 'onnxruntime', 'safetensors', 'matplotlib', 'yaml') if m in sys.modules])"
     env = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", program], cwd=tempfile.gettempdir(), env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tempfile.gettempdir(),
+        env=env,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.strip() == "[]", done.stderr

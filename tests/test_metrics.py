@@ -16,7 +16,9 @@ def picture(h: int, w: int, seed: int = 0) -> np.ndarray:
 
 
 def noisy(photo: np.ndarray, sigma: float) -> np.ndarray:
-    return np.clip(photo + np.random.default_rng(1).normal(0, sigma, photo.shape), 0, 1).astype(np.float32)
+    return np.clip(photo + np.random.default_rng(1).normal(0, sigma, photo.shape), 0, 1).astype(
+        np.float32
+    )
 
 
 def ssim_parts(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
@@ -28,7 +30,9 @@ def ssim_parts(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
         for j in range(a.shape[1] - 10):
             x, y = a[i : i + 11, j : j + 11], b[i : i + 11, j : j + 11]
             mx, my = (g * x).sum(), (g * y).sum()
-            cs = (2 * (g * (x - mx) * (y - my)).sum() + 0.0009) / ((g * (x - mx) ** 2).sum() + (g * (y - my) ** 2).sum() + 0.0009)
+            cs = (2 * (g * (x - mx) * (y - my)).sum() + 0.0009) / (
+                (g * (x - mx) ** 2).sum() + (g * (y - my) ** 2).sum() + 0.0009
+            )
             contrast.append(cs)
             full.append(cs * (2 * mx * my + 0.0001) / (mx**2 + my**2 + 0.0001))
     return float(np.mean(full)), float(np.mean(contrast))
@@ -42,12 +46,16 @@ def halved(a: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("off", [0.1, 0.01])
 def test_psnr_of_a_constant_error(off):
     truth = np.full((5, 7, 3), 0.5, np.float32)
-    assert metrics.psnr(truth + np.float32(off), truth) == pytest.approx(-20 * math.log10(off), abs=1e-4)
+    assert metrics.psnr(truth + np.float32(off), truth) == pytest.approx(
+        -20 * math.log10(off), abs=1e-4
+    )
 
 
 def test_psnr_by_hand():
     truth, photo = picture(20, 30), noisy(picture(20, 30), 0.05)
-    assert metrics.psnr(photo, truth) == pytest.approx(10 * math.log10(1 / np.mean((np.float64(photo) - truth) ** 2)))
+    assert metrics.psnr(photo, truth) == pytest.approx(
+        10 * math.log10(1 / np.mean((np.float64(photo) - truth) ** 2))
+    )
 
 
 def test_psnr_of_equal_pictures_is_infinite():
@@ -56,7 +64,9 @@ def test_psnr_of_equal_pictures_is_infinite():
 
 def test_ssim_by_hand():
     truth, photo = picture(16, 19), noisy(picture(16, 19), 0.1)
-    by_hand = np.mean([ssim_parts(np.float64(photo[..., c]), np.float64(truth[..., c]))[0] for c in range(3)])
+    by_hand = np.mean(
+        [ssim_parts(np.float64(photo[..., c]), np.float64(truth[..., c]))[0] for c in range(3)]
+    )
     assert metrics.ssim(photo, truth) == pytest.approx(by_hand, abs=1e-5)
 
 
@@ -81,7 +91,9 @@ def test_order_does_not_matter(measure):
 @pytest.mark.parametrize("shape", [(11, 11), (21, 30)])
 def test_ms_ssim_with_room_for_one_scale_is_the_ssim_of_grey(shape):
     truth, photo = picture(*shape), noisy(picture(*shape), 0.1)
-    assert metrics.ms_ssim(photo, truth) == pytest.approx(ssim_parts(*(np.float64(p).mean(-1) for p in (photo, truth)))[0], abs=1e-9)
+    assert metrics.ms_ssim(photo, truth) == pytest.approx(
+        ssim_parts(*(np.float64(p).mean(-1) for p in (photo, truth)))[0], abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("shape", [(22, 25), (27, 43)])
@@ -90,7 +102,9 @@ def test_ms_ssim_with_two_scales_by_hand(shape):
     a, b = (np.float64(p).mean(-1) for p in (photo, truth))
     fine, coarse = ssim_parts(a, b)[1], ssim_parts(halved(a), halved(b))[0]
     weights = np.array([0.0448, 0.2856]) / (0.0448 + 0.2856)
-    assert metrics.ms_ssim(photo, truth) == pytest.approx(fine ** weights[0] * coarse ** weights[1], abs=1e-9)
+    assert metrics.ms_ssim(photo, truth) == pytest.approx(
+        fine ** weights[0] * coarse ** weights[1], abs=1e-9
+    )
 
 
 def test_ms_ssim_uses_five_scales_where_they_fit():
@@ -111,7 +125,12 @@ def test_ms_ssim_needs_a_window():
 def test_sharpness_is_one_for_the_truth_less_when_blurred_more_when_noisy():
     truth = picture(64, 64)
     assert metrics.sharpness(truth, truth) == 1
-    assert metrics.sharpness(cv2.GaussianBlur(truth, (0, 0), 2), truth) < 0.9 < 1.5 < metrics.sharpness(noisy(truth, 0.02), truth)
+    assert (
+        metrics.sharpness(cv2.GaussianBlur(truth, (0, 0), 2), truth)
+        < 0.9
+        < 1.5
+        < metrics.sharpness(noisy(truth, 0.02), truth)
+    )
 
 
 def test_sharpness_grows_with_the_square_of_contrast():
@@ -131,7 +150,10 @@ def test_consistency_forgives_detail_and_not_colour():
     given = np.full((64, 64, 3), 0.5, np.float32)
     checked = given + 0.2 * (np.indices((64, 64)).sum(0) % 2 - 0.5)[..., None].astype(np.float32)
     tinted = given + np.float32([0.1, 0, 0])
-    assert metrics.psnr(checked, given) == pytest.approx(20, abs=1e-3) and metrics.consistency(checked, given) > 100
+    assert (
+        metrics.psnr(checked, given) == pytest.approx(20, abs=1e-3)
+        and metrics.consistency(checked, given) > 100
+    )
     assert metrics.consistency(tinted, given) == pytest.approx(10 * math.log10(3 / 0.01), abs=1e-3)
 
 
@@ -175,7 +197,9 @@ def cheeks(side: int) -> np.ndarray:
 
 def skin(side: int, seed: int = 0) -> np.ndarray:
     """Grey skin with pores: noise of 3 levels, a little blurred, as grey as a photo is."""
-    pores = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 12 / 255, (side, side)), (0, 0), 1)
+    pores = cv2.GaussianBlur(
+        np.random.default_rng(seed).normal(0, 12 / 255, (side, side)), (0, 0), 1
+    )
     return np.repeat(0.5 + pores[..., None], 3, 2).astype(np.float32)
 
 
@@ -195,15 +219,24 @@ def test_weave_of_the_truth_is_zero():
 def test_a_weave_stands_out_and_noise_of_its_energy_does_not(side, period, turn):
     truth, level = skin(side), np.float32(4 / 255)
     noise = np.random.default_rng(1).normal(0, 1, (side, side, 1)).astype(np.float32)
-    woven, grained = (metrics.weave(truth + level * x, truth, cheeks(side)) for x in (waves(side, period, turn), noise))
+    woven, grained = (
+        metrics.weave(truth + level * x, truth, cheeks(side))
+        for x in (waves(side, period, turn), noise)
+    )
     assert woven > 5 and woven > 8 * grained
 
 
 def test_weave_grows_with_the_energy_and_not_with_what_is_wider_than_its_ring():
     truth = skin(256)
-    low, high = (metrics.weave(truth + np.float32(k / 255) * waves(256, 4, 0), truth, cheeks(256)) for k in (4, 8))
+    low, high = (
+        metrics.weave(truth + np.float32(k / 255) * waves(256, 4, 0), truth, cheeks(256))
+        for k in (4, 8)
+    )
     assert high == pytest.approx(4 * low, rel=1e-3)
-    assert metrics.weave(truth + np.float32(8 / 255) * waves(256, 40, 0.3), truth, cheeks(256)) < low / 100
+    assert (
+        metrics.weave(truth + np.float32(8 / 255) * waves(256, 40, 0.3), truth, cheeks(256))
+        < low / 100
+    )
     assert metrics.weave(truth + np.float32(0.1), truth, cheeks(256)) < 1e-6
 
 

@@ -54,7 +54,13 @@ def inputs(name: str, h: int, w: int, batch: int = 2) -> list[torch.Tensor]:
     """Random inputs whose picture is h×w; for the guided nets the small pair has half its size."""
     kinds = SMALL[name][1]
     if kinds == 6:
-        return [[noise(*shape, seed=i) for i, shape in enumerate(made(name).decoder.shapes(batch, h)) if h == w]]
+        return [
+            [
+                noise(*shape, seed=i)
+                for i, shape in enumerate(made(name).decoder.shapes(batch, h))
+                if h == w
+            ]
+        ]
     if kinds == 3:
         return [*noise(2, batch, 3, max(1, h // 2), max(1, w // 2)), noise(batch, 3, h, w)]
     return [noise(batch, 3, h, w, seed=i) for i in range(kinds)]
@@ -76,12 +82,33 @@ def test_a_net_runs_at_its_minimum_and_keeps_the_stated_shape(name):
     net, scale = made(name), SMALL[name][2]
     assert net.minimum % net.multiple == 0 or net.multiple == 1
     out = net(*inputs(name, net.minimum, net.minimum))
-    others = {"Critic": (2, 1), "SpectralCritic": (2, 1), "PartCritic": (2, 1), "LandmarkNet": (2, 468, 2), "FaceEmbedding": (2, 8)}
+    others = {
+        "Critic": (2, 1),
+        "SpectralCritic": (2, 1),
+        "PartCritic": (2, 1),
+        "LandmarkNet": (2, 468, 2),
+        "FaceEmbedding": (2, 8),
+    }
     expected = others.get(name) or (2, 3, net.minimum * scale, net.minimum * scale)
     assert tuple(out.shape) == expected and out.dtype == torch.float32 and torch.isfinite(out).all()
 
 
-@pytest.mark.parametrize("name", [n for n in SMALL if n not in ("Critic", "SpectralCritic", "PartCritic", "Generator", "LandmarkNet", "FaceEmbedding")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n in SMALL
+        if n
+        not in (
+            "Critic",
+            "SpectralCritic",
+            "PartCritic",
+            "Generator",
+            "LandmarkNet",
+            "FaceEmbedding",
+        )
+    ],
+)
 @pytest.mark.parametrize("sides", [(1, 2), (3, 1), (2, 5)])
 def test_every_pair_of_multiples_gives_a_picture_of_its_size(name, sides):
     net, scale = made(name), SMALL[name][2]
@@ -117,7 +144,11 @@ def test_gradients_reach_every_parameter(name):
     (net(*given) ** 2).sum().backward()
     if name == "SpectralCritic":
         (net.study(*given)[1] ** 2).sum().backward()
-    assert [k for k, p in net.named_parameters() if p.grad is None or not p.grad.any() or not p.grad.isfinite().all()] == []
+    assert [
+        k
+        for k, p in net.named_parameters()
+        if p.grad is None or not p.grad.any() or not p.grad.isfinite().all()
+    ] == []
 
 
 @pytest.mark.parametrize("name", ["FaceNet", "RestorerNet", "Sharpener", "GuidedUpsampler"])
@@ -143,7 +174,10 @@ def test_a_fresh_net_returns_its_input(name, options):
 
 def test_a_fresh_sharpener_x2_is_the_bicubic_enlargement():
     x = noise(1, 3, 10, 14)
-    assert torch.equal(made("Sharpener", fresh=True)(x), F.interpolate(x, size=(20, 28), mode="bicubic", align_corners=False))
+    assert torch.equal(
+        made("Sharpener", fresh=True)(x),
+        F.interpolate(x, size=(20, 28), mode="bicubic", align_corners=False),
+    )
 
 
 def test_a_fresh_refiner_returns_the_filter_output():
@@ -181,7 +215,9 @@ def test_width_plans_have_their_published_size(widths, count):
 
 @pytest.mark.parametrize("widths", ["XS", "S", "M"])
 def test_add_matched_has_the_parameters_of_concat(widths):
-    concat, matched, add = (numbers(nets.FaceNet(widths, join)) for join in ("concat", "add-matched", "add"))
+    concat, matched, add = (
+        numbers(nets.FaceNet(widths, join)) for join in ("concat", "add-matched", "add")
+    )
     assert matched == pytest.approx(concat, rel=1e-3)
     assert add < 0.95 * concat, "the plain add arm is smaller, or the matched one would be needless"
 
@@ -191,7 +227,9 @@ def test_the_face_net_is_fully_convolutional(size):
     assert made("FaceNet")(noise(1, 3, *size)).shape == (1, 3, *size)
 
 
-@pytest.mark.parametrize(("size", "hint"), [((33, 32), "64x32"), ((64, 100), "64x128"), ((1, 500), "32x512")])
+@pytest.mark.parametrize(
+    ("size", "hint"), [((33, 32), "64x32"), ((64, 100), "64x128"), ((1, 500), "32x512")]
+)
 def test_sizes_that_do_not_fit_are_named(size, hint):
     with pytest.raises(ValueError, match=rf"multiples of 32, got {size[0]}x{size[1]}; try {hint}$"):
         made("FaceNet")(noise(1, 3, *size))
@@ -204,7 +242,9 @@ def test_widths_that_do_not_fit_are_named(widths):
 
 
 def test_an_unknown_join_is_named():
-    with pytest.raises(ValueError, match="join must be one of concat, add, add-matched, none, got 'cat'"):
+    with pytest.raises(
+        ValueError, match="join must be one of concat, add, add-matched, none, got 'cat'"
+    ):
         nets.FaceNet("XS", join="cat")
 
 
@@ -220,7 +260,9 @@ def test_without_the_residual_form_the_decoder_makes_the_picture():
 @pytest.mark.parametrize("size", [32, 96])
 def test_decoder_shapes_are_what_the_encoder_gives(size):
     net = made("FaceNet")
-    assert [tuple(f.shape) for f in net.encoder(noise(2, 3, size, size))] == net.decoder.shapes(2, size)
+    assert [tuple(f.shape) for f in net.encoder(noise(2, 3, size, size))] == net.decoder.shapes(
+        2, size
+    )
 
 
 @pytest.mark.parametrize("join", JOINS)
@@ -313,10 +355,14 @@ def test_noise_in_the_skips_reaches_only_the_pictures_that_were_named():
     torch.manual_seed(0)
     net, x = shaken(nets.FaceNet(**DRAWS)), noise(2, 3, 64, 64)
     plain, mixed = net(x), net(x, torch.tensor([True, False]))
-    assert torch.allclose(plain[1], mixed[1], atol=1e-6) and not torch.allclose(plain[0], mixed[0], atol=1e-4)
+    assert torch.allclose(plain[1], mixed[1], atol=1e-6) and not torch.allclose(
+        plain[0], mixed[0], atol=1e-4
+    )
 
 
-@pytest.mark.parametrize(("kind", "options"), [(nets.Generator, {"join": "add"}), (nets.FaceNet, {"join": "none"})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [(nets.Generator, {"join": "add"}), (nets.FaceNet, {"join": "none"})]
+)
 def test_the_drawing_decoder_joins_by_concat_only(kind, options):
     with pytest.raises(ValueError, match="concat"):
         kind("XS", decoder="synthesis", **options)
@@ -331,7 +377,12 @@ def test_the_drawing_decoder_joins_by_concat_only(kind, options):
 def test_minibatch_std_sees_lack_of_variety(batch):
     varied = torch.randn(batch, 5, 2, 3, generator=torch.Generator().manual_seed(0))
     same = varied[:1].expand_as(varied)
-    assert critic.minibatch_std(same)[:, -1].max() < 1e-3 < 0.1 < critic.minibatch_std(varied)[:, -1].min()
+    assert (
+        critic.minibatch_std(same)[:, -1].max()
+        < 1e-3
+        < 0.1
+        < critic.minibatch_std(varied)[:, -1].min()
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 6, 8])
@@ -355,7 +406,9 @@ def test_the_critic_scores_a_picture_by_its_company():
 
 def test_critic_features_halve_at_each_level():
     verdicts, feats = made("Critic").judge(noise(2, 3, 64, 32))
-    assert [tuple(v.shape) for v in verdicts] == [(2, 1, 1, 1), (2, 1, 8, 4)], "one for the face, one for each patch"
+    assert [tuple(v.shape) for v in verdicts] == [(2, 1, 1, 1), (2, 1, 8, 4)], (
+        "one for the face, one for each patch"
+    )
     assert [tuple(f.shape[2:]) for f in feats] == [(32, 16), (16, 8), (8, 4), (4, 2), (2, 1)]
 
 
@@ -365,7 +418,9 @@ def test_a_spectral_critics_layers_have_norm_one():
         net(noise(2, 3, 32, 32))
     for layer in net.modules():
         if isinstance(layer, torch.nn.Conv2d) and hasattr(layer, "parametrizations"):
-            assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
+            assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(
+                1, abs=0.02
+            )
 
 
 def test_a_spectral_critic_learns_to_redraw_what_it_sees():
@@ -418,7 +473,9 @@ def window_means(x: np.ndarray, radius: int) -> np.ndarray:
     """Mean of each (2r+1)² window of an h×w array, cut off at the borders, one window after the other."""
     out = np.empty_like(x)
     for i, j in np.ndindex(x.shape):
-        out[i, j] = x[max(i - radius, 0) : i + radius + 1, max(j - radius, 0) : j + radius + 1].mean()
+        out[i, j] = x[
+            max(i - radius, 0) : i + radius + 1, max(j - radius, 0) : j + radius + 1
+        ].mean()
     return out
 
 
@@ -431,11 +488,15 @@ def enlarged(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         y0, z0 = int(y), int(z)
         y1, z1 = min(y0 + 1, x.shape[0] - 1), min(z0 + 1, x.shape[1] - 1)
         top = x[y0, z0] * (1 - z + z0) + x[y0, z1] * (z - z0)
-        out[i, j] = top * (1 - y + y0) + (x[y1, z0] * (1 - z + z0) + x[y1, z1] * (z - z0)) * (y - y0)
+        out[i, j] = top * (1 - y + y0) + (x[y1, z0] * (1 - z + z0) + x[y1, z1] * (z - z0)) * (
+            y - y0
+        )
     return out
 
 
-def by_hand(small: np.ndarray, target: np.ndarray, large: np.ndarray, radius: int, eps: float) -> np.ndarray:
+def by_hand(
+    small: np.ndarray, target: np.ndarray, large: np.ndarray, radius: int, eps: float
+) -> np.ndarray:
     """The guided filter of one channel by its definition: a straight line fitted in every window, in float64."""
     a, b = np.empty_like(small), np.empty_like(small)
     for i, j in np.ndindex(small.shape):
@@ -443,7 +504,9 @@ def by_hand(small: np.ndarray, target: np.ndarray, large: np.ndarray, radius: in
         g, p = small[window], target[window]
         a[i, j] = ((g - g.mean()) * (p - p.mean())).mean() / (((g - g.mean()) ** 2).mean() + eps)
         b[i, j] = p.mean() - a[i, j] * g.mean()
-    return enlarged(window_means(a, radius), large.shape) * large + enlarged(window_means(b, radius), large.shape)
+    return enlarged(window_means(a, radius), large.shape) * large + enlarged(
+        window_means(b, radius), large.shape
+    )
 
 
 def guided_case(ratio: int, dtype: type) -> list[np.ndarray]:
@@ -458,7 +521,9 @@ def guided_case(ratio: int, dtype: type) -> list[np.ndarray]:
 def test_the_guided_filter_is_its_definition(radius, eps, ratio, dtype, within):
     case = guided_case(ratio, dtype)
     found = guided.GuidedFilter(radius, eps)(*map(torch.from_numpy, case)).numpy()
-    expected = np.stack([by_hand(*(np.float64(x[0, c]) for x in case), radius, eps) for c in range(2)])[None]
+    expected = np.stack(
+        [by_hand(*(np.float64(x[0, c]) for x in case), radius, eps) for c in range(2)]
+    )[None]
     assert found.dtype == dtype
     assert np.abs(found - expected).max() < within
 
@@ -468,7 +533,9 @@ def test_the_guided_filter_is_exact_where_the_guide_is_nearly_flat():
     case = guided_case(2, np.float32)
     case[0], case[2] = 0.9 + 1e-3 * case[0], 0.9 + 1e-3 * case[2]
     found = guided.GuidedFilter(1, 1e-8)(*map(torch.from_numpy, case)).numpy()
-    expected = np.stack([by_hand(*(np.float64(x[0, c]) for x in case), 1, 1e-8) for c in range(2)])[None]
+    expected = np.stack([by_hand(*(np.float64(x[0, c]) for x in case), 1, 1e-8) for c in range(2)])[
+        None
+    ]
     assert np.abs(found - expected).max() < 1e-3
 
 
@@ -481,7 +548,9 @@ def test_the_guided_filter_reproduces_an_affine_map(radius):
 
 def test_where_the_guide_is_flat_the_target_is_averaged():
     target = noise(1, 3, 6, 6)
-    found = guided.GuidedFilter(1, eps=1e-8)(torch.full_like(target, 0.5), target, torch.full_like(target, 0.5))
+    found = guided.GuidedFilter(1, eps=1e-8)(
+        torch.full_like(target, 0.5), target, torch.full_like(target, 0.5)
+    )
     mean = np.stack([window_means(window_means(t, 1), 1) for t in target[0].double().numpy()])
     assert np.abs(found[0].numpy() - mean).max() < 1e-5
 
@@ -489,7 +558,9 @@ def test_where_the_guide_is_flat_the_target_is_averaged():
 @pytest.mark.parametrize("eps", [1e-3, 0.05])
 def test_a_fresh_deep_guided_filter_is_the_guided_filter(eps):
     x = [noise(1, 3, 8, 6, seed=i) for i in range(2)] + [noise(1, 3, 20, 15, seed=2)]
-    assert torch.allclose(nets.DeepGuidedFilter(2, eps)(*x), guided.GuidedFilter(2, eps)(*x), atol=1e-6)
+    assert torch.allclose(
+        nets.DeepGuidedFilter(2, eps)(*x), guided.GuidedFilter(2, eps)(*x), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 100])
@@ -497,10 +568,16 @@ def test_a_fresh_deep_guided_filter_is_the_guided_filter(eps):
 def test_strips_with_their_reach_are_the_whole(rows, blocks_):
     net = made("GuidedUpsampler", blocks=blocks_)
     small, clean, large = noise(1, 3, 13, 9), noise(1, 3, 13, 9, seed=1), noise(1, 3, 39, 20)
-    whole, state, strips = net(small, clean, large), net.solve(small, clean, guided.noise_level(large), 20 / 9), []
+    whole, state, strips = (
+        net(small, clean, large),
+        net.solve(small, clean, guided.noise_level(large), 20 / 9),
+        [],
+    )
     for y in range(0, 39, rows):
         top, bottom = max(y - net.reach, 0), min(y + rows + net.reach, 39)
-        strips.append(net.apply_rows(state, large[:, :, top:bottom], 39, top)[:, :, y - top :][:, :, :rows])
+        strips.append(
+            net.apply_rows(state, large[:, :, top:bottom], 39, top)[:, :, y - top :][:, :, :rows]
+        )
     assert torch.allclose(torch.cat(strips, 2), whole, atol=1e-6)
 
 
@@ -509,7 +586,9 @@ def test_noise_level(sigma):
     smooth = torch.linspace(0, 1, 200).expand(2, 3, 150, 200)
     noisy = smooth + sigma * torch.randn(2, 3, 150, 200, generator=torch.Generator().manual_seed(3))
     assert torch.allclose(guided.noise_level(noisy), torch.full((2,), sigma), rtol=0.03, atol=1e-6)
-    assert torch.allclose(guided.noise_level(noisy[..., 1:, 1:]), torch.full((2,), sigma), rtol=0.03, atol=1e-6)
+    assert torch.allclose(
+        guided.noise_level(noisy[..., 1:, 1:]), torch.full((2,), sigma), rtol=0.03, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)])
@@ -524,18 +603,27 @@ def test_the_mood_can_keep_the_large_picture_and_follows_the_noise():
     assert torch.allclose(net(small, clean, large), large, atol=1e-6)
     net.mood[-1].bias.data[0] = 0.5  # the filter's eps, up by half an e-fold
     a, _, mood = net.solve(small, clean, torch.tensor([0.1] * len(small)), 2.0)
-    want, _ = guided.solve(net.filter.guidance(small), clean, 1, net.filter.log_eps.exp() * 2.718281828**0.5)
-    assert torch.allclose(a, want, atol=1e-6) and mood.shape == (len(small), net.config["width"] + 2)
+    want, _ = guided.solve(
+        net.filter.guidance(small), clean, 1, net.filter.log_eps.exp() * 2.718281828**0.5
+    )
+    assert torch.allclose(a, want, atol=1e-6) and mood.shape == (
+        len(small),
+        net.config["width"] + 2,
+    )
     net.mood[-1].weight.data.normal_(generator=torch.Generator().manual_seed(0))
     low, high = (net.solve(small, clean, torch.full((len(small),), n), 2.0)[2] for n in (0.0, 0.1))
     assert (low - high).abs().min() > 1e-4
 
 
 def test_arms_of_the_ablation_have_no_mood():
-    assert all(nets.GuidedUpsampler(**{arm: False}).mood is None for arm in ("refine", "concat", "adapt"))
+    assert all(
+        nets.GuidedUpsampler(**{arm: False}).mood is None for arm in ("refine", "concat", "adapt")
+    )
     oh0, a, b = noise(1, 3, 8, 8), noise(1, 3, 8, 8, seed=1), noise(1, 3, 8, 8, seed=2)
     net = made("Refiner", concat=False)
-    assert torch.equal(net(oh0, a), net(oh0, b)) and not torch.equal(made("Refiner")(oh0, a), made("Refiner")(oh0, b))
+    assert torch.equal(net(oh0, a), net(oh0, b)) and not torch.equal(
+        made("Refiner")(oh0, a), made("Refiner")(oh0, b)
+    )
 
 
 @pytest.mark.parametrize("blocks_", [0, 1, 3])
@@ -570,16 +658,25 @@ def test_rows_of_is_bilinear_interpolation(size, dtype):
 @pytest.mark.parametrize("pad", [(0, 0), (1, 2), (31, 5), (40, 40)])
 def test_reflect_is_numpys(shape, pad):
     x = noise(2, 3, *shape)
-    assert np.array_equal(blocks.reflect(x, *pad).numpy(), np.pad(x.numpy(), ((0, 0), (0, 0), (0, pad[0]), (0, pad[1])), mode="reflect"))
+    assert np.array_equal(
+        blocks.reflect(x, *pad).numpy(),
+        np.pad(x.numpy(), ((0, 0), (0, 0), (0, pad[0]), (0, pad[1])), mode="reflect"),
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (5, 3), (31, 33), (64, 32)])
-@pytest.mark.parametrize(("name", "scale"), [("FaceNet", 1), ("RestorerNet", 1), ("Sharpener", 1), ("Sharpener", 2)])
+@pytest.mark.parametrize(
+    ("name", "scale"), [("FaceNet", 1), ("RestorerNet", 1), ("Sharpener", 1), ("Sharpener", 2)]
+)
 def test_padded_is_the_net_on_the_mirrored_picture(name, scale, size):
     net, x = made(name, **{"scale": scale} if name == "Sharpener" else {}), noise(1, 3, *size)
     least = max(net.multiple, net.minimum)
     h, w = (max(-(-n // net.multiple) * net.multiple, least) for n in size)
-    direct = net(torch.from_numpy(np.pad(x.numpy(), ((0, 0), (0, 0), (0, h - size[0]), (0, w - size[1])), mode="reflect")))
+    direct = net(
+        torch.from_numpy(
+            np.pad(x.numpy(), ((0, 0), (0, 0), (0, h - size[0]), (0, w - size[1])), mode="reflect")
+        )
+    )
     found = blocks.padded(net, x)
     assert found.shape == (1, 3, size[0] * scale, size[1] * scale)
     assert torch.equal(found, direct[..., : size[0] * scale, : size[1] * scale])

@@ -26,7 +26,9 @@ def restores(n):
 
 def counts_parameters(n):
     a, b, c, d = (n[f"parameters_S_{join}"] for join in ("none", "add", "concat", "add-matched"))
-    return a == b < c <= d < 1.001 * c and all(n[f"psnr_severe_{join}"] > 10 for join in ("none", "add", "concat", "add-matched"))
+    return a == b < c <= d < 1.001 * c and all(
+        n[f"psnr_severe_{join}"] > 10 for join in ("none", "add", "concat", "add-matched")
+    )
 
 
 def draws_different_faces(n):
@@ -35,33 +37,60 @@ def draws_different_faces(n):
 
 def trains_all_three_and_compares(n):
     moved = all(n[f"moved_{part}"] > 0 for part in ("encoder", "decoder", "discriminator"))
-    return moved and all(n[f"psnr_{severity}_face_fidelity"] > n[f"psnr_{severity}_input"] for severity in ("medium", "severe"))
+    return moved and all(
+        n[f"psnr_{severity}_face_fidelity"] > n[f"psnr_{severity}_input"]
+        for severity in ("medium", "severe")
+    )
 
 
 def tunes_the_filter(n):
-    published, *others = (n[f"psnr_x4_noise25_{arm}"] for arm in ("published", "tuned", "refiner-alone", "refiner", "adaptive"))
-    return n["tuned_eps"] > 1e-6 and min(others) > published + 0.5 and n["parameters_refiner"] - n["parameters_refiner-alone"] == 3 * 9 * 4
+    published, *others = (
+        n[f"psnr_x4_noise25_{arm}"]
+        for arm in ("published", "tuned", "refiner-alone", "refiner", "adaptive")
+    )
+    return (
+        n["tuned_eps"] > 1e-6
+        and min(others) > published + 0.5
+        and n["parameters_refiner"] - n["parameters_refiner-alone"] == 3 * 9 * 4
+    )
 
 
 def replays_every_fault(n):
     every = n["replays"] == 1 and n["operations"] == n["operations_known"]
-    return every and n["psnr_mild"] > n["psnr_severe"] and n["coherence_blur"] > 2 * n["coherence_blur_then_noise"]
+    return (
+        every
+        and n["psnr_mild"] > n["psnr_severe"]
+        and n["coherence_blur"] > 2 * n["coherence_blur_then_noise"]
+    )
 
 
 def shows_what_shrinking_costs(n):
     seamless = n["seam_0"] > 1 and n[f"seam_{n['reach']:.0f}"] < 1e-3  # levels of 255
-    shrunk = n["noise_64"] < n["noise_256"] / 2 and n["lost_64"] > n["lost_128"] > n["lost_256"] == 0
+    shrunk = (
+        n["noise_64"] < n["noise_256"] / 2 and n["lost_64"] > n["lost_128"] > n["lost_256"] == 0
+    )
     return seamless and shrunk and n["psnr_back_64"] > n["psnr_enlarged_64"] + 1
 
 
 def measures_the_leak(n):
     leaks = min(n["psnr_0.001"], n["psnr_without_leak_1e-08"]) > n["psnr_1e-08"] + 1
-    return leaks and max(n["difference_layer"], n["difference_deep"]) < 1e-6 and n["float32_error_1e-08"] > 0.5 > 100 * n["float32_error_0.001"]
+    return (
+        leaks
+        and max(n["difference_layer"], n["difference_deep"]) < 1e-6
+        and n["float32_error_1e-08"] > 0.5 > 100 * n["float32_error_0.001"]
+    )
 
 
 def sharpens_and_knows_where_not(n):
-    sharper = n["psnr_x2_sharpener"] > n["psnr_x2_bicubic"] + 0.5 and n["psnr_blur_1.5_sharpener_x1"] > n["psnr_blur_1.5_input"] + 0.5
-    return sharper and n["noise_10_x1"] < 1.2 < n["noise_10_unsharp"] and n["gain_jpeg_20_x1"] > n["gain_jpeg_20_unsharp"]
+    sharper = (
+        n["psnr_x2_sharpener"] > n["psnr_x2_bicubic"] + 0.5
+        and n["psnr_blur_1.5_sharpener_x1"] > n["psnr_blur_1.5_input"] + 0.5
+    )
+    return (
+        sharper
+        and n["noise_10_x1"] < 1.2 < n["noise_10_unsharp"]
+        and n["gain_jpeg_20_x1"] > n["gain_jpeg_20_unsharp"]
+    )
 
 
 def cuts_upright(n):
@@ -69,7 +98,12 @@ def cuts_upright(n):
 
 
 def meets_faces_and_failures(n):
-    return restores(n) and n["group_faces"] >= 2 and n["failures_restored"] == 5 and n["seconds_total"] > n["seconds_restore"] > 0
+    return (
+        restores(n)
+        and n["group_faces"] >= 2
+        and n["failures_restored"] == 5
+        and n["seconds_total"] > n["seconds_restore"] > 0
+    )
 
 
 CHECKS = {
@@ -90,7 +124,9 @@ def reads_a_finished_experiment(n):
     return "clear" in n and len(n) > 2
 
 
-CHECKS |= dict.fromkeys(("40_report_skips", "41_report_refiner", "42_report_crops"), reads_a_finished_experiment)
+CHECKS |= dict.fromkeys(
+    ("40_report_skips", "41_report_refiner", "42_report_crops"), reads_a_finished_experiment
+)
 
 
 def notebooks():
@@ -107,11 +143,22 @@ def test_runs_and_leaves_its_numbers(path, tmp_path):
     parameters = {"out": str(tmp_path / "out"), **TINY.get(path.stem, {})}
     known = papermill.inspect_notebook(path)
     assert set(parameters) <= set(known), "papermill would only warn about these"
-    papermill.execute_notebook(path, tmp_path / "run.ipynb", parameters, cwd=tmp_path, progress_bar=False, kernel_name="python3")
+    papermill.execute_notebook(
+        path,
+        tmp_path / "run.ipynb",
+        parameters,
+        cwd=tmp_path,
+        progress_bar=False,
+        kernel_name="python3",
+    )
     numbers = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert numbers and all(isinstance(v, float) for v in numbers.values())
     assert CHECKS.get(path.stem, restores)(numbers), numbers
-    outputs = [o for c in json.loads((tmp_path / "run.ipynb").read_text())["cells"] for o in c.get("outputs", [])]
+    outputs = [
+        o
+        for c in json.loads((tmp_path / "run.ipynb").read_text())["cells"]
+        for o in c.get("outputs", [])
+    ]
     assert any("image/png" in o.get("data", {}) for o in outputs)
     assert any("text/html" in o.get("data", {}) for o in outputs)
     assert not any(o["output_type"] == "error" for o in outputs)

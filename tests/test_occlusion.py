@@ -48,7 +48,9 @@ def glasses(face):
 
 def contrast(photo: np.ndarray, mask: np.ndarray) -> float:
     """How far the drawn thing differs from the skin within 9 px around it, as a mean over channels."""
-    near = (cv2.dilate(mask, np.ones((19, 19), np.uint8)) > 0) & (cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0)
+    near = (cv2.dilate(mask, np.ones((19, 19), np.uint8)) > 0) & (
+        cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0
+    )
     inside = cv2.erode(mask, np.ones((3, 3), np.uint8)) > 0
     return float(np.abs(photo[inside].mean(0) - photo[near].mean(0)).mean())
 

@@ -35,7 +35,9 @@ def face(side: int = SIDE, seed: int = 0) -> torch.Tensor:
 
 
 def test_the_five_points_are_those_of_the_crops(mesh):
-    assert np.allclose(parts.five(units(mesh))[0].numpy() * SIDE - 0.5, crop.five_from_mesh(mesh), atol=1e-4)
+    assert np.allclose(
+        parts.five(units(mesh))[0].numpy() * SIDE - 0.5, crop.five_from_mesh(mesh), atol=1e-4
+    )
 
 
 def test_the_eye_square_is_the_eye_crop(mesh):
@@ -57,7 +59,9 @@ def test_a_cut_is_the_crops_cut(mesh):
     ours = parts.chips(photo, where, CHIP_POINTS, CHIP)
     assert (ours - image.to_tensor(chip(image.to_photo(photo), mesh))).abs().mean() < 3e-3
     ours = parts.cut(photo, parts.eye_square(where), 128)
-    assert (ours - image.to_tensor(crop.eye_crop(mesh, size=128).cut(image.to_photo(photo)))).abs().mean() < 3e-3
+    assert (
+        ours - image.to_tensor(crop.eye_crop(mesh, size=128).cut(image.to_photo(photo)))
+    ).abs().mean() < 3e-3
 
 
 def test_a_cut_that_shrinks_sees_no_more_than_means():
@@ -69,7 +73,9 @@ def test_a_cut_that_shrinks_sees_no_more_than_means():
 
 def test_the_whole_square_at_its_own_size_is_the_picture():
     photo = face(33)
-    assert torch.allclose(parts.cut(photo, torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]), 33), photo, atol=1e-5)
+    assert torch.allclose(
+        parts.cut(photo, torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]), 33), photo, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("side", "eye", "mouth"), [(256, 40, 60), (128, 20, 30), (64, 10, 15)])
@@ -99,9 +105,13 @@ def test_a_part_shows_what_it_is_named_after(mesh):
         c = channel.numpy()
         return np.array([(c * u).sum(), (c * v).sum()]) / c.sum()
 
-    assert np.allclose(middle(eyes[0, 0]), 19.5, atol=0.3) and np.allclose(middle(eyes[1, 1]), 19.5, atol=0.3)
+    assert np.allclose(middle(eyes[0, 0]), 19.5, atol=0.3) and np.allclose(
+        middle(eyes[1, 1]), 19.5, atol=0.3
+    )
     assert np.allclose([middle(mouths[0, c]) for c in range(3)], 29.5, atol=0.3)
-    assert middle(eyes[0, 2])[0] < 10 and middle(eyes[1, 2])[0] < 10, "the outer corner lies left in both"
+    assert middle(eyes[0, 2])[0] < 10 and middle(eyes[1, 2])[0] < 10, (
+        "the outer corner lies left in both"
+    )
     assert eyes[0, 1].max() < 0.01 and eyes[1, 0].max() < 0.01
 
 
@@ -134,7 +144,9 @@ def test_scaled_pixel_forgives_fine_texture_where_the_fault_was_heavy():
 
 
 def test_the_artefact_map_by_hand():
-    truth, out, steady = (torch.rand(2, 3, 9, 10, generator=torch.Generator().manual_seed(s)) for s in (0, 1, 2))
+    truth, out, steady = (
+        torch.rand(2, 3, 9, 10, generator=torch.Generator().manual_seed(s)) for s in (0, 1, 2)
+    )
     d = np.abs((truth - out).numpy()).sum(1)
     e = np.abs((truth - steady).numpy()).sum(1)
     wanted = np.zeros_like(d)
@@ -143,19 +155,31 @@ def test_the_artefact_map_by_hand():
         for i in range(9):
             for j in range(10):
                 if d[n, i, j] >= e[n, i, j]:
-                    wanted[n, i, j] = around[i : i + 7, j : j + 7].var(ddof=1) * d[n].var(ddof=1) ** 0.2
+                    wanted[n, i, j] = (
+                        around[i : i + 7, j : j + 7].var(ddof=1) * d[n].var(ddof=1) ** 0.2
+                    )
     found = losses.artefacts(out, truth, steady)
     assert found.shape == (2, 1, 9, 10) and np.allclose(found[:, 0].numpy(), wanted, atol=1e-6)
-    assert losses.ldl(out, truth, steady).item() == pytest.approx((wanted[:, None] * np.abs((truth - out).numpy())).mean(), rel=1e-4)
+    assert losses.ldl(out, truth, steady).item() == pytest.approx(
+        (wanted[:, None] * np.abs((truth - out).numpy())).mean(), rel=1e-4
+    )
 
 
 def test_ldl_spares_what_the_averaged_net_does_worse():
     truth, out = face(32), face(32, 1)
-    assert losses.ldl(out, truth, 2 * out - truth).item() == 0 < losses.ldl(out, truth, truth).item()
+    assert (
+        losses.ldl(out, truth, 2 * out - truth).item() == 0 < losses.ldl(out, truth, truth).item()
+    )
 
 
 def test_gram_by_hand():
-    a, b = ([torch.rand(2, c, n, n, generator=torch.Generator().manual_seed(s + c)) for c, n in ((3, 4), (5, 2))] for s in (0, 9))
+    a, b = (
+        [
+            torch.rand(2, c, n, n, generator=torch.Generator().manual_seed(s + c))
+            for c, n in ((3, 4), (5, 2))
+        ]
+        for s in (0, 9)
+    )
     wanted = 0.0
     for x, y in zip(a, b):
         styles = [np.einsum("bchw,bdhw->bcd", f.numpy(), f.numpy()) / f[0].numel() for f in (x, y)]
@@ -198,7 +222,9 @@ def test_the_likeness_loss_by_hand(mesh, judge):
     x, y = (judge.features(parts.chips(p, where, CHIP_POINTS, CHIP)) for p in (a, b))
     u, v = (judge.project.weight @ f[-1].mean((2, 3))[0] for f in (x, y))
     assert identity.item() == pytest.approx(((u - v) ** 2).sum().item(), rel=1e-4)
-    assert perception.item() == pytest.approx(sum(((x[i] - y[i]).abs().mean() / y[i].mean()).item() for i in (4, 8)) / 2, rel=1e-4)
+    assert perception.item() == pytest.approx(
+        sum(((x[i] - y[i]).abs().mean() / y[i].mean()).item() for i in (4, 8)) / 2, rel=1e-4
+    )
     assert losses.likeness(a, a, where, judge)[0].item() == 0
 
 

@@ -12,7 +12,14 @@ from mtrestore.crop import Crop, landmark_crop
 from mtrestore.face import faces_from
 from mtrestore.pipeline import MOST_FACE, Restorer, detail_size, identity, keep_large, restore
 
-IDENTITY = {"face": identity, "restorer": identity, "upsampler": keep_large, "sharpener": identity, "landmarks": False, "device": "cpu"}
+IDENTITY = {
+    "face": identity,
+    "restorer": identity,
+    "upsampler": keep_large,
+    "sharpener": identity,
+    "landmarks": False,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +39,9 @@ def faces(astronaut):
 def test_identity_nets_give_the_picture_back(astronaut, scale, crop, roll):
     five = np.array([[201, 100], [247, 103], [228, 125], [208, 142], [243, 144]], float)
     turn = np.deg2rad(roll)
-    five = (five - five.mean(0)) @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + five.mean(0)
+    five = (five - five.mean(0)) @ np.array(
+        [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
+    ) + five.mean(0)
     result = Restorer(**IDENTITY, scale=scale, crop=crop)(astronaut, faces_from([five]))
     expected = image.enlarge(astronaut, scale)
     inside = result.mask > 0
@@ -66,7 +75,11 @@ def test_any_size_and_exact_output_size(size, scale):
 @pytest.mark.parametrize("scale", [0.5, 1.7, 2.5])
 def test_rounded_sizes(astronaut, scale):
     photo = astronaut[:101, :67]
-    assert Restorer(**IDENTITY, scale=scale)(photo).image.shape == (round(101 * scale), round(67 * scale), 3)
+    assert Restorer(**IDENTITY, scale=scale)(photo).image.shape == (
+        round(101 * scale),
+        round(67 * scale),
+        3,
+    )
 
 
 def test_strength_zero_is_the_photo_branch(astronaut, faces):
@@ -78,8 +91,22 @@ def test_strength_zero_is_the_photo_branch(astronaut, faces):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("working_size", [128, 640])
 def test_photo_strength_mixes_the_photo_with_its_restoration(astronaut, dtype, working_size):
-    photo = image.as_samples(np.clip(astronaut[:300, :400] + np.random.default_rng(0).normal(0, 0.08, (300, 400, 3)), 0, 1), dtype)
-    none, half, full = (Restorer(device="cpu", faces=False, sharpener=identity, working_size=working_size, photo_strength=s)(photo) for s in (0, 0.5, 1))
+    photo = image.as_samples(
+        np.clip(
+            astronaut[:300, :400] + np.random.default_rng(0).normal(0, 0.08, (300, 400, 3)), 0, 1
+        ),
+        dtype,
+    )
+    none, half, full = (
+        Restorer(
+            device="cpu",
+            faces=False,
+            sharpener=identity,
+            working_size=working_size,
+            photo_strength=s,
+        )(photo)
+        for s in (0, 0.5, 1)
+    )
     assert np.array_equal(none.samples, photo) and half.samples.dtype == dtype
     assert np.abs(full.image - none.image).mean() > 0.02
     assert np.abs(half.image - (none.image + full.image) / 2).max() <= 1 / 255
@@ -87,7 +114,10 @@ def test_photo_strength_mixes_the_photo_with_its_restoration(astronaut, dtype, w
 
 def test_strength_lies_between(astronaut, faces):
     worn = degrade.apply(astronaut, degrade.draw("severe", np.random.default_rng(2)))
-    zero, half, one = (Restorer(device="cpu", sharpener=identity, face_strength=s)(worn, faces).image for s in (0, 0.5, 1))
+    zero, half, one = (
+        Restorer(device="cpu", sharpener=identity, face_strength=s)(worn, faces).image
+        for s in (0, 0.5, 1)
+    )
     assert np.allclose(half, (zero + one) / 2, atol=1e-5)
 
 
@@ -107,12 +137,38 @@ def test_the_branches_run_at_the_same_time(astronaut, faces):
 
 def test_every_step_is_kept(astronaut, faces):
     result = Restorer(**IDENTITY)(astronaut, faces)
-    assert list(result.steps) == ["photo", "small", "clean", "large", "whole", "pasted", "out", "face 0", "face 0 restored"]
-    assert set(result.timings) >= {"detect", "faces", "shrink", "restore", "upsample", "paste", "sharpen", "total"}
+    assert list(result.steps) == [
+        "photo",
+        "small",
+        "clean",
+        "large",
+        "whole",
+        "pasted",
+        "out",
+        "face 0",
+        "face 0 restored",
+    ]
+    assert set(result.timings) >= {
+        "detect",
+        "faces",
+        "shrink",
+        "restore",
+        "upsample",
+        "paste",
+        "sharpen",
+        "total",
+    }
     assert set(Restorer(**IDENTITY, keep_steps=False)(astronaut, faces).steps) == {"out"}
 
 
-@pytest.mark.parametrize("bad, status", [(lambda x: x * torch.nan, "finite"), (lambda x: x[..., 1:], "shape"), (lambda x: 1 / 0, "division")])
+@pytest.mark.parametrize(
+    "bad, status",
+    [
+        (lambda x: x * torch.nan, "finite"),
+        (lambda x: x[..., 1:], "shape"),
+        (lambda x: 1 / 0, "division"),
+    ],
+)
 def test_a_face_that_fails_is_a_status_and_leaves_the_photo(astronaut, faces, bad, status):
     result = Restorer(**{**IDENTITY, "face": bad})(astronaut, faces)
     assert result.faces[0].status.startswith("failed: ") and status in result.faces[0].status
@@ -146,7 +202,9 @@ def face_sharpness(photo, face):
 def test_a_clean_face_larger_than_the_net_stays_sharp(astronaut):
     """A clean face of over 800 px, far over the net's 512, comes back no blurrier than it went in."""
     photo = image.enlarge(astronaut[30:230, 124:324], 8)
-    face = faces_from([tuple((np.array([181 - 124, 60 - 30, 267 - 124, 178 - 30]) * 8).tolist())])[0]
+    face = faces_from([tuple((np.array([181 - 124, 60 - 30, 267 - 124, 178 - 30]) * 8).tolist())])[
+        0
+    ]
     assert max(face.box[2] - face.box[0], face.box[3] - face.box[1]) > 800
     assert face_sharpness(photo, face) >= 1
 
@@ -159,9 +217,13 @@ def test_real_large_faces_stay_sharp(shared, name):
     assert face_sharpness(image.read(folder / f"{name}.jpg"), faces_from([points])[0]) >= 1
 
 
-@pytest.mark.parametrize("sigma, least, most", [(0, 384, 384), (3, 128, 384), (9, 128, 192), (40, 128, 128)])
+@pytest.mark.parametrize(
+    "sigma, least, most", [(0, 384, 384), (3, 128, 384), (9, 128, 192), (40, 128, 128)]
+)
 def test_a_blurred_face_needs_a_smaller_size(face_photo, sigma, least, most):
-    face = image.resize(face_photo, (384, 384)) + np.random.default_rng(0).normal(0, 0.01, (384, 384, 1)).astype(np.float32)
+    face = image.resize(face_photo, (384, 384)) + np.random.default_rng(0).normal(
+        0, 0.01, (384, 384, 1)
+    ).astype(np.float32)
     blurred = cv2.GaussianBlur(face, (0, 0), sigma) if sigma else face
     assert least <= detail_size(blurred) <= most
     assert detail_size(blurred[:96, :96]) == 96
@@ -209,7 +271,9 @@ def test_strips_are_exact(astronaut):
     large = image.enlarge(astronaut, 1.3)
     small = image.shrink(large, 320)
     with torch.inference_mode():
-        whole = image.to_photo(net(image.to_tensor(small), image.to_tensor(small * 0.9), image.to_tensor(large)))
+        whole = image.to_photo(
+            net(image.to_tensor(small), image.to_tensor(small * 0.9), image.to_tensor(large))
+        )
         assert np.abs(r._upsample(small, small * 0.9, large) - whole).max() < 1e-5
 
 
@@ -242,7 +306,12 @@ def test_an_onnx_file_stands_in_for_a_net(tmp_path, astronaut):
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph([node], "g", [value("x", 1, [1, 3, None, None])], [value("y", 1, [1, 3, None, None])],
                                    [onnx.helper.make_tensor("half", 1, [1], [0.5])])  # fmt: skip
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), tmp_path / "half.onnx")
+    onnx.save(
+        onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9
+        ),
+        tmp_path / "half.onnx",
+    )
     result = Restorer(**IDENTITY | {"restorer": tmp_path / "half.onnx"}, faces=False)(astronaut)
     assert np.allclose(result.image, astronaut / 2, atol=1e-6)
 
@@ -263,15 +332,24 @@ def test_restoring_helps(shipped, astronaut):
     crop = result.crops[0].resized(192)
     assert metrics.psnr(result.image, astronaut) > metrics.psnr(worn, astronaut) + 1
     faithful = Restorer(device="cpu", face_fidelity=1)(worn)
-    before, living, near = (metrics.psnr(crop.cut(p), crop.cut(astronaut)) for p in (worn, result.image, faithful.image))
+    before, living, near = (
+        metrics.psnr(crop.cut(p), crop.cut(astronaut)) for p in (worn, result.image, faithful.image)
+    )
     assert living > before + 0.3, "texture that is likely, not true, costs some of the gain"
     assert near > before + 1
-    assert metrics.sharpness(crop.cut(result.image), crop.cut(astronaut)) > metrics.sharpness(crop.cut(faithful.image), crop.cut(astronaut))
+    assert metrics.sharpness(crop.cut(result.image), crop.cut(astronaut)) > metrics.sharpness(
+        crop.cut(faithful.image), crop.cut(astronaut)
+    )
 
 
 def test_fidelity_mixes_two_nets(astronaut, faces):
     worn = degrade.apply(astronaut, degrade.draw("medium", np.random.default_rng(2)))
-    zero, half, one = (Restorer(device="cpu", sharpener=identity, face_fidelity=s)(worn, faces).steps["face 0 restored"] for s in (0, 0.5, 1))
+    zero, half, one = (
+        Restorer(device="cpu", sharpener=identity, face_fidelity=s)(worn, faces).steps[
+            "face 0 restored"
+        ]
+        for s in (0, 0.5, 1)
+    )
     assert np.abs(zero - one).max() > 0.02
     assert np.abs(half - (zero + one) / 2).mean() < 1e-3, "equal where nothing is clipped"
 
@@ -279,7 +357,10 @@ def test_fidelity_mixes_two_nets(astronaut, faces):
 def test_a_much_blurred_face_gets_the_fidelity_only_net(shipped, astronaut, faces):
     blurred = cv2.GaussianBlur(image.enlarge(astronaut, 2), (0, 0), 9)
     twice = faces_from([tuple(2 * v for v in (181, 60, 267, 178))])
-    by_itself, asked, living = (r(blurred, twice).steps["face 0 restored"] for r in (shipped, *(Restorer(device="cpu", face_fidelity=s) for s in (1, 0))))
+    by_itself, asked, living = (
+        r(blurred, twice).steps["face 0 restored"]
+        for r in (shipped, *(Restorer(device="cpu", face_fidelity=s) for s in (1, 0)))
+    )
     assert np.array_equal(by_itself, asked) and not np.array_equal(by_itself, living)
     sharp = Restorer(device="cpu", face_fidelity=0)(astronaut, faces).steps["face 0 restored"]
     assert np.array_equal(shipped(astronaut, faces).steps["face 0 restored"], sharp)
@@ -304,4 +385,6 @@ def test_a_result_is_never_saved_over_its_photo(tmp_path, face_photo):
     for name in (path, tmp_path / "link.png", tmp_path / "y" / ".." / "x.png"):
         with pytest.raises(mt.ImageError, match="is an input"):
             result.save(name)
-    assert path.read_bytes() == before and result.save(tmp_path / "y.png") == result.save(tmp_path / "y.png")
+    assert path.read_bytes() == before and result.save(tmp_path / "y.png") == result.save(
+        tmp_path / "y.png"
+    )

@@ -14,7 +14,17 @@ import pytest
 from scipy import ndimage
 
 from mtrestore import degrade
-from mtrestore.degrade import CHAINS, LENGTHS, LUMA, PORTRAIT, PRESETS, Recipe, apply, blur_scale, draw
+from mtrestore.degrade import (
+    CHAINS,
+    LENGTHS,
+    LUMA,
+    PORTRAIT,
+    PRESETS,
+    Recipe,
+    apply,
+    blur_scale,
+    draw,
+)
 from mtrestore.degrade.operations import sinc_kernel
 from mtrestore.degrade.presets import EXTRAS
 from mtrestore.degrade.prints import GRAIN, GRAIN_TONE, damage_mask

@@ -20,7 +20,9 @@ PLAN = [4, 4, 8, 8, 8, 8]
 
 @pytest.fixture(scope="module")
 def report(root):
-    spec = importlib.util.spec_from_file_location("prior_report", root / "experiments/prior_report.py")
+    spec = importlib.util.spec_from_file_location(
+        "prior_report", root / "experiments/prior_report.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -64,11 +66,16 @@ def test_a_running_training_is_read_from_its_newest_checkpoint(report, tmp_path)
     feats = net.draw(2, 32, torch.Generator().manual_seed(1))
     assert torch.allclose(net(feats), stage.ema(feats), atol=1e-5)
     stage.adversary.critic.eval()
-    assert torch.allclose(critic(batch["target"]), stage.adversary.critic(batch["target"]), atol=1e-6)
+    assert torch.allclose(
+        critic(batch["target"]), stage.adversary.critic(batch["target"]), atol=1e-6
+    )
 
 
 def test_a_folder_without_checkpoints_is_one_line(report, tmp_path):
-    with pytest.raises(SystemExit, match=r"no checkpoint that can be read in .*; give the folder that holds step-\*\.pt"):
+    with pytest.raises(
+        SystemExit,
+        match=r"no checkpoint that can be read in .*; give the folder that holds step-\*\.pt",
+    ):
         report.from_checkpoint(tmp_path)
 
 
@@ -78,7 +85,9 @@ def test_a_face_is_one_and_what_is_none_is_none(report, astronaut, rng):
     sample, mean = crop.cut(astronaut), (five_from_mesh(crop.points(mesh)) + 0.5) / 64
     look = face._detector("mtcnn", None)[0]
     assert report.is_face(sample, mean, look)
-    assert not report.is_face(sample, mean + 0.2, look), "a face that lies elsewhere is not what was trained"
+    assert not report.is_face(sample, mean + 0.2, look), (
+        "a face that lies elsewhere is not what was trained"
+    )
     assert not report.is_face(np.ascontiguousarray(sample[::-1]), mean, look), "upside down"
     assert not report.is_face(rng.random((64, 64, 3)).astype(np.float32), mean, look)
     flat = np.full((64, 64, 3), sample.mean((0, 1)), np.float32)
@@ -99,30 +108,49 @@ def test_verdicts_are_those_of_full_batches(report):
             seen.append(len(x))
             return x.mean((1, 2, 3))[:, None]
 
-    assert np.allclose(report.verdicts(Mean(), faces), np.arange(32) / 40, atol=1e-6) and seen == [16, 16]
+    assert np.allclose(report.verdicts(Mean(), faces), np.arange(32) / 40, atol=1e-6) and seen == [
+        16,
+        16,
+    ]
 
 
 def test_the_whole_report_on_a_few_faces(report, tmp_path, astronaut, hopper, monkeypatch, capsys):
     """Two training folders and the held faces, made of two photographs; every number is there and finite, the sheets have their sizes."""
     photos = [astronaut, hopper]
-    found = [face.detect(photo, "mtcnn", landmarks=evaluate.landmark_net())[0].landmarks for photo in photos]
+    found = [
+        face.detect(photo, "mtcnn", landmarks=evaluate.landmark_net())[0].landmarks
+        for photo in photos
+    ]
     for folder in ("train_faces", "train_faces2", "dev_eval/faces_clean"):
         (tmp_path / folder).mkdir(parents=True)
         names = [f"{i}.png" for i in range(20)]
         for i, name in enumerate(names):
             image.write(tmp_path / folder / name, photos[i % 2])
-        np.savez(tmp_path / folder / "mesh468.npz", names=np.array(names), points=np.float32(found * 10))
+        np.savez(
+            tmp_path / folder / "mesh468.npz", names=np.array(names), points=np.float32(found * 10)
+        )
         (tmp_path / folder / "manifest.csv").write_text("\n".join(["file", *names]))
-    stage = stages.GanPrior(nets.Generator(PLAN, decoder="synthesis"), [4, 4, 8, 8, 12, 16], hinge=True, r1=0)
+    stage = stages.GanPrior(
+        nets.Generator(PLAN, decoder="synthesis"), [4, 4, 8, 8, 12, 16], hinge=True, r1=0
+    )
     target = data.stack([np.zeros((32, 32, 3), np.float32)] * 4)
-    for _ in train.fit(stage, lambda n: {"inputs": (target,), "target": target}, 1, tmp_path / "run"):
+    for _ in train.fit(
+        stage, lambda n: {"inputs": (target,), "target": target}, 1, tmp_path / "run"
+    ):
         pass
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["prior_report.py", "--data", str(tmp_path), "--checkpoint", str(tmp_path / "run/checkpoints"), "--size", "32",
                                       "--count", "64", "--out", str(out)])  # fmt: skip
     report.main()
     said = capsys.readouterr().out
-    for name in ("made against real", "faces", "share of s/32", "verdict, unseen", "memory", "nearest training face, made"):
+    for name in (
+        "made against real",
+        "faces",
+        "share of s/32",
+        "verdict, unseen",
+        "memory",
+        "nearest training face, made",
+    ):
         assert f"\n{name}" in said
     assert image.read(out / "samples.png").shape == (6 * 32, 10 * 32, 3)
     assert image.read(out / "nearest.png").shape == (2 * 32, 10 * 32, 3)

@@ -23,24 +23,45 @@ place = st.floats(-60, 90)
 
 # ---- crops ---------------------------------------------------------------------------------------------------------------------
 
+
 @given(place, place, st.floats(1, 80), st.floats(-math.pi, math.pi), st.integers(1, 64))
 @MESS
 def test_a_crop_anywhere_is_cut_and_leaves_what_it_does_not_cover(x, y, side, roll, size):
     crop = Crop.at((x, y), side, roll, size)
     cut, mask = crop.cut(PIXELS), crop.mask(PIXELS.shape)
-    assert cut.shape == (size, size, 3) and np.isfinite(cut).all() and cut.min() >= 0 and cut.max() <= 1
+    assert (
+        cut.shape == (size, size, 3)
+        and np.isfinite(cut).all()
+        and cut.min() >= 0
+        and cut.max() <= 1
+    )
     assert mask.shape == (24, 31) and mask.min() >= 0 and mask.max() <= 1
     out = paste(PIXELS, [np.ones((size, size, 3), np.float32)], [crop], match=False)
-    assert np.array_equal(out[mask == 0], PIXELS[mask == 0]) and np.isfinite(out).all() and out.min() >= 0 and out.max() <= 1
+    assert (
+        np.array_equal(out[mask == 0], PIXELS[mask == 0])
+        and np.isfinite(out).all()
+        and out.min() >= 0
+        and out.max() <= 1
+    )
     assert (out[mask > 0] >= PIXELS[mask > 0] - 1e-6).all(), "a white face only makes lighter"
 
 
-@given(place, place, st.floats(1, 80), st.floats(-math.pi, math.pi), st.integers(1, 64), st.floats(0.1, 8), st.integers(1, 512))
+@given(
+    place,
+    place,
+    st.floats(1, 80),
+    st.floats(-math.pi, math.pi),
+    st.integers(1, 64),
+    st.floats(0.1, 8),
+    st.integers(1, 512),
+)
 @MESS
 def test_a_crop_of_another_size_or_scale_is_the_same_place(x, y, side, roll, size, k, other):
     crop = Crop.at((x, y), side, roll, size)
     np.testing.assert_allclose(crop.resized(other).corners(), crop.corners(), atol=1e-6)
-    np.testing.assert_allclose(crop.scaled(k).corners(), crop.corners() * k + (k - 1) / 2, atol=1e-5)
+    np.testing.assert_allclose(
+        crop.scaled(k).corners(), crop.corners() * k + (k - 1) / 2, atol=1e-5
+    )
     np.testing.assert_allclose(crop.scaled(k).scaled(1 / k).corners(), crop.corners(), atol=1e-5)
 
 
@@ -58,7 +79,9 @@ def test_a_face_that_is_moved_turned_and_scaled_is_cut_the_same(x, y, k, turn):
     except ValueError:
         assert math.dist(*move(FACE)[:2]) < 1e-2
         return
-    np.testing.assert_allclose(moved.corners(), move(landmark_crop(FACE, 64).corners()), atol=2e-3 * max(1, k) * 60)
+    np.testing.assert_allclose(
+        moved.corners(), move(landmark_crop(FACE, 64).corners()), atol=2e-3 * max(1, k) * 60
+    )
 
 
 @given(st.lists(st.lists(number, min_size=2, max_size=2), min_size=0, max_size=8))
@@ -85,14 +108,23 @@ def test_a_matrix_is_a_crop_or_a_value_error(values, size):
 
 # ---- recipes -------------------------------------------------------------------------------------------------------------------
 
+
 def steps() -> st.SearchStrategy:
     """One step with every parameter inside its limits."""
+
     def value(key, limits):
         if isinstance(limits[0], str):
             return st.sampled_from(limits)
         return st.integers(*limits) if key in degrade.INTEGERS else st.floats(*limits)
-    return st.sampled_from(sorted(degrade.OPS)).flatmap(lambda op: st.fixed_dictionaries(
-        {"op": st.just(op), **{key: value(key, limits) for key, limits in degrade.PARAMETERS[op].items()}}))
+
+    return st.sampled_from(sorted(degrade.OPS)).flatmap(
+        lambda op: st.fixed_dictionaries(
+            {
+                "op": st.just(op),
+                **{key: value(key, limits) for key, limits in degrade.PARAMETERS[op].items()},
+            }
+        )
+    )
 
 
 @given(st.lists(steps(), max_size=3).map(lambda s: degrade.Recipe(tuple(s))))
@@ -102,17 +134,41 @@ def test_any_recipe_goes_through_json_and_replays(recipe):
     assert again == recipe and again.to_json() == recipe.to_json()
     kept = PIXELS.copy()
     out = degrade.apply(PIXELS, recipe)
-    assert out.shape == PIXELS.shape and out.dtype == np.float32 and np.isfinite(out).all() and out.min() >= 0 and out.max() <= 1
+    assert (
+        out.shape == PIXELS.shape
+        and out.dtype == np.float32
+        and np.isfinite(out).all()
+        and out.min() >= 0
+        and out.max() <= 1
+    )
     assert np.array_equal(out, degrade.apply(PIXELS, again)) and np.array_equal(PIXELS, kept)
 
 
-values = st.recursive(st.none() | st.booleans() | st.integers() | number | st.text(max_size=9),
-                      lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4), max_leaves=12)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | number | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
 
 
-@given(st.one_of(st.text(), values.map(json.dumps), st.fixed_dictionaries({"steps": values, "version": values, "preset": values}).map(json.dumps),
-                 st.lists(st.fixed_dictionaries({"op": st.sampled_from(sorted(degrade.OPS))}, optional={"sigma": values, "seed": values, "quality": values}),
-                          max_size=3).map(lambda s: json.dumps({"version": 1, "preset": "x", "steps": s}))))
+@given(
+    st.one_of(
+        st.text(),
+        values.map(json.dumps),
+        st.fixed_dictionaries({"steps": values, "version": values, "preset": values}).map(
+            json.dumps
+        ),
+        st.lists(
+            st.fixed_dictionaries(
+                {"op": st.sampled_from(sorted(degrade.OPS))},
+                optional={"sigma": values, "seed": values, "quality": values},
+            ),
+            max_size=3,
+        ).map(lambda s: json.dumps({"version": 1, "preset": "x", "steps": s})),
+    )
+)
 @MESS
 def test_any_text_is_a_recipe_or_a_value_error(text):
     try:
@@ -125,8 +181,32 @@ def test_any_text_is_a_recipe_or_a_value_error(text):
 
 # ---- names ---------------------------------------------------------------------------------------------------------------------
 
-names = st.one_of(st.text(max_size=40), st.text(st.characters(categories=["Cs", "Cc", "Cf", "Zs", "Mn"]), max_size=12), st.binary(max_size=60),
-                  st.sampled_from(["", ".", "..", "/", "a/b", "a\0b", "~", "-", "--help", "con", "x" * 251, "é" * 126, "*", "$HOME", "a\nb", "a/../b", "\\"]))
+names = st.one_of(
+    st.text(max_size=40),
+    st.text(st.characters(categories=["Cs", "Cc", "Cf", "Zs", "Mn"]), max_size=12),
+    st.binary(max_size=60),
+    st.sampled_from(
+        [
+            "",
+            ".",
+            "..",
+            "/",
+            "a/b",
+            "a\0b",
+            "~",
+            "-",
+            "--help",
+            "con",
+            "x" * 251,
+            "é" * 126,
+            "*",
+            "$HOME",
+            "a\nb",
+            "a/../b",
+            "\\",
+        ]
+    ),
+)
 
 
 @given(names, st.sampled_from([".png", ".jpg", ".tif", ""]))
@@ -144,7 +224,9 @@ def test_any_name_is_written_and_read_back_or_refused_with_a_code(tmp_path_facto
         assert not os.listdir(folder)
     else:
         assert image.load(place).path == path and image.load(place).pixels.shape == PIXELS.shape
-        assert [os.fsencode(n) for n in os.listdir(folder)] == [os.path.basename(os.fsencode(place))]
+        assert [os.fsencode(n) for n in os.listdir(folder)] == [
+            os.path.basename(os.fsencode(place))
+        ]
 
 
 @given(names)
@@ -152,7 +234,10 @@ def test_any_name_is_written_and_read_back_or_refused_with_a_code(tmp_path_facto
 def test_any_name_that_is_not_there_is_refused_with_a_code(name):
     with pytest.raises(ImageError) as caught:
         files.read_bytes(name)
-    assert caught.value.code in ("E_MISSING", "E_NAME", "E_NOT_A_FILE", "E_PERMISSION") and str(caught.value).isprintable()
+    assert (
+        caught.value.code in ("E_MISSING", "E_NAME", "E_NOT_A_FILE", "E_PERMISSION")
+        and str(caught.value).isprintable()
+    )
 
 
 @given(st.one_of(st.text(), st.text(st.characters(categories=["Cs", "Cc", "Cf", "Co", "Zl"]))))

@@ -19,7 +19,9 @@ NASTY = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 LEAD = {"concat": 0.0, "add": -0.5, "none": -2.0}  # dB, what each arm of the made-up sweep is worth
 
 
-def made_up_sweep(folder, photo, about=None, arms=LEAD, seeds=(0, 1, 2), failed=True, picture="p{}"):
+def made_up_sweep(
+    folder, photo, about=None, arms=LEAD, seeds=(0, 1, 2), failed=True, picture="p{}"
+):
     """Small runs of chance numbers around LEAD, through the same `Run` as real ones; and one that failed."""
     for a, (arm, lead) in enumerate(arms.items()):
         for seed in seeds:
@@ -28,25 +30,71 @@ def made_up_sweep(folder, photo, about=None, arms=LEAD, seeds=(0, 1, 2), failed=
                 for severity, level in (("mild", 28.0), ("severe", 22.0)):
                     hard = np.random.default_rng(i).normal(0, 2)
                     psnr = level + hard + lead + luck.normal(0, 0.1)
-                    each.append({"picture": picture.format(i), "severity": severity, "psnr": psnr, "landmarks": 0.05 - 0.01 * lead + luck.normal(0, 0.001)})
+                    each.append(
+                        {
+                            "picture": picture.format(i),
+                            "severity": severity,
+                            "psnr": psnr,
+                            "landmarks": 0.05 - 0.01 * lead + luck.normal(0, 0.001),
+                        }
+                    )
                     if i < 4 and severity == "severe":
-                        pairs[f"p{i}-severe"] = (np.clip(photo * 0.5, 0, 1), np.clip(photo + 0.02 * i, 0, 1))
-            place = Run(folder / f"{arm}_{seed}".replace("/", ""), join=arm, seed=seed, size=64).save(
-                {"psnr": np.mean([r["psnr"] for r in each])}, rows=each, pairs=pairs, curves={"loss": [(k, 1 / (k + 1)) for k in range(1, 300)]})
-            done = {"status": "done", "seconds": 12.3, "error": None, "notebook": "notebooks/11_face_network.ipynb", "sha256": "ab" * 32}
-            (place / "status.json").write_text(json.dumps(done | {"parameters": {"join": arm, "seed": seed, "data": str(ROOT / "data"), "out": str(place)}}))
+                        pairs[f"p{i}-severe"] = (
+                            np.clip(photo * 0.5, 0, 1),
+                            np.clip(photo + 0.02 * i, 0, 1),
+                        )
+            place = Run(
+                folder / f"{arm}_{seed}".replace("/", ""), join=arm, seed=seed, size=64
+            ).save(
+                {"psnr": np.mean([r["psnr"] for r in each])},
+                rows=each,
+                pairs=pairs,
+                curves={"loss": [(k, 1 / (k + 1)) for k in range(1, 300)]},
+            )
+            done = {
+                "status": "done",
+                "seconds": 12.3,
+                "error": None,
+                "notebook": "notebooks/11_face_network.ipynb",
+                "sha256": "ab" * 32,
+            }
+            (place / "status.json").write_text(
+                json.dumps(
+                    done
+                    | {
+                        "parameters": {
+                            "join": arm,
+                            "seed": seed,
+                            "data": str(ROOT / "data"),
+                            "out": str(place),
+                        }
+                    }
+                )
+            )
     if failed:
         (folder / "zz_failed").mkdir()
-        (folder / "zz_failed" / "status.json").write_text(json.dumps({"status": "failed", "seconds": 1.0, "error": f"ValueError: {NASTY}"}))
+        (folder / "zz_failed" / "status.json").write_text(
+            json.dumps({"status": "failed", "seconds": 1.0, "error": f"ValueError: {NASTY}"})
+        )
     if about is not None:
-        (folder / "sweep.json").write_text(json.dumps({"grid": {"join": list(arms)}, "report": about}))
+        (folder / "sweep.json").write_text(
+            json.dumps({"grid": {"join": list(arms)}, "report": about})
+        )
     return folder
 
 
 @pytest.fixture
 def sweep(tmp_path, face_photo):
-    about = {"title": "How to join", "question": "What is a skip worth?", "arm": "join", "baseline": "concat", "by": ["severity"]}
-    return made_up_sweep(tmp_path / "skips", face_photo[:86, :86], about | {"metrics": ["psnr", "landmarks"]})
+    about = {
+        "title": "How to join",
+        "question": "What is a skip worth?",
+        "arm": "join",
+        "baseline": "concat",
+        "by": ["severity"],
+    }
+    return made_up_sweep(
+        tmp_path / "skips", face_photo[:86, :86], about | {"metrics": ["psnr", "landmarks"]}
+    )
 
 
 def line(found, **where):
@@ -72,33 +120,60 @@ def test_pictures_and_seeds_both_count():
 
 
 def test_a_difference_is_taken_within_picture_seed_and_part():
-    a = [{"picture": p, "seed": s, "severity": v, "psnr": 10 * p + s + (v == "mild") + 0.5} for p in range(3) for s in range(2) for v in ("mild", "severe")]
+    a = [
+        {"picture": p, "seed": s, "severity": v, "psnr": 10 * p + s + (v == "mild") + 0.5}
+        for p in range(3)
+        for s in range(2)
+        for v in ("mild", "severe")
+    ]
     b = [{**r, "psnr": r["psnr"] - 0.5} for r in a][::-1]
     assert paired(a, b, "psnr", ["severity"]) == pytest.approx((0.5, 0.5, 0.5, 3, 2))
-    assert paired(a, b[:-4], "psnr", ["severity"])[3:] == (2, 2), "a picture that only one of them has is left out"
-    assert paired(a, [{**b[0], "psnr": math.nan}], "psnr") == pytest.approx((math.nan, math.nan, math.nan, 0, 0), nan_ok=True)
-    assert paired(a[:1], b[-1:], "psnr") == pytest.approx((0.5, math.nan, math.nan, 1, 1), nan_ok=True), "one pair says nothing about others"
+    assert paired(a, b[:-4], "psnr", ["severity"])[3:] == (2, 2), (
+        "a picture that only one of them has is left out"
+    )
+    assert paired(a, [{**b[0], "psnr": math.nan}], "psnr") == pytest.approx(
+        (math.nan, math.nan, math.nan, 0, 0), nan_ok=True
+    )
+    assert paired(a[:1], b[-1:], "psnr") == pytest.approx(
+        (0.5, math.nan, math.nan, 1, 1), nan_ok=True
+    ), "one pair says nothing about others"
 
 
 def test_pictures_that_some_seeds_lack_are_left_out_and_seeds_without_any_in_common_are_pooled():
-    assert interval({("a", 0): 1.0, ("a", 1): 1.0, ("b", 0): 9.0, ("c", 0): 2.0, ("c", 1): 2.0})[3:] == (2, 2)
-    assert interval({("a", 0): 1.0, ("b", 1): 3.0}) == pytest.approx(interval({("a", 0): 1.0, ("b", 0): 3.0}))
+    assert interval({("a", 0): 1.0, ("a", 1): 1.0, ("b", 0): 9.0, ("c", 0): 2.0, ("c", 1): 2.0})[
+        3:
+    ] == (2, 2)
+    assert interval({("a", 0): 1.0, ("b", 1): 3.0}) == pytest.approx(
+        interval({("a", 0): 1.0, ("b", 0): 3.0})
+    )
 
 
-@pytest.mark.parametrize("of_pictures, of_seeds, rest", [(1, 0, 0.3), (1, 0.3, 0.3), (0.2, 1, 0.2), (0.3, 0.3, 0.3)])
+@pytest.mark.parametrize(
+    "of_pictures, of_seeds, rest", [(1, 0, 0.3), (1, 0.3, 0.3), (0.2, 1, 0.2), (0.3, 0.3, 0.3)]
+)
 def test_95_of_100_intervals_hold_the_truth(of_pictures, of_seeds, rest):
     rng, hits = np.random.default_rng(1), []
     for _ in range(400):
-        values = 7 + of_pictures * rng.normal(size=(20, 1)) + of_seeds * rng.normal(size=(1, 3)) + rest * rng.normal(size=(20, 3))
+        values = (
+            7
+            + of_pictures * rng.normal(size=(20, 1))
+            + of_seeds * rng.normal(size=(1, 3))
+            + rest * rng.normal(size=(20, 3))
+        )
         got = interval({(p, s): values[p, s] for p in range(20) for s in range(3)})
         hits.append(got.low <= 7 <= got.high)
-    assert 0.90 <= np.mean(hits) <= 0.99  # 400 tries: two standard errors are 0.02; with comparable parts t is a little short
+    assert (
+        0.90 <= np.mean(hits) <= 0.99
+    )  # 400 tries: two standard errors are 0.02; with comparable parts t is a little short
 
 
 def test_where_pictures_decide_a_bootstrap_of_both_agrees():
     rng = np.random.default_rng(2)
     values = rng.normal(size=(80, 1)) + 0.02 * rng.normal(size=(80, 6))
-    resampled = [values[np.ix_(rng.integers(80, size=80), rng.integers(6, size=6))].mean() for _ in range(2000)]
+    resampled = [
+        values[np.ix_(rng.integers(80, size=80), rng.integers(6, size=6))].mean()
+        for _ in range(2000)
+    ]
     got = interval({(p, s): values[p, s] for p in range(80) for s in range(6)})
     assert (got.low, got.high) == pytest.approx(np.quantile(resampled, (0.025, 0.975)), abs=0.03)
 
@@ -110,13 +185,24 @@ def test_the_table_finds_what_was_put_in(sweep):
     found = report.load(sweep)
     for arm, lead in list(LEAD.items())[1:]:
         for part in ("mild", "severe", "all"):
-            mean, low, high, pictures, seeds = line(found, metric="psnr", arm=arm, part=part)["difference"]
+            mean, low, high, pictures, seeds = line(found, metric="psnr", arm=arm, part=part)[
+                "difference"
+            ]
             assert low < lead < high and high - low < 0.5 and (pictures, seeds) == (12, 3)
     own = [r["psnr"] for r in rows(found, join="add", severity="mild")]
-    assert line(found, metric="psnr", arm="add", part="mild")["mean"][0] == pytest.approx(np.mean(own), rel=1e-5) and len(own) == 36
+    assert (
+        line(found, metric="psnr", arm="add", part="mild")["mean"][0]
+        == pytest.approx(np.mean(own), rel=1e-5)
+        and len(own) == 36
+    )
     assert line(found, metric="psnr", arm="concat", part="all")["difference"] is None
-    assert found["fixed"] == {"size": 64, "data": "data"} and found["varied"] == {"join": ["add", "concat", "none"], "seed": [0, 1, 2]}
-    assert found["arms"] == ["concat", "add", "none"], "the baseline first, the others as the sweep lists them"
+    assert found["fixed"] == {"size": 64, "data": "data"} and found["varied"] == {
+        "join": ["add", "concat", "none"],
+        "seed": [0, 1, 2],
+    }
+    assert found["arms"] == ["concat", "add", "none"], (
+        "the baseline first, the others as the sweep lists them"
+    )
 
 
 def test_less_is_better_for_an_error(sweep):
@@ -125,23 +211,43 @@ def test_less_is_better_for_an_error(sweep):
     assert line(found, metric="landmarks", arm="none", part="all")["difference"][0] > 0
     assert report.verdict(found, line(found, metric="landmarks", arm="none", part="all")) == "worse"
     worse = line(found, metric="psnr", arm="none", part="all")
-    assert report.verdict(found, worse) == "worse" and report.verdict(found | {"lower": ["psnr"]}, worse) == "better"
-    assert report.verdict(found, worse | {"metric": "sharpness"}) == "less", "of what is best at 1 more is not better"
+    assert (
+        report.verdict(found, worse) == "worse"
+        and report.verdict(found | {"lower": ["psnr"]}, worse) == "better"
+    )
+    assert report.verdict(found, worse | {"metric": "sharpness"}) == "less", (
+        "of what is best at 1 more is not better"
+    )
 
 
 def test_without_a_report_block_all_is_taken_from_the_runs(tmp_path, face_photo):
-    found = report.load(made_up_sweep(tmp_path / "s", face_photo[:32, :32], arms={"concat": 0, "add": 0, "a": 0, "b": 0}))
-    assert (found["arm"], found["baseline"], found["by"], found["metrics"]) == ("join", "a", ["severity"], ["psnr", "landmarks"])
-    assert found["title"] == "s" and {report.verdict(found, r) for r in found["table"] if r["arm"] != "a"} <= {"no clear difference", "better", "worse"}
+    found = report.load(
+        made_up_sweep(
+            tmp_path / "s", face_photo[:32, :32], arms={"concat": 0, "add": 0, "a": 0, "b": 0}
+        )
+    )
+    assert (found["arm"], found["baseline"], found["by"], found["metrics"]) == (
+        "join",
+        "a",
+        ["severity"],
+        ["psnr", "landmarks"],
+    )
+    assert found["title"] == "s" and {
+        report.verdict(found, r) for r in found["table"] if r["arm"] != "a"
+    } <= {"no clear difference", "better", "worse"}
 
 
 def test_the_best_and_worst_pictures_are_kept(sweep):
     found = report.load(sweep)
     score = {f"p{i}-severe": np.random.default_rng(i).normal(0, 2) for i in range(4)}
     order = sorted(score, key=score.get, reverse=True)
-    assert [p["name"] for p in found["pictures"][::3]] == order and [p["place"] for p in found["pictures"][::3]] == ["best", "best", "worst", "worst"]
+    assert [p["name"] for p in found["pictures"][::3]] == order and [
+        p["place"] for p in found["pictures"][::3]
+    ] == ["best", "best", "worst", "worst"]
     assert [p["arm"] for p in found["pictures"][:3]] == ["concat", "add", "none"]
-    told = [r["psnr"] for r in rows(found, join="add", severity="severe", picture=order[0][:2], seed=0)]
+    told = [
+        r["psnr"] for r in rows(found, join="add", severity="severe", picture=order[0][:2], seed=0)
+    ]
     assert found["pictures"][1]["value"] == pytest.approx(told[0], rel=1e-5)
 
 
@@ -156,15 +262,27 @@ def test_a_bundle_is_small_and_strict_and_has_no_path_of_this_machine(sweep, tmp
 
 def test_columns_of_rows_may_be_the_arm(tmp_path):
     for seed in range(3):
-        each = [{"picture": f"p{i}", "rule": rule, "psnr": i + (rule == "eyes") * 0.3 + 0.01 * seed} for i in range(6) for rule in ("landmarks", "eyes")]
+        each = [
+            {"picture": f"p{i}", "rule": rule, "psnr": i + (rule == "eyes") * 0.3 + 0.01 * seed}
+            for i in range(6)
+            for rule in ("landmarks", "eyes")
+        ]
         Run(tmp_path / "s" / str(seed), seed=seed).save({"psnr": 1.0}, rows=each)
-    (tmp_path / "s" / "sweep.json").write_text(json.dumps({"report": {"arm": "rule", "baseline": "landmarks", "by": []}}))
+    (tmp_path / "s" / "sweep.json").write_text(
+        json.dumps({"report": {"arm": "rule", "baseline": "landmarks", "by": []}})
+    )
     found = report.load(tmp_path / "s")
     assert line(found, arm="eyes")["difference"][0] == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("about, words", [({"baseline": "cat"}, "baseline .*concat.*cat"), ({"metrics": ["psnr", "beauty"]}, "metrics .*landmarks.*beauty"),
-                                          ({"by": ["weather"]}, "by .*severity.*weather")])
+@pytest.mark.parametrize(
+    "about, words",
+    [
+        ({"baseline": "cat"}, "baseline .*concat.*cat"),
+        ({"metrics": ["psnr", "beauty"]}, "metrics .*landmarks.*beauty"),
+        ({"by": ["weather"]}, "by .*severity.*weather"),
+    ],
+)
 def test_a_wrong_word_in_the_report_block_is_told(tmp_path, face_photo, about, words):
     with pytest.raises(ValueError, match=words):
         report.load(made_up_sweep(tmp_path / "s", face_photo[:16, :16], {"arm": "join", **about}))
@@ -173,7 +291,11 @@ def test_a_wrong_word_in_the_report_block_is_told(tmp_path, face_photo, about, w
 def test_what_is_no_source_is_told(tmp_path):
     (tmp_path / "a.json").write_text('{"runs": []}')
     (tmp_path / "empty").mkdir()
-    wrong = {"gone.json": (FileNotFoundError, "missing.*bundle"), "a.json": (ValueError, "not a bundle"), "empty": (FileNotFoundError, "no run")}
+    wrong = {
+        "gone.json": (FileNotFoundError, "missing.*bundle"),
+        "a.json": (ValueError, "not a bundle"),
+        "empty": (FileNotFoundError, "no run"),
+    }
     for name, (error, words) in wrong.items():
         with pytest.raises(error, match=words) as e:
             report.load(tmp_path / name)
@@ -187,8 +309,13 @@ def test_the_page_is_the_same_from_the_bundle_as_from_the_runs(sweep, tmp_path):
     one = report.write(sweep, tmp_path / "a.html").read_bytes()
     kept = report.bundle(sweep, tmp_path / "skips.json")
     assert report.write(kept, tmp_path / "b.html").read_bytes() == one
-    assert report.bundle(kept, tmp_path / "skips2.json").read_text().replace('"skips2"', '"skips"') == kept.read_text()
-    assert b"Other words" in report.write(kept, tmp_path / "c.html", title="Other words").read_bytes()
+    assert (
+        report.bundle(kept, tmp_path / "skips2.json").read_text().replace('"skips2"', '"skips"')
+        == kept.read_text()
+    )
+    assert (
+        b"Other words" in report.write(kept, tmp_path / "c.html", title="Other words").read_bytes()
+    )
 
 
 def test_the_page_says_what_a_reader_asks(sweep, tmp_path):
@@ -197,7 +324,9 @@ def test_the_page_says_what_a_reader_asks(sweep, tmp_path):
                   "notebooks/11_face_network.ipynb", "ab" * 32, "torch", "cpu", "varied", "fixed"):  # fmt: skip
         assert words in page.text, words
     pictures = page.all("img")
-    assert len(pictures) == 2 + 1 + 4 * 3 * 2 and all(p["src"].startswith("data:image/") for p in pictures)
+    assert len(pictures) == 2 + 1 + 4 * 3 * 2 and all(
+        p["src"].startswith("data:image/") for p in pictures
+    )
     svg = base64.b64decode(pictures[0]["src"].split(",")[1]).decode()
     assert "<script" not in svg and "severe · add" in svg
 
@@ -205,19 +334,45 @@ def test_the_page_says_what_a_reader_asks(sweep, tmp_path):
 def test_a_page_needs_nothing_from_outside_and_shows_both_pictures_without_scripts(sweep, tmp_path):
     text = report.write(sweep, tmp_path / "a.html").read_text()
     code = re.sub(r'src="data:[^"]*"', "", text)
-    assert "//" not in code.replace("</", "") and "@import" not in code and "url(" not in code and "href" not in code
+    assert (
+        "//" not in code.replace("</", "")
+        and "@import" not in code
+        and "url(" not in code
+        and "href" not in code
+    )
     bare = Page(stripped(text))
     cells = bare.all("td")
-    assert [p["alt"] for p in bare.all("img") if p["alt"] in ("before", "after")] == ["before", "after"] * 12 and len(cells) > 24
-    assert all("width" in p and "height" in p for p in bare.all("img") if p["alt"] in ("before", "after"))
+    assert [p["alt"] for p in bare.all("img") if p["alt"] in ("before", "after")] == [
+        "before",
+        "after",
+    ] * 12 and len(cells) > 24
+    assert all(
+        "width" in p and "height" in p for p in bare.all("img") if p["alt"] in ("before", "after")
+    )
 
 
 def test_every_word_from_a_run_is_escaped(tmp_path, face_photo):
-    about = {"title": NASTY, "question": NASTY, "arm": "join", "baseline": NASTY, "by": ["severity"]}
-    sweep = made_up_sweep(tmp_path / "s", face_photo[:16, :16], about, arms={NASTY: 0.0, 'b"onload="x': 1.0}, picture=NASTY + "{}")
+    about = {
+        "title": NASTY,
+        "question": NASTY,
+        "arm": "join",
+        "baseline": NASTY,
+        "by": ["severity"],
+    }
+    sweep = made_up_sweep(
+        tmp_path / "s",
+        face_photo[:16, :16],
+        about,
+        arms={NASTY: 0.0, 'b"onload="x': 1.0},
+        picture=NASTY + "{}",
+    )
     text = report.write(sweep, tmp_path / "a.html").read_text()
     page = Page(text)
-    assert "<script>alert" not in text and text.count("<script") == 1 and not any("onerror" in a or "onload" in a for _, a in page.tags)
+    assert (
+        "<script>alert" not in text
+        and text.count("<script") == 1
+        and not any("onerror" in a or "onload" in a for _, a in page.tags)
+    )
     assert page.text.count('<script>alert("x")</script>') > 4, "it is there, as words"
 
 
@@ -231,8 +386,14 @@ def test_numbers_have_the_digits_that_the_intervals_allow():
     words = report._digits([Estimate(24.31778, 24.18, 24.4, 1, 1), None, [5.0, None, None, 1, 1]])
     assert words(Estimate(24.31778, 24.18, 24.4, 1, 1)) == ["24.32", "24.18 to 24.40"]
     assert words([5.0, None, None, 1, 1]) == ["5.00", ""] and words(None) == ["", ""]
-    assert report._digits([[0.5, 0.5, 0.5, 3, 2]])([0.5, 0.5, 0.5, 3, 2]) == ["0.500", "0.500 to 0.500"]
-    assert report._digits([[-0.00123, -0.002, -0.0004]], "+")([-0.00123, -0.002, 0.0004]) == ["−0.00123", "−0.00200 to +0.00040"]
+    assert report._digits([[0.5, 0.5, 0.5, 3, 2]])([0.5, 0.5, 0.5, 3, 2]) == [
+        "0.500",
+        "0.500 to 0.500",
+    ]
+    assert report._digits([[-0.00123, -0.002, -0.0004]], "+")([-0.00123, -0.002, 0.0004]) == [
+        "−0.00123",
+        "−0.00200 to +0.00040",
+    ]
 
 
 # --- the committed results
@@ -251,8 +412,13 @@ def test_results_are_committed():
 @pytest.mark.parametrize("path", bundles(), ids=lambda p: p.stem)
 def test_a_committed_page_is_its_bundles(path, tmp_path):
     found = report.load(path)
-    assert path.with_suffix(".html").read_bytes() == report.write(path, tmp_path / "a.html").read_bytes(), f"rebuild it: mtrestore report {path}"
+    assert (
+        path.with_suffix(".html").read_bytes()
+        == report.write(path, tmp_path / "a.html").read_bytes()
+    ), f"rebuild it: mtrestore report {path}"
     assert path.stat().st_size < 600_000
     for kept, again in zip(found["table"], table(found), strict=True):
         for key in ("mean", "difference"):
-            assert kept[key] == again[key] or np.array(kept[key], float) == pytest.approx(np.array(again[key], float), rel=1e-3, abs=1e-4, nan_ok=True)
+            assert kept[key] == again[key] or np.array(kept[key], float) == pytest.approx(
+                np.array(again[key], float), rel=1e-3, abs=1e-4, nan_ok=True
+            )

@@ -29,20 +29,42 @@ def test_leaves_all_that_it_was_given(tmp_path, astronaut, monkeypatch):
 
     said = {p.stem: strict(p.read_text()) for p in folder.glob("*.json")}
     assert said["metrics"] == {"psnr": 30.5, "none": None}
-    assert said["rows"] == [{"picture": "a", "psnr": 2.0, "n": 3}] and said["curves"] == {"loss": [[0, 1.5], [1, 0.5]]}
+    assert said["rows"] == [{"picture": "a", "psnr": 2.0, "n": 3}] and said["curves"] == {
+        "loss": [[0, 1.5], [1, 0.5]]
+    }
     made = said["run"]
-    assert made["parameters"] == {"seed": 3, "photo": str(tmp_path), "width": [1, 2]} and made["seed"] == 3
+    assert (
+        made["parameters"] == {"seed": 3, "photo": str(tmp_path), "width": [1, 2]}
+        and made["seed"] == 3
+    )
     assert (made["notebook"], made["sha256"]) == ("notebooks/00_tour.ipynb", "ab12")
-    assert made["hardware"]["threads"] == torch.get_num_threads() and made["hardware"]["cpu"] and made["hardware"]["cores"] >= 1
+    assert (
+        made["hardware"]["threads"] == torch.get_num_threads()
+        and made["hardware"]["cpu"]
+        and made["hardware"]["cores"] >= 1
+    )
     assert made["versions"]["torch"] == torch.__version__ and len(made["weights"]["face"]) == 64
-    np.testing.assert_allclose(image.read(folder / "pairs" / "a.after.png"), small, atol=0.5 / 255 + 1e-6)
+    np.testing.assert_allclose(
+        image.read(folder / "pairs" / "a.after.png"), small, atol=0.5 / 255 + 1e-6
+    )
     assert image.read(folder / "look.png").shape == (480, 640, 3)
-    assert sorted(p.name for p in folder.iterdir()) == ["curves.json", "look.png", "metrics.json", "pairs", "rows.json", "run.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "curves.json",
+        "look.png",
+        "metrics.json",
+        "pairs",
+        "rows.json",
+        "run.json",
+    ]
 
 
 def test_says_the_commit_of_the_code_and_whether_it_is_changed(tmp_path, monkeypatch):
     def do(*words):
-        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words],
+            check=True,
+            capture_output=True,
+        )
 
     monkeypatch.setattr(run, "ROOT", tmp_path)
     assert run.git() is None
@@ -58,7 +80,9 @@ def test_says_the_commit_of_the_code_and_whether_it_is_changed(tmp_path, monkeyp
     assert run.git()["dirty"] is False
     (tmp_path / "mtrestore" / "b.py").write_text("2")
     assert run.git() == said | {"dirty": True}
-    monkeypatch.setattr(run, "ROOT", tmp_path / "outputs")  # an environment inside somebody's repository
+    monkeypatch.setattr(
+        run, "ROOT", tmp_path / "outputs"
+    )  # an environment inside somebody's repository
     assert run.git() is None
 
 
@@ -93,23 +117,47 @@ def test_a_figure_called_curves_is_refused_with_a_hint(tmp_path):
 
 def test_many_runs_make_a_table(tmp_path):
     pytest.importorskip("pandas")
-    Run(tmp_path / "one", size=64, psnr="target").save({"psnr": 30.0, "seconds": 2.0, "odd": float("inf")})
+    Run(tmp_path / "one", size=64, psnr="target").save(
+        {"psnr": 30.0, "seconds": 2.0, "odd": float("inf")}
+    )
     Run(tmp_path / "two", size=32).save({"psnr": 20.0})
-    run.write_json(tmp_path / "two" / "status.json", {"status": "done", "seconds": 5.0, "error": None, "parameters": {"size": 33}})
+    run.write_json(
+        tmp_path / "two" / "status.json",
+        {"status": "done", "seconds": 5.0, "error": None, "parameters": {"size": 33}},
+    )
     Run(tmp_path / "three", size=16).save({"psnr": 10.0})
-    run.write_json(tmp_path / "three" / "status.json", {"status": "failed", "seconds": 1.0, "error": "ValueError: no"})
+    run.write_json(
+        tmp_path / "three" / "status.json",
+        {"status": "failed", "seconds": 1.0, "error": "ValueError: no"},
+    )
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "status.json").write_text('{"status": "do')
     (tmp_path / "notes").mkdir()
     table = run.runs(tmp_path).set_index("run")
     assert list(table.index) == ["one", "three", "torn", "two"]
-    assert dict(table["status"]) == {"one": "done", "two": "done", "three": "failed", "torn": "failed"}
-    assert table.loc["one", "psnr"] == "target" and table.loc["one", "psnr (metric)"] == 30 and table.loc["one", "seconds (metric)"] == 2
+    assert dict(table["status"]) == {
+        "one": "done",
+        "two": "done",
+        "three": "failed",
+        "torn": "failed",
+    }
+    assert (
+        table.loc["one", "psnr"] == "target"
+        and table.loc["one", "psnr (metric)"] == 30
+        and table.loc["one", "seconds (metric)"] == 2
+    )
     assert np.isnan(table.loc["one", "odd"])
-    assert table.loc["two", "size"] == 33 and table.loc["two", "seconds"] == 5 and table.loc["two", "psnr (metric)"] == 20
+    assert (
+        table.loc["two", "size"] == 33
+        and table.loc["two", "seconds"] == 5
+        and table.loc["two", "psnr (metric)"] == 20
+    )
     assert table.loc["three", "error"] == "ValueError: no"
     assert np.isnan(table.loc["three", "psnr (metric)"]), "numbers of a failed run do not count"
-    assert table.attrs == {"parameters": ["size", "psnr"], "metrics": ["psnr (metric)", "seconds (metric)", "odd"]}
+    assert table.attrs == {
+        "parameters": ["size", "psnr"],
+        "metrics": ["psnr (metric)", "seconds (metric)", "odd"],
+    }
     with pytest.raises(FileNotFoundError, match="no run in"):
         run.runs(tmp_path / "notes")
 
@@ -118,6 +166,8 @@ def test_a_folder_that_is_no_runs_stays_as_it_is(tmp_path):
     (tmp_path / "rows.json").write_text("mine")
     with pytest.raises(image.ImageError, match="no run of ours"):
         Run(tmp_path).save({"a": 1}, rows=[{"picture": "a"}])
-    assert [p.name for p in tmp_path.iterdir()] == ["rows.json"] and (tmp_path / "rows.json").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.json"] and (
+        tmp_path / "rows.json"
+    ).read_text() == "mine"
     again = Run(tmp_path / "new").save({"a": 1})
     assert Run(again).save({"a": 2}) == again and run.read_json(again / "metrics.json") == {"a": 2}

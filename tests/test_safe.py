@@ -25,7 +25,13 @@ DEPENDENCIES = {
     "pandas", "papermill", "pebble", "psutil", "pytest", "safetensors", "scipy", "sitecustomize", "skimage", "submitit", "tifffile", "torch", "tornado",
     "tqdm", "traitlets", "usercustomize", "yaml", "zmq",
 }  # fmt: skip
-CONFIGS = ("ipython_config.py", "ipython_kernel_config.py", "jupyter_config.py", "jupyter_lab_config.py", "jupyter_server_config.py")
+CONFIGS = (
+    "ipython_config.py",
+    "ipython_kernel_config.py",
+    "jupyter_config.py",
+    "jupyter_lab_config.py",
+    "jupyter_server_config.py",
+)
 
 
 def plant(folder: Path, canary: Path) -> Path:
@@ -39,7 +45,9 @@ def plant(folder: Path, canary: Path) -> Path:
             file = folder / name / "__init__.py"
         file.write_text(code)
     for name in CONFIGS:
-        (folder / name).write_text(f"open({str(canary)!r}, 'a').write('{name} of {folder.name}\\n')\n")
+        (folder / name).write_text(
+            f"open({str(canary)!r}, 'a').write('{name} of {folder.name}\\n')\n"
+        )
     (folder / "matplotlibrc").write_text("backend: module://evil\n")
     (folder / ".numba_config.yaml").write_text("cache_dir: pickles\n")
     return folder
@@ -58,11 +66,15 @@ def album(tmp_path, canary) -> Path:
     return folder
 
 
-def ran(folder: Path, *args: object, codes: tuple[int, ...] = (0,), **environment: str) -> subprocess.CompletedProcess:
+def ran(
+    folder: Path, *args: object, codes: tuple[int, ...] = (0,), **environment: str
+) -> subprocess.CompletedProcess:
     """A program run inside `folder`."""
     ours = {"PYTHONSAFEPATH", *safe.SWITCHES}  # which these tests have set for themselves
     env = {k: v for k, v in os.environ.items() if k not in ours} | environment
-    done = subprocess.run([*map(str, args)], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*map(str, args)], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode in codes, done.stderr
     return done
 
@@ -82,13 +94,22 @@ def test_an_album_is_not_imported_from(album, canary, door, tmp_path):
     """Neither by the command, nor by its two workers, nor by what Python starts beside them; nor is the output folder."""
     image.write(album / "b.png", np.full((8, 8, 3), 0.25, np.float32))
     plant(album / "out", canary)
-    done = ran(album, *DOORS[door], "restore", "a.png", "b.png", "-o", "out", "--no-faces", "--jobs", 2)
+    done = ran(
+        album, *DOORS[door], "restore", "a.png", "b.png", "-o", "out", "--no-faces", "--jobs", 2
+    )
     assert "2 restored, 0 skipped, 0 failed" in done.stdout and done.stderr == ""
     assert said(canary) == ""
 
 
 @pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("command", [("models",), ("restore", "a.png", "-o", "b.png", "--html"), ("evaluate", "data", "--seeds", "1", "--no-nlm")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("models",),
+        ("restore", "a.png", "-o", "b.png", "--html"),
+        ("evaluate", "data", "--seeds", "1", "--no-nlm"),
+    ],
+)
 def test_no_command_imports_from_where_it_starts(album, canary, astronaut, door, command):
     (album / "data" / "photos_clean").mkdir(parents=True)
     image.write(album / "data" / "photos_clean" / "a.png", astronaut[::8, ::8])
@@ -112,9 +133,13 @@ def test_a_relative_pythonpath_is_not_handed_on(album, canary, tmp_path):
 
 
 def test_numba_keeps_no_pickles_in_the_current_folder(album):
-    program = "import sys; sys.path.pop(0); import mtrestore, numba; print(repr(numba.config.CACHE_DIR))"
+    program = (
+        "import sys; sys.path.pop(0); import mtrestore, numba; print(repr(numba.config.CACHE_DIR))"
+    )
     assert ran(album, sys.executable, "-c", program).stdout == "''\n"
-    assert ran(album, sys.executable, "-c", program.replace("mtrestore, ", "")).stdout == "'pickles'\n", "so it would be without"
+    assert (
+        ran(album, sys.executable, "-c", program.replace("mtrestore, ", "")).stdout == "'pickles'\n"
+    ), "so it would be without"
 
 
 @pytest.fixture
@@ -122,16 +147,24 @@ def place(tmp_path, canary) -> Path:
     """A folder with a sweep's file and its notebook, among hundreds of modules; so are the folders of its runs."""
     folder = plant(tmp_path / "place", canary)
     shutil.copy(TINY, folder / "tiny.ipynb")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump({"notebook": "tiny.ipynb", "grid": {"join": ["add"]}}))
+    (folder / "tiny.yaml").write_text(
+        yaml.safe_dump({"notebook": "tiny.ipynb", "grid": {"join": ["add"]}})
+    )
     plant(folder / "out" / "join=add", canary)
     return folder
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_sweep_and_its_repetition_import_from_no_folder_of_theirs(place, canary, door):
-    assert "1 done, 0 failed" in ran(place, *DOORS[door], "sweep", "tiny.yaml", "-o", "out", "--jobs", 1).stdout
+    assert (
+        "1 done, 0 failed"
+        in ran(place, *DOORS[door], "sweep", "tiny.yaml", "-o", "out", "--jobs", 1).stdout
+    )
     again = plant(place / "again", canary)
-    assert "agree, to the last bit" in ran(place, *DOORS[door], "rerun", "out/join=add", "-o", again).stdout
+    assert (
+        "agree, to the last bit"
+        in ran(place, *DOORS[door], "rerun", "out/join=add", "-o", again).stdout
+    )
     ran(place, *DOORS[door], "report", "out", "-o", "page.html")
     assert said(canary) == ""
 
@@ -143,13 +176,19 @@ def test_a_notebook_imports_neither_from_its_run_nor_from_its_folder(place, cana
                            "source": "import sys; print('PATH', [p for p in sys.path if p == '' or str(out) in p])"})  # fmt: skip
     (place / "tiny.ipynb").write_text(json.dumps(cells))
     table = sweep.sweep(sweep.read(place / "tiny.yaml"), place / "out", jobs=1)
-    assert list(table["status"]) == ["done"] and "PATH []" in (place / "out" / "join=add" / "run.ipynb").read_text()
+    assert (
+        list(table["status"]) == ["done"]
+        and "PATH []" in (place / "out" / "join=add" / "run.ipynb").read_text()
+    )
     assert said(canary) == ""
 
 
 def test_slurm_jobs_import_from_no_folder_of_theirs(place, canary):
     pytest.importorskip("submitit", reason="needs the extra `slurm`")
-    assert "1 done, 0 failed" in ran(place, *DOORS["command"], "sweep", "tiny.yaml", "-o", "out", "--slurm").stdout
+    assert (
+        "1 done, 0 failed"
+        in ran(place, *DOORS["command"], "sweep", "tiny.yaml", "-o", "out", "--slurm").stdout
+    )
     assert said(canary) == ""
 
 
@@ -159,7 +198,11 @@ def test_the_environment_of_a_user_is_given_back(monkeypatch):
     before = list(sys.path)
     with safe.imports():
         assert os.environ["PYTHONSAFEPATH"] == "1" and os.environ["PYTHONPATH"] == ""
-    assert "PYTHONSAFEPATH" not in os.environ and os.environ["PYTHONPATH"] == "lib" and sys.path == before
+    assert (
+        "PYTHONSAFEPATH" not in os.environ
+        and os.environ["PYTHONPATH"] == "lib"
+        and sys.path == before
+    )
 
 
 def test_a_user_of_the_package_keeps_the_folder_of_the_program(tmp_path):
@@ -179,7 +222,11 @@ RESTORE = "import sys, mtrestore as mt; mt.restore(sys.argv[1]).save(sys.argv[2]
 @pytest.fixture
 def home(tmp_path) -> dict[str, str]:
     (tmp_path / "home").mkdir()
-    return {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / ".cache"), "XDG_CONFIG_HOME": str(tmp_path / "home" / ".config")}
+    return {
+        "HOME": str(tmp_path / "home"),
+        "XDG_CACHE_HOME": str(tmp_path / "home" / ".cache"),
+        "XDG_CONFIG_HOME": str(tmp_path / "home" / ".config"),
+    }
 
 
 @pytest.mark.parametrize("way", ["one file", "workers", "package"])
@@ -195,7 +242,10 @@ def test_nothing_is_kept_in_the_home_of_who_restores(tmp_path, astronaut, home, 
 
 def test_a_users_own_switch_wins(home):
     program = "import os, mtrestore; print(os.environ['ORT_DISABLE_TELEMETRY'])"
-    assert [ran(Path(home["HOME"]), sys.executable, "-c", program, **given).stdout for given in ({}, {"ORT_DISABLE_TELEMETRY": "0"})] == ["1\n", "0\n"]
+    assert [
+        ran(Path(home["HOME"]), sys.executable, "-c", program, **given).stdout
+        for given in ({}, {"ORT_DISABLE_TELEMETRY": "0"})
+    ] == ["1\n", "0\n"]
 
 
 def test_a_notebook_has_the_switches_too(tmp_path, monkeypatch):
@@ -208,8 +258,14 @@ def test_a_notebook_has_the_switches_too(tmp_path, monkeypatch):
 
 def test_without_a_home_only_our_own_lines_are_printed(tmp_path, astronaut):
     image.write(tmp_path / "in.png", astronaut[:256, 128:384])
-    nowhere = {"HOME": "/proc/nohome", "XDG_CACHE_HOME": "/proc/nohome", "XDG_CONFIG_HOME": "/proc/nohome"}
-    done = ran(tmp_path, *DOORS["command"], "restore", "in.png", "-o", "out.png", "--html", **nowhere)
+    nowhere = {
+        "HOME": "/proc/nohome",
+        "XDG_CACHE_HOME": "/proc/nohome",
+        "XDG_CONFIG_HOME": "/proc/nohome",
+    }
+    done = ran(
+        tmp_path, *DOORS["command"], "restore", "in.png", "-o", "out.png", "--html", **nowhere
+    )
     assert done.stderr == "" and done.stdout.startswith("restored in.png -> out.png: 1 face")
 
 
@@ -225,12 +281,18 @@ def test_the_lab_asks_no_server_for_news_or_updates(monkeypatch):
     from mtrestore import cli
 
     called = []
-    monkeypatch.setattr(cli.os, "execv", lambda program, args: called.append((args, os.environ["PYTHONSAFEPATH"])))
+    monkeypatch.setattr(
+        cli.os, "execv", lambda program, args: called.append((args, os.environ["PYTHONSAFEPATH"]))
+    )
     cli.main(["lab"])
     args, safe_path = called[0]
     app = LabApp()
     app.parse_command_line([a for a in args[3:] if a.startswith("--LabApp")])
-    assert app.news_url is None and app.check_for_updates_class.__name__ == "NeverCheckForUpdate" and safe_path == "1"
+    assert (
+        app.news_url is None
+        and app.check_for_updates_class.__name__ == "NeverCheckForUpdate"
+        and safe_path == "1"
+    )
 
 
 def test_no_semaphore_is_said_to_be_leaked(tmp_path):

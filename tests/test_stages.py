@@ -34,7 +34,9 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def batches(step: int, count: int = 2, size: int = 32) -> data.Batch:
     """Soft clouds, and the same darker: other ones at every step."""
-    truth = F.interpolate(noise(count, 3, 4, 4, seed=step), (size, size), mode="bicubic", align_corners=False).clamp(0, 1)
+    truth = F.interpolate(
+        noise(count, 3, 4, 4, seed=step), (size, size), mode="bicubic", align_corners=False
+    ).clamp(0, 1)
     return {"inputs": (0.6 * truth + 0.1,), "target": truth}
 
 
@@ -48,7 +50,9 @@ def prior(seed: int = 0, **options: object) -> stages.GanPrior:
     return stages.GanPrior(nets.Generator(WIDTHS), WIDTHS, **options)
 
 
-def restoration(seed: int = 0, ready: bool = True, residual: bool = True, **options: object) -> stages.FaceRestoration:
+def restoration(
+    seed: int = 0, ready: bool = True, residual: bool = True, **options: object
+) -> stages.FaceRestoration:
     """By default one whose discriminator is ready, so that every loss takes part."""
     torch.manual_seed(seed)
     stage = stages.FaceRestoration(nets.FaceNet(WIDTHS, residual=residual), WIDTHS, **options)
@@ -60,7 +64,14 @@ def drawing(seed: int = 0, **options: object) -> stages.GanPrior:
     """The prior that draws: synthesis decoder, hinge loss, a discriminator that redraws, augmentation that adapts."""
     torch.manual_seed(seed)
     net = nets.Generator(WIDTHS, decoder="synthesis")
-    chosen = {"hinge": True, "r1": 0, "chance": 0.3, "target": 0.6, "betas": (0.5, 0.999), **options}
+    chosen = {
+        "hinge": True,
+        "r1": 0,
+        "chance": 0.3,
+        "target": 0.6,
+        "betas": (0.5, 0.999),
+        **options,
+    }
     return stages.GanPrior(net, WIDTHS, **chosen)
 
 
@@ -71,7 +82,14 @@ def labelled(step: int, count: int = 2, size: int = 64) -> data.Batch:
     return batches(step, count, size) | {"points": points, "blur": blur}
 
 
-EVERY = {"features": 0.1, "adversarial": 0.1, "ldl": 1.0, "landmarks": 0.1, "parts": 0.1, "gram": 1.0}
+EVERY = {
+    "features": 0.1,
+    "adversarial": 0.1,
+    "ldl": 1.0,
+    "landmarks": 0.1,
+    "parts": 0.1,
+    "gram": 1.0,
+}
 
 
 def joint(seed: int = 0, **options: object) -> stages.FaceRestoration:
@@ -94,7 +112,9 @@ def state(stage: object) -> dict[str, torch.Tensor]:
 
     def flat(x: object, name: str) -> dict[str, torch.Tensor]:
         if isinstance(x, dict):
-            return {k: v for key, value in x.items() for k, v in flat(value, f"{name} {key}").items()}
+            return {
+                k: v for key, value in x.items() for k, v in flat(value, f"{name} {key}").items()
+            }
         return {name: x if isinstance(x, torch.Tensor) else torch.tensor(x)}
 
     known = stage.state_dict()
@@ -106,13 +126,24 @@ def state(stage: object) -> dict[str, torch.Tensor]:
 
 def equal(a: object, b: object, within: float = 0.0) -> bool:
     one, two = state(a), state(b)
-    return one.keys() == two.keys() and all(torch.allclose(one[k].double(), two[k].double(), rtol=0, atol=within) for k in one)
+    return one.keys() == two.keys() and all(
+        torch.allclose(one[k].double(), two[k].double(), rtol=0, atol=within) for k in one
+    )
 
 
-def run(stage: object, out: Path | None, steps: int = 6, stop: int | None = None, batches: Callable = batches, **options: object) -> list[int]:
+def run(
+    stage: object,
+    out: Path | None,
+    steps: int = 6,
+    stop: int | None = None,
+    batches: Callable = batches,
+    **options: object,
+) -> list[int]:
     """The numbers of the steps that were done, `stop` of `steps` of them or all."""
     done = []
-    for record in (records := train.fit(stage, batches, steps, out, **{"save_every": 2, "ema": 0.9, **options})):
+    for record in (
+        records := train.fit(stage, batches, steps, out, **{"save_every": 2, "ema": 0.9, **options})
+    ):
         done.append(record.step)
         if record.step == stop:
             records.close()
@@ -133,7 +164,9 @@ def test_every_iteration_draws_fresh_tensors_of_every_joins_shape():
     for step in range(2):
         stage.update(batches(step))
     one, two = seen
-    assert [tuple(x.shape) for x in one] == stage.averaged.decoder.shapes(2, 32) and one[-1].shape[2:] == (1, 1)
+    assert [tuple(x.shape) for x in one] == stage.averaged.decoder.shapes(2, 32) and one[-1].shape[
+        2:
+    ] == (1, 1)
     for a, b in zip(one, two, strict=True):
         assert not (a == b).any(), "another iteration, another tensor"
         assert not (a[0] == a[1]).any(), "another sample, another tensor"
@@ -153,9 +186,13 @@ def test_every_tensor_that_is_drawn_changes_the_picture(level):
 def test_no_constant_is_left_in_the_generator():
     """Every parameter belongs to a convolution, and without input a fresh one makes nothing: there is no learned constant."""
     generator = prior().averaged
-    ours = {id(p) for m in generator.modules() if isinstance(m, torch.nn.Conv2d) for p in m.parameters()}
+    ours = {
+        id(p) for m in generator.modules() if isinstance(m, torch.nn.Conv2d) for p in m.parameters()
+    }
     assert ours == {id(p) for p in generator.parameters()} and not list(generator.buffers())
-    assert torch.equal(generator([0 * x for x in generator.draw(1, 32)]), torch.full((1, 3, 32, 32), 0.5))
+    assert torch.equal(
+        generator([0 * x for x in generator.draw(1, 32)]), torch.full((1, 3, 32, 32), 0.5)
+    )
 
 
 def test_a_draw_with_a_generator_can_be_repeated():
@@ -169,7 +206,9 @@ def test_the_face_net_takes_the_generators_decoder(residual):
     net.take(generator)
     theirs = generator.decoder.state_dict()
     for key, value in net.decoder.state_dict().items():
-        assert torch.equal(value, 0 * value if residual and key.startswith("to_rgb") else theirs[key])
+        assert torch.equal(
+            value, 0 * value if residual and key.startswith("to_rgb") else theirs[key]
+        )
     if residual:
         x = noise(1, 3, 32, 32)
         assert torch.equal(net(x), x), "a residual net still begins at the identity"
@@ -181,14 +220,20 @@ def test_the_face_net_takes_the_generators_decoder(residual):
 def test_adversarial_losses_by_hand():
     verdicts = [noise(4, 1, 1, 1) * 8 - 4, noise(4, 1, 5, 5, seed=1) * 8 - 4]
     by_hand = [v.double().numpy() for v in verdicts]
-    assert losses.real(verdicts).item() == pytest.approx(sum(-np.log(1 / (1 + np.exp(-v))).mean() for v in by_hand), rel=1e-5)
-    assert losses.fake(verdicts).item() == pytest.approx(sum(-np.log(1 - 1 / (1 + np.exp(-v))).mean() for v in by_hand), rel=1e-5)
+    assert losses.real(verdicts).item() == pytest.approx(
+        sum(-np.log(1 / (1 + np.exp(-v))).mean() for v in by_hand), rel=1e-5
+    )
+    assert losses.fake(verdicts).item() == pytest.approx(
+        sum(-np.log(1 - 1 / (1 + np.exp(-v))).mean() for v in by_hand), rel=1e-5
+    )
 
 
 def test_the_paired_loss_by_hand():
     """A verdict is held against that on its own counterpart, and a pair that is judged alike costs log 2 a kind."""
     one, two = ([noise(4, 1, n, n, seed=s + n) * 8 - 4 for n in (1, 5)] for s in (0, 50))
-    expected = sum(np.log1p(np.exp(-(a - b).double().numpy())).mean() for a, b in zip(one, two, strict=True))
+    expected = sum(
+        np.log1p(np.exp(-(a - b).double().numpy())).mean() for a, b in zip(one, two, strict=True)
+    )
     assert losses.ranked(one, two).item() == pytest.approx(expected, rel=1e-5)
     assert losses.ranked(one, one).item() == pytest.approx(2 * np.log(2), rel=1e-6)
 
@@ -203,7 +248,9 @@ def test_the_generators_loss_does_not_saturate():
 def test_feature_matching_by_hand_and_only_towards_the_truth():
     one, two = ([noise(2, 3, n, n, seed=s + n).requires_grad_() for n in (8, 4)] for s in (0, 50))
     found = losses.features(one, two)
-    expected = np.mean([np.abs((a - b).detach().numpy()).mean() for a, b in zip(one, two, strict=True)])
+    expected = np.mean(
+        [np.abs((a - b).detach().numpy()).mean() for a, b in zip(one, two, strict=True)]
+    )
     assert found.item() == pytest.approx(expected, rel=1e-5)
     found.backward()
     assert all(x.grad is not None for x in one) and all(x.grad is None for x in two)
@@ -233,7 +280,9 @@ def test_same_person_by_hand():
 
 def test_same_person_is_least_where_views_of_a_person_agree():
     person, z = torch.tensor([0, 1, 0, 1]), torch.eye(2)
-    assert losses.same_person(z[person], person) < 1e-3 < losses.same_person(z[[0, 1, 1, 0]], person)
+    assert (
+        losses.same_person(z[person], person) < 1e-3 < losses.same_person(z[[0, 1, 1, 0]], person)
+    )
 
 
 # ---- the discriminator --------------------------------------------------------------------------------------------------------
@@ -248,7 +297,9 @@ def adversary(**options: object) -> stages.Adversary:
 def test_r1_comes_lazily_with_its_weight(every, monkeypatch):
     a, totals = adversary(every=every, r1=0.7), []
     backward = a.descent.backward
-    monkeypatch.setattr(a.descent, "backward", lambda loss, what: totals.append(loss.item()) or backward(loss, what))
+    monkeypatch.setattr(
+        a.descent, "backward", lambda loss, what: totals.append(loss.item()) or backward(loss, what)
+    )
     told = [a.train([batches(n)["target"]], [noise(2, 3, 32, 32, seed=n)], 1.0) for n in range(7)]
     assert ["r1" in t for t in told] == [n % every == 0 for n in range(7)]
     for total, t in zip(totals, told, strict=True):
@@ -258,8 +309,12 @@ def test_r1_comes_lazily_with_its_weight(every, monkeypatch):
 def test_without_a_gamma_that_of_stylegan2_ada_is_taken(monkeypatch):
     a, totals = adversary(every=4), []
     backward = a.descent.backward
-    monkeypatch.setattr(a.descent, "backward", lambda loss, what: totals.append(loss.item()) or backward(loss, what))
-    monkeypatch.setattr(losses, "r1", lambda critic, pictures: torch.tensor(1000.0, requires_grad=True))
+    monkeypatch.setattr(
+        a.descent, "backward", lambda loss, what: totals.append(loss.item()) or backward(loss, what)
+    )
+    monkeypatch.setattr(
+        losses, "r1", lambda critic, pictures: torch.tensor(1000.0, requires_grad=True)
+    )
     told = a.train([batches(0)["target"]], [noise(2, 3, 32, 32)], 1.0)
     assert totals[0] - told["critic"] == pytest.approx(4 * (2e-4 * 32**2 / 2) / 2 * 1000, rel=1e-4)
 
@@ -271,7 +326,9 @@ def test_the_discriminator_learns_real_from_fake():
         told = a.train([batches(n, 4)["target"]], [noise(4, 3, 32, 32, seed=n)], 1.0)
     assert a.ready and told["balance"] == a.watch["balance"] > 0.7 and a.watch["steps"] == 60
     with torch.no_grad():
-        assert a.critic(batches(99, 4)["target"]).min() > a.critic(noise(4, 3, 32, 32, seed=99)).max()
+        assert (
+            a.critic(batches(99, 4)["target"]).min() > a.critic(noise(4, 3, 32, 32, seed=99)).max()
+        )
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -302,37 +359,53 @@ def test_the_generators_step_leaves_the_discriminator_alone(name, monkeypatch):
 
 @pytest.mark.parametrize("name", GANS)
 def test_unknown_augmentations_are_named(name):
-    with pytest.raises(ValueError, match="augment must name some of colour, shift, cutout, got 'blur'"):
+    with pytest.raises(
+        ValueError, match="augment must name some of colour, shift, cutout, got 'blur'"
+    ):
         GANS[name](augment=["blur"])
 
 
 def test_adversarial_losses_wait_until_the_discriminator_is_ready():
     stage = restoration(ready=False)
     told = stage.update(batches(0), 0.5)
-    assert {"pixel", "frequency", "critic"} <= told.keys() and not {"features", "adversarial"} & told.keys()
+    assert {"pixel", "frequency", "critic"} <= told.keys() and not {
+        "features",
+        "adversarial",
+    } & told.keys()
     stage.adversary.watch["ready"] = 1
     told = stage.update(batches(1), 0.5)
-    assert told["loss"] == pytest.approx(sum(w * told[k] for k, w in stage.weights.items() if w), rel=1e-5)
+    assert told["loss"] == pytest.approx(
+        sum(w * told[k] for k, w in stage.weights.items() if w), rel=1e-5
+    )
     assert all(told[k] > 0 for k in ("features", "adversarial", "pixel", "frequency"))
 
 
 def test_an_unknown_loss_of_the_restoration_is_named():
-    with pytest.raises(ValueError, match="weights must name losses out of pixel, frequency, features, adversarial, ldl, .*, got 'charm'"):
+    with pytest.raises(
+        ValueError,
+        match="weights must name losses out of pixel, frequency, features, adversarial, ldl, .*, got 'charm'",
+    ):
         restoration(weights={"charm": 1})
 
 
 def test_hinge_losses_by_hand():
     verdicts = [noise(6, 1, 1, 1) * 4 - 2]
     v = verdicts[0].double().numpy()
-    assert losses.hinge_real(verdicts).item() == pytest.approx(np.maximum(0, 1 - v).mean(), rel=1e-5)
-    assert losses.hinge_fake(verdicts).item() == pytest.approx(np.maximum(0, 1 + v).mean(), rel=1e-5)
+    assert losses.hinge_real(verdicts).item() == pytest.approx(
+        np.maximum(0, 1 - v).mean(), rel=1e-5
+    )
+    assert losses.hinge_fake(verdicts).item() == pytest.approx(
+        np.maximum(0, 1 + v).mean(), rel=1e-5
+    )
 
 
 def test_soft_margins_lie_between_1_less_soft_and_1():
     sure = [torch.zeros(4000, 1, 1, 1)]
     torch.manual_seed(0)
     assert losses.hinge_real(sure, 0.2).item() == pytest.approx(0.9, abs=0.005)
-    assert losses.hinge_fake([v + 0.2 - 1 for v in sure], 0.2).item() == pytest.approx(0.1, abs=0.005)
+    assert losses.hinge_fake([v + 0.2 - 1 for v in sure], 0.2).item() == pytest.approx(
+        0.1, abs=0.005
+    )
 
 
 def test_a_generator_against_the_hinge_loss_wants_high_verdicts():
@@ -358,7 +431,12 @@ def test_the_priors_rates_rise_hold_and_fall():
 
 
 def test_a_drawing_prior_redraws_real_faces_better_and_better():
-    told = [r.losses["redraw"] for r in train.fit(drawing(critic_lr=3e-3, lr=1e-3, augment=()), lambda _: batches(0, 4), 60)]
+    told = [
+        r.losses["redraw"]
+        for r in train.fit(
+            drawing(critic_lr=3e-3, lr=1e-3, augment=()), lambda _: batches(0, 4), 60
+        )
+    ]
     assert told[-1] < 0.7 * told[0]
 
 
@@ -368,12 +446,18 @@ def test_a_drawing_prior_redraws_real_faces_better_and_better():
 def test_every_loss_of_the_joint_stage_is_told_and_weighed():
     stage = joint()
     told = stage.update(labelled(0), 0.5)
-    assert told["loss"] == pytest.approx(sum(w * told[k] for k, w in stage.weights.items() if w), rel=1e-4)
-    assert {"pixel", *EVERY, "eyes critic", "mouth balance"} <= told.keys() and all(np.isfinite(v) for v in told.values())
+    assert told["loss"] == pytest.approx(
+        sum(w * told[k] for k, w in stage.weights.items() if w), rel=1e-4
+    )
+    assert {"pixel", *EVERY, "eyes critic", "mouth balance"} <= told.keys() and all(
+        np.isfinite(v) for v in told.values()
+    )
 
 
 def test_losses_of_parts_without_landmarks_are_refused():
-    with pytest.raises(ValueError, match="the loss landmarks needs landmarks; set labels: true in batches"):
+    with pytest.raises(
+        ValueError, match="the loss landmarks needs landmarks; set labels: true in batches"
+    ):
         joint().update(batches(0), 0.5)
 
 
@@ -382,27 +466,46 @@ def test_the_pixel_loss_looks_at_the_size_that_the_recipe_left():
     stage, batch = restoration(residual=True), labelled(0)
     board = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 0.4 - 0.2
     restored = batch["target"] + board
-    sharp, blurred = (stage._terms(restored[n : n + 1], {k: v[n : n + 1] for k, v in batch.items() if k != "inputs"})["pixel"] for n in (0, 1))
-    assert sharp.item() == pytest.approx(1.1 * 0.2, rel=0.01) and blurred.item() == pytest.approx(0.1 * 0.2, rel=0.1)
+    sharp, blurred = (
+        stage._terms(
+            restored[n : n + 1], {k: v[n : n + 1] for k, v in batch.items() if k != "inputs"}
+        )["pixel"]
+        for n in (0, 1)
+    )
+    assert sharp.item() == pytest.approx(1.1 * 0.2, rel=0.01) and blurred.item() == pytest.approx(
+        0.1 * 0.2, rel=0.1
+    )
 
 
 def test_while_frozen_only_encoder_and_mask_learn():
     stage = joint(frozen=1, lr=1e-3, decoder_lr=1e-3)
     net = stage.averaged
-    learners = {"decoder": net.decoder, "critic": stage.adversary.critic, "eyes": stage.parts["eyes"].critic}
+    learners = {
+        "decoder": net.decoder,
+        "critic": stage.adversary.critic,
+        "eyes": stage.parts["eyes"].critic,
+    }
     parts = {"encoder": net.encoder, "mask": net.mask, **learners}
     changed = []
     for step in range(2):
-        before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
+        before = {
+            name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()
+        }
         stage.update(labelled(step), 0.02)
-        moved = {n for n, part in parts.items() if any(not torch.equal(p, q) for p, q in zip(part.parameters(), before[n], strict=True))}
+        moved = {
+            n
+            for n, part in parts.items()
+            if any(not torch.equal(p, q) for p, q in zip(part.parameters(), before[n], strict=True))
+        }
         changed.append(moved)
     assert changed == [{"encoder", "mask"}, set(parts)]
 
 
 def test_only_much_blurred_faces_are_drawn_from_the_deep_code_alone():
     stage, seen = joint(noise=1.0), []
-    stage.descent.net.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs.get("noise")), with_kwargs=True)
+    stage.descent.net.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs.get("noise")), with_kwargs=True
+    )
     stage.update(labelled(0), 0.5)
     assert seen[0].tolist() == [False, True]
 
@@ -412,7 +515,9 @@ def test_without_adversarial_losses_no_discriminator_learns():
     before = [p.detach().clone() for p in stage.adversary.critic.parameters()]
     told = stage.update(labelled(0), 0.5)
     assert "features" in told and "critic" not in told and not stage.parts
-    assert all(torch.equal(a, b) for a, b in zip(before, stage.adversary.critic.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, stage.adversary.critic.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("stop", [1, 4])
@@ -420,7 +525,9 @@ def test_a_joint_run_that_was_left_and_resumed_equals_an_unbroken_one(tmp_path, 
     whole, resumed = joint(frozen=2), joint(9, frozen=2)
     run(whole, None, batches=labelled)
     run(joint(frozen=2), tmp_path, stop=stop, batches=labelled)
-    assert run(resumed, tmp_path, batches=labelled) == list(range(stop + 1, 7)) and equal(whole, resumed)
+    assert run(resumed, tmp_path, batches=labelled) == list(range(stop + 1, 7)) and equal(
+        whole, resumed
+    )
 
 
 # ---- rates --------------------------------------------------------------------------------------------------------------------
@@ -441,7 +548,9 @@ def test_encoder_decoder_and_discriminator_move_at_their_own_rates(rates):
     before = [[p.detach().double().clone() for p in part.parameters()] for part in parts]
     stage.update(batches(0), 0.02)  # where the cosine is 1
     for rate, part, old in zip(rates, parts, before, strict=True):
-        moved = max((p.double() - q).abs().max().item() for p, q in zip(part.parameters(), old, strict=True))
+        moved = max(
+            (p.double() - q).abs().max().item() for p, q in zip(part.parameters(), old, strict=True)
+        )
         assert moved == pytest.approx(rate, rel=0.02)
 
 
@@ -449,7 +558,12 @@ def test_encoder_decoder_and_discriminator_move_at_their_own_rates(rates):
 
 
 def test_a_restoration_learns_one_batch():
-    told = [r.losses for r in train.fit(restoration(lr=4e-3, decoder_lr=2e-3, augment=()), lambda _: batches(0), 60)]
+    told = [
+        r.losses
+        for r in train.fit(
+            restoration(lr=4e-3, decoder_lr=2e-3, augment=()), lambda _: batches(0), 60
+        )
+    ]
     assert told[-1]["pixel"] < told[0]["pixel"] / 2
 
 
@@ -472,20 +586,28 @@ def test_the_averaged_generator_is_what_is_shown():
     assert isinstance(stage.ema, nets.Generator) and stage.ema is not stage.averaged
     drawn = stage.ema.draw(2, 32, torch.Generator().manual_seed(0))
     shown, current = stage.picture(2), stage.averaged(drawn).clamp(0, 1)
-    assert torch.equal(shown, stage.ema(drawn).clamp(0, 1)) and not torch.allclose(shown, current, atol=1e-4)
+    assert torch.equal(shown, stage.ema(drawn).clamp(0, 1)) and not torch.allclose(
+        shown, current, atol=1e-4
+    )
 
 
 # ---- accumulation -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("count", "parts"), [(4, 2), (3, 2), (4, 4), (2, 5)])
-@pytest.mark.parametrize("make", [supervised, lambda **o: restoration(ready=False, **o)], ids=["supervised", "restoration"])
+@pytest.mark.parametrize(
+    "make",
+    [supervised, lambda **o: restoration(ready=False, **o)],
+    ids=["supervised", "restoration"],
+)
 def test_a_batch_in_parts_is_the_whole_batch(make, count, parts):
     one, two = make(), make(accumulate=parts)
     told = [s.update(batches(0, count), 0.5) for s in (one, two)]
     assert told[0]["loss"] == pytest.approx(told[1]["loss"], rel=1e-5)
     for a, b in zip(one.averaged.parameters(), two.averaged.parameters(), strict=True):
-        assert torch.allclose(a, b, rtol=0, atol=1e-6) and torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(a, b, rtol=0, atol=1e-6) and torch.allclose(
+            a.grad, b.grad, rtol=1e-4, atol=1e-6
+        )
 
 
 def test_parts_hold_every_sample_once():
@@ -503,7 +625,9 @@ def test_a_gan_stage_runs_in_parts(name):
 
 
 def test_a_loss_between_samples_cannot_be_cut_in_parts():
-    with pytest.raises(ValueError, match="same_person compares all faces of a batch, so it cannot be accumulated"):
+    with pytest.raises(
+        ValueError, match="same_person compares all faces of a batch, so it cannot be accumulated"
+    ):
         supervised(weights={"same_person": 1.0}, accumulate=2)
 
 
@@ -528,8 +652,14 @@ def killed_run(name: str, out: str, point: str) -> None:
 
     replace = os.replace
     if point == "save":  # the checkpoint stands under its temporary name
-        os.replace = lambda a, b: kill_itself() if str(b).endswith("step-00000004.pt") else replace(a, b)
-    run(GANS[name](), Path(out), batches=lambda n: kill_itself() if point == "batch" and n == 5 else batches(n))
+        os.replace = lambda a, b: (
+            kill_itself() if str(b).endswith("step-00000004.pt") else replace(a, b)
+        )
+    run(
+        GANS[name](),
+        Path(out),
+        batches=lambda n: kill_itself() if point == "batch" and n == 5 else batches(n),
+    )
 
 
 @pytest.fixture
@@ -541,11 +671,19 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("name", "point", "begins"), [("prior", "save", 3), ("restoration", "batch", 5)])
-def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(tmp_path, one_thread, name, point, begins):
-    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import torch; torch.set_num_threads(1)\n"
+@pytest.mark.parametrize(
+    ("name", "point", "begins"), [("prior", "save", 3), ("restoration", "batch", 5)]
+)
+def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(
+    tmp_path, one_thread, name, point, begins
+):
+    code = (
+        f"import sys; sys.path.insert(0, {str(HERE)!r}); import torch; torch.set_num_threads(1)\n"
+    )
     code += f"import test_stages; test_stages.killed_run({name!r}, {str(tmp_path)!r}, {point!r})"
-    assert subprocess.run([sys.executable, "-c", code], cwd=HERE.parent).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=HERE.parent).returncode == -signal.SIGKILL
+    )
     whole, resumed = GANS[name](), GANS[name](seed=9)
     run(whole, None)
     assert run(resumed, tmp_path) == list(range(begins, 7)) and equal(whole, resumed)
@@ -569,7 +707,10 @@ def test_an_overwhelming_discriminator_stops_the_run_at_its_last_good_state(tmp_
             stage.adversary.watch["balance"], stage.adversary.descent.mean = 1.0, lambda right: 1.0
         return batches(step)
 
-    with pytest.raises(stages.Collapse, match=r"^step 5: the discriminator was right on more than 99\.5 % for 1 steps; lower its rate"):
+    with pytest.raises(
+        stages.Collapse,
+        match=r"^step 5: the discriminator was right on more than 99\.5 % for 1 steps; lower its rate",
+    ):
         run(stage, tmp_path, batches=overwhelmed)
     check_last_good_state(name, tmp_path, 2)
 
@@ -583,12 +724,18 @@ def test_generated_pictures_that_are_all_alike_stop_the_run_at_its_last_good_sta
             stage.averaged.draw = lambda *a, **k: [x[:1].expand_as(x) for x in draw(*a, **k)]
         return batches(step)
 
-    with pytest.raises(stages.Collapse, match=r"^step 5: the generated faces are all alike; lower the rates or raise r1"):
+    with pytest.raises(
+        stages.Collapse,
+        match=r"^step 5: the generated faces are all alike; lower the rates or raise r1",
+    ):
         run(stage, tmp_path, batches=alike)
     check_last_good_state("prior", tmp_path, 2)
 
 
-NOT_FINITE = [*((name, "discriminator's loss is nan") for name in ("prior", "drawing")), ("restoration", "loss is nan")]
+NOT_FINITE = [
+    *((name, "discriminator's loss is nan") for name in ("prior", "drawing")),
+    ("restoration", "loss is nan"),
+]
 
 
 @pytest.mark.parametrize(("name", "message"), NOT_FINITE)
@@ -597,7 +744,9 @@ def test_losses_that_are_not_finite_stop_the_run_at_its_last_good_state(tmp_path
         batch = batches(step)
         return {**batch, "target": batch["target"] * float("nan")} if step == 4 else batch
 
-    with pytest.raises(FloatingPointError, match=rf"^step 5: the {message}; try a smaller learning rate"):
+    with pytest.raises(
+        FloatingPointError, match=rf"^step 5: the {message}; try a smaller learning rate"
+    ):
         run(GANS[name](), tmp_path, batches=poisoned)
     check_last_good_state(name, tmp_path, 4)
 
@@ -624,10 +773,16 @@ def test_a_step_torn_midway_is_never_saved(tmp_path, name):
 # ---- pictures and curves ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "shape"), [("prior", (96, 192, 3)), ("drawing", (96, 192, 3)), ("restoration", (96, 64, 3))])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("prior", (96, 192, 3)), ("drawing", (96, 192, 3)), ("restoration", (96, 64, 3))],
+)
 def test_every_checkpoint_has_its_pictures(tmp_path, name, shape):
     run(GANS[name](), tmp_path, 3)
-    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["step-00000002.png", "step-00000003.png"]
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [
+        "step-00000002.png",
+        "step-00000003.png",
+    ]
     assert image.read(tmp_path / "pictures/step-00000003.png").shape == shape
 
 
@@ -641,19 +796,25 @@ def test_a_restorations_pictures_are_rows_of_inputs_restorations_and_truths(tmp_
 
 
 def test_tensorboard_has_the_losses(tmp_path):
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed; pip install tensorboard")
+    pytest.importorskip(
+        "tensorboard", reason="tensorboard is not installed; pip install tensorboard"
+    )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run(restoration(), tmp_path, 3, tensorboard=True)
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert {"loss", "pixel", "adversarial", "critic", "balance"} <= set(board.Tags()["scalars"])
     logged = json.loads((tmp_path / "log.jsonl").read_text())
-    assert [(e.step, pytest.approx(e.value, rel=1e-6)) for e in board.Scalars("pixel")] == [(3, logged["losses"]["pixel"])]
+    assert [(e.step, pytest.approx(e.value, rel=1e-6)) for e in board.Scalars("pixel")] == [
+        (3, logged["losses"]["pixel"])
+    ]
 
 
 def test_without_tensorboard_the_option_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match="tensorboard is not installed; pip install tensorboard, or leave it off"):
+    with pytest.raises(
+        ValueError, match="tensorboard is not installed; pip install tensorboard, or leave it off"
+    ):
         run(restoration(), tmp_path, 3, tensorboard=True)
     assert not (tmp_path / "checkpoints").exists(), "before the first step"
 
@@ -669,23 +830,41 @@ def data_root(tmp_path_factory, _astronaut) -> Path:
 def test_a_restoration_goes_on_from_a_prior_and_its_discriminator(data_root, tmp_path):
     options = {"net": {"widths": list(WIDTHS)}, "batches": {"sizes": [32], "batch": 2}}
     assert len(list(plan.run({"stage": "prior", "steps": 2, **options}, data_root, tmp_path))) == 2
-    files = {"prior": str(tmp_path / "prior.safetensors"), "critic": str(tmp_path / "critic.safetensors")}
+    files = {
+        "prior": str(tmp_path / "prior.safetensors"),
+        "critic": str(tmp_path / "critic.safetensors"),
+    }
     settings = {"stage": "restoration", "steps": 2, **files, **options}
     stage = plan.make_stage(settings)
-    decoder, critic = weights.load(files["prior"]).decoder.state_dict(), weights.load(files["critic"]).state_dict()
-    assert all(torch.equal(v, decoder[k]) for k, v in stage.averaged.decoder.state_dict().items() if not k.startswith("to_rgb"))
+    decoder, critic = (
+        weights.load(files["prior"]).decoder.state_dict(),
+        weights.load(files["critic"]).state_dict(),
+    )
+    assert all(
+        torch.equal(v, decoder[k])
+        for k, v in stage.averaged.decoder.state_dict().items()
+        if not k.startswith("to_rgb")
+    )
     assert all(torch.equal(v, critic[k]) for k, v in stage.adversary.critic.state_dict().items())
-    assert all(p.requires_grad for p in (*stage.averaged.parameters(), *stage.adversary.critic.parameters()))
+    assert all(
+        p.requires_grad
+        for p in (*stage.averaged.parameters(), *stage.adversary.critic.parameters())
+    )
     assert [r.step for r in plan.run(settings, data_root, tmp_path / "next")] == [1, 2]
     assert isinstance(weights.load(tmp_path / "next/restoration.safetensors"), nets.FaceNet)
     after = weights.load(tmp_path / "next/critic.safetensors", nets.Critic).state_dict()
-    assert any(not torch.equal(v, critic[k]) for k, v in after.items()), "the discriminator was trained on"
+    assert any(not torch.equal(v, critic[k]) for k, v in after.items()), (
+        "the discriminator was trained on"
+    )
 
 
 def test_a_prior_that_does_not_fit_is_named(tmp_path):
     path = weights.save(prior().averaged, tmp_path / "p.safetensors")
     settings = {"stage": "restoration", "steps": 1, "prior": str(path), "net": {"widths": "XS"}}
-    with pytest.raises(ValueError, match=r"p\.safetensors was made with other widths or joins than net: {'widths': 'XS'}"):
+    with pytest.raises(
+        ValueError,
+        match=r"p\.safetensors was made with other widths or joins than net: {'widths': 'XS'}",
+    ):
         plan.make_stage(settings)
 
 
@@ -698,7 +877,12 @@ def test_a_step_in_bf16_has_finite_losses_near_those_in_float32(name):
 
     told = []
     for precision in ("32-true", "bf16-mixed"):
-        records = train.fit(ALL[name](), batches, 1, fabric=Fabric(accelerator="cpu", devices=1, precision=precision))
+        records = train.fit(
+            ALL[name](),
+            batches,
+            1,
+            fabric=Fabric(accelerator="cpu", devices=1, precision=precision),
+        )
         told.append(next(records).losses)
     assert told[0].keys() == told[1].keys() and all(np.isfinite(v) for v in told[1].values())
     assert all(told[1][k] == pytest.approx(told[0][k], rel=0.1, abs=0.02) for k in told[0])
@@ -711,7 +895,9 @@ def test_fabric_on_a_cpu_changes_nothing_and_resumes(tmp_path, name):
     whole, resumed = GANS[name](), GANS[name](seed=9)
     run(whole, None, 4)
     run(GANS[name](), tmp_path, 4, stop=3, fabric=Fabric(accelerator="cpu", devices=1))
-    assert run(resumed, tmp_path, 4, fabric=Fabric(accelerator="cpu", devices=1)) == [4] and equal(whole, resumed)
+    assert run(resumed, tmp_path, 4, fabric=Fabric(accelerator="cpu", devices=1)) == [4] and equal(
+        whole, resumed
+    )
 
 
 DDP = {
@@ -728,22 +914,45 @@ def one_of_two(out: Path) -> None:
     """What the test below runs in both processes: three steps of each, one more after a resume, and notes of what was seen and written."""
     from lightning_fabric import Fabric
 
-    fabric, notes, written, replace = Fabric(accelerator="cpu", devices=2, strategy="ddp"), {}, [], os.replace
+    fabric, notes, written, replace = (
+        Fabric(accelerator="cpu", devices=2, strategy="ddp"),
+        {},
+        [],
+        os.replace,
+    )
     fabric.launch()
     os.replace = lambda a, b: written.append(str(b)) or replace(a, b)
     for name, make in DDP.items():
         seen = []
-        for seed, steps in ((fabric.global_rank, 3), (9, 4)):  # the first process's fresh weights are every process's
+        for seed, steps in (
+            (fabric.global_rank, 3),
+            (9, 4),
+        ):  # the first process's fresh weights are every process's
             stage = make(seed)
-            run(stage, out / name, steps, batches=lambda n, seen=seen: seen.append(n) or batches(n), fabric=fabric, schedule=4)
+            run(
+                stage,
+                out / name,
+                steps,
+                batches=lambda n, seen=seen: seen.append(n) or batches(n),
+                fabric=fabric,
+                schedule=4,
+            )
             fabric.barrier()
         digest = hashlib.sha256()
-        for net in (stage.averaged, stage.ema, *([stage.adversary.critic] if hasattr(stage, "adversary") else [])):
-            for value in net.parameters():  # each process keeps running statistics of its own; the first one's are written
+        for net in (
+            stage.averaged,
+            stage.ema,
+            *([stage.adversary.critic] if hasattr(stage, "adversary") else []),
+        ):
+            for value in (
+                net.parameters()
+            ):  # each process keeps running statistics of its own; the first one's are written
                 digest.update(value.detach().contiguous().numpy().tobytes())
         watch = stage.adversary.watch if hasattr(stage, "adversary") else {}
         notes[name] = {"seen": seen, "weights": digest.hexdigest(), "watch": watch}
-    Path(out / f"rank{fabric.global_rank}.json").write_text(json.dumps({"stages": notes, "written": written}))
+    Path(out / f"rank{fabric.global_rank}.json").write_text(
+        json.dumps({"stages": notes, "written": written})
+    )
 
 
 def test_two_processes_train_one_net_on_different_batches(tmp_path):
@@ -752,7 +961,9 @@ def test_two_processes_train_one_net_on_different_batches(tmp_path):
         f"import sys; sys.path.insert(0, {str(HERE)!r}); import torch; torch.set_num_threads(1)\n"
         f"import pathlib, test_stages; test_stages.one_of_two(pathlib.Path({str(tmp_path)!r}))\n"
     )
-    done = subprocess.run([sys.executable, script], cwd=HERE.parent, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, script], cwd=HERE.parent, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in range(2))
     assert one["written"] and not two["written"], "only the first one writes"
@@ -765,10 +976,15 @@ def test_two_processes_train_one_net_on_different_batches(tmp_path):
     for name in ("supervised", "supervised in parts"):
         found = train.newest_checkpoint(tmp_path / name / "checkpoints")["stage"]["net"]
         for key, value in together.averaged.state_dict().items():
-            assert torch.allclose(found[key], value, rtol=0, atol=1e-5), "two processes with a batch each are one with both"
+            assert torch.allclose(found[key], value, rtol=0, atol=1e-5), (
+                "two processes with a batch each are one with both"
+            )
 
 
 def batches_of(*steps: int) -> data.Batch:
     """Several steps' batches as one."""
     parts = [batches(n) for n in steps]
-    return {"inputs": (torch.cat([p["inputs"][0] for p in parts]),), "target": torch.cat([p["target"] for p in parts])}
+    return {
+        "inputs": (torch.cat([p["inputs"][0] for p in parts]),),
+        "target": torch.cat([p["target"] for p in parts]),
+    }

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = sorted(p for folder in ("mtrestore", "experiments", "benchmarks", "tests/long", ".ci", "docs") for p in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    p
+    for folder in ("mtrestore", "experiments", "benchmarks", "tests/long", ".ci", "docs")
+    for p in (ROOT / folder).rglob("*.py")
+)
 FORBIDDEN = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "cPickle.load", "cPickle.loads", "dill.load", "dill.loads", "joblib.load", "cloudpickle.load",
     "cloudpickle.loads", "marshal.load", "marshal.loads", "shelve.open", "eval", "exec", "compile", "__import__", "os.system", "os.popen",
@@ -21,7 +25,10 @@ def faults(source: str) -> list[str]:
     tree, known, found = ast.parse(source), {}, []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            known |= {a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names}
+            known |= {
+                a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0]
+                for a in node.names
+            }
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             known |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
     for node in ast.walk(tree):
@@ -29,12 +36,16 @@ def faults(source: str) -> list[str]:
             continue
         first, _, rest = ast.unparse(node.func).partition(".")
         name = known.get(first, first) + ("." + rest if rest else "")
-        options = {k.arg: getattr(k.value, "value", None) for k in node.keywords}  # of a literal; None for anything else
+        options = {
+            k.arg: getattr(k.value, "value", None) for k in node.keywords
+        }  # of a literal; None for anything else
         if name in FORBIDDEN:
             found.append(f"{node.lineno}: {name}")
         if name == "torch.load" and options.get("weights_only") is not True:
             found.append(f"{node.lineno}: torch.load without weights_only=True")
-        if name in ("numpy.load", "np.load") and ("allow_pickle" in options and options["allow_pickle"] is not False):
+        if name in ("numpy.load", "np.load") and (
+            "allow_pickle" in options and options["allow_pickle"] is not False
+        ):
             found.append(f"{node.lineno}: numpy.load with allow_pickle")
         if "shell" in options and options["shell"] is not False:
             found.append(f"{node.lineno}: a shell")
@@ -72,9 +83,15 @@ def test_files_are_opened_for_reading_in_one_place():
     readers = {}
     for path in sorted((ROOT / "mtrestore").rglob("*.py")):
         calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
-        readers[str(path.relative_to(ROOT))] = sum(isinstance(c.func, ast.Attribute) and c.func.attr in ("read_bytes", "fromfile", "imread") and not (
-            isinstance(c.func.value, ast.Name) and c.func.value.id in ("image", "files")) for c in calls)
-    assert not {name for name, n in readers.items() if n}, "call image.read_bytes or files.read_bytes"
+        readers[str(path.relative_to(ROOT))] = sum(
+            isinstance(c.func, ast.Attribute)
+            and c.func.attr in ("read_bytes", "fromfile", "imread")
+            and not (isinstance(c.func.value, ast.Name) and c.func.value.id in ("image", "files"))
+            for c in calls
+        )
+    assert not {name for name, n in readers.items() if n}, (
+        "call image.read_bytes or files.read_bytes"
+    )
 
 
 NETWORK = {"socket", "ssl", "ftplib", "smtplib", "http", "http.client", "http.server", "urllib.request", "xmlrpc", "xmlrpc.client", "requests", "httpx",
@@ -96,20 +113,48 @@ def test_one_function_fetches_and_nothing_else_reaches_the_network():
     """`weights.fetch`, which a person calls by hand; a cluster's address is handed to dask.distributed."""
     found = {}
     for path in sorted((ROOT / "mtrestore").rglob("*.py")):
-        found |= {str(path.relative_to(ROOT)): names} if (names := reached(path.read_text("utf-8"))) else {}
+        found |= (
+            {str(path.relative_to(ROOT)): names}
+            if (names := reached(path.read_text("utf-8")))
+            else {}
+        )
     assert found == {"mtrestore/weights.py": {"pooch"}}
-    (fetch,) = (node for node in ast.walk(ast.parse((ROOT / "mtrestore/weights.py").read_text("utf-8"))) if getattr(node, "name", "") == "fetch")
+    (fetch,) = (
+        node
+        for node in ast.walk(ast.parse((ROOT / "mtrestore/weights.py").read_text("utf-8")))
+        if getattr(node, "name", "") == "fetch"
+    )
     assert reached(ast.unparse(fetch)) == {"pooch"}
 
 
-@pytest.mark.parametrize("line", ["import socket", "import urllib.request as r", "from urllib import request", "def f():\n    from http.client import X"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import socket",
+        "import urllib.request as r",
+        "from urllib import request",
+        "def f():\n    from http.client import X",
+    ],
+)
 def test_the_search_for_the_network_finds_what_it_is_for(line):
-    assert reached(line) and not reached("from urllib.parse import quote\nfrom . import requests\nimport httpcore2")
+    assert reached(line) and not reached(
+        "from urllib.parse import quote\nfrom . import requests\nimport httpcore2"
+    )
 
 
 def test_every_promise_in_the_docs_names_a_test_that_exists():
     words = (ROOT / "docs" / "trust.md").read_text("utf-8")
-    there = {node.name for path in (ROOT / "tests").glob("test_*.py") for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.FunctionDef)}
-    named = set(re.findall(r"\btest_\w+", words)) - {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    there = {
+        node.name
+        for path in (ROOT / "tests").glob("test_*.py")
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    named = set(re.findall(r"\btest_\w+", words)) - {
+        path.stem for path in (ROOT / "tests").glob("test_*.py")
+    }
     assert len(named) > 25 and not named - there
-    assert all((ROOT / name).is_file() for name in re.findall(r"(?:experiments|benchmarks|tests/long|\.ci)/\w+\.py", words))
+    assert all(
+        (ROOT / name).is_file()
+        for name in re.findall(r"(?:experiments|benchmarks|tests/long|\.ci)/\w+\.py", words)
+    )

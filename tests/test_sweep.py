@@ -35,20 +35,30 @@ def write(folder, **settings):
 def numbers(out):
     """run -> its metrics, without the time."""
     found = {path.parent.name: json.loads(path.read_text()) for path in out.glob("*/metrics.json")}
-    return {name: {k: v for k, v in metrics.items() if k != "seconds"} for name, metrics in found.items()}
+    return {
+        name: {k: v for k, v in metrics.items() if k != "seconds"}
+        for name, metrics in found.items()
+    }
 
 
 def texts(folder):
     """What stands in the cells' outputs of run.ipynb, which has to be whole."""
     cells = json.loads((folder / "run.ipynb").read_text())["cells"]
-    return "".join(str(o.get("text", o.get("evalue", ""))) for c in cells for o in c.get("outputs", []))
+    return "".join(
+        str(o.get("text", o.get("evalue", ""))) for c in cells for o in c.get("outputs", [])
+    )
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "faults.json").write_text(json.dumps(FAULTS))
-    write(folder, parameters={"size": 6, "scale": 2, "faults": "./faults.json"}, grid={"join": ["concat", "add"]}, seeds=[0, 1, 2, 3])
+    write(
+        folder,
+        parameters={"size": 6, "scale": 2, "faults": "./faults.json"},
+        grid={"join": ["concat", "add"]},
+        seeds=[0, 1, 2, 3],
+    )
     return folder
 
 
@@ -60,24 +70,45 @@ def swept(place):
 
 def test_two_fail_one_is_killed_and_five_are_done(swept, place):
     assert list(swept.index) == NAMES
-    assert list(swept.index[swept["status"] != "done"]) == LEFT and (swept.loc[LEFT, "status"] == "failed").all()
-    assert swept.loc[LEFT[0], "error"] == "ValueError: told to fail with seed 1 (cell 5)" and "SIGKILL" in swept.loc[LEFT[2], "error"]
+    assert (
+        list(swept.index[swept["status"] != "done"]) == LEFT
+        and (swept.loc[LEFT, "status"] == "failed").all()
+    )
+    assert (
+        swept.loc[LEFT[0], "error"] == "ValueError: told to fail with seed 1 (cell 5)"
+        and "SIGKILL" in swept.loc[LEFT[2], "error"]
+    )
     assert len(numbers(place / "out")) == 5 and (swept["letters"].dropna() == [6, 6, 6, 3, 3]).all()
     assert (place / "out" / "table.csv").read_text().count("\n") == 9
     for name in NAMES:
         said = texts(place / "out" / name)
-        assert "xxx" in said and ("last cell" in said) == (name not in LEFT), "the notebook is there, up to the cell that failed"
+        assert "xxx" in said and ("last cell" in said) == (name not in LEFT), (
+            "the notebook is there, up to the cell that failed"
+        )
     made = json.loads((place / "out" / NAMES[0] / "run.json").read_text())
-    assert made["notebook"] == "tests/notebooks/tiny.ipynb" and made["sha256"] == sweep.read(place / "tiny.yaml").sha256
+    assert (
+        made["notebook"] == "tests/notebooks/tiny.ipynb"
+        and made["sha256"] == sweep.read(place / "tiny.yaml").sha256
+    )
     assert not list((place / "out").glob("*/.run.ipynb"))
 
 
 def test_a_cluster_gives_the_same_numbers(swept, place, tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs the extra `dask`")
-    options = {"dashboard_address": None, "n_workers": 2, "threads_per_worker": 1, "processes": True, "silence_logs": 50}
+    options = {
+        "dashboard_address": None,
+        "n_workers": 2,
+        "threads_per_worker": 1,
+        "processes": True,
+        "silence_logs": 50,
+    }
     with distributed.LocalCluster(**options) as cluster:
-        table = sweep.sweep(sweep.read(place / "tiny.yaml"), tmp_path, dask=cluster.scheduler_address).set_index("run")
-    assert (table["status"] == swept["status"]).all() and (table["error"].fillna("") == swept["error"].fillna("")).all()
+        table = sweep.sweep(
+            sweep.read(place / "tiny.yaml"), tmp_path, dask=cluster.scheduler_address
+        ).set_index("run")
+    assert (table["status"] == swept["status"]).all() and (
+        table["error"].fillna("") == swept["error"].fillna("")
+    ).all()
     assert numbers(tmp_path) == numbers(place / "out")
     with pytest.raises(ValueError, match="no Dask cluster"):
         sweep.sweep(sweep.read(place / "tiny.yaml"), tmp_path / "late", dask="tcp://127.0.0.1:9")
@@ -85,7 +116,9 @@ def test_a_cluster_gives_the_same_numbers(swept, place, tmp_path):
 
 def test_slurm_jobs_give_the_same_numbers(swept, place, tmp_path):
     pytest.importorskip("submitit", reason="needs the extra `slurm`")
-    plan = sweep.read(write(tmp_path, parameters={"size": 6, "scale": 2}, seeds=[3], slurm={"timeout_min": 5}))
+    plan = sweep.read(
+        write(tmp_path, parameters={"size": 6, "scale": 2}, seeds=[3], slurm={"timeout_min": 5})
+    )
     assert list(sweep.sweep(plan, tmp_path / "out", slurm=True)["status"]) == ["done"]
     assert numbers(tmp_path / "out") == {"seed=3": numbers(place / "out")["join=concat,seed=3"]}
     plan.settings["slurm"]["colour"] = "red"
@@ -94,13 +127,21 @@ def test_slurm_jobs_give_the_same_numbers(swept, place, tmp_path):
 
 
 def test_resume_does_just_what_is_left(swept, place, capsys):
-    kept = {path: path.stat().st_mtime_ns for path in (place / "out").glob("*/*") if path.parent.name not in LEFT}
+    kept = {
+        path: path.stat().st_mtime_ns
+        for path in (place / "out").glob("*/*")
+        if path.parent.name not in LEFT
+    }
     (place / "faults.json").write_text(json.dumps({"add 2": "silent"}))
     assert "5 done, 3 to do" in sweep.forecast(sweep.read(place / "tiny.yaml"), place / "out")
     assert main(["sweep", str(place / "tiny.yaml"), "-o", str(place / "out"), "--resume"]) == 3
     said = capsys.readouterr().out
     assert "3/3" in said and "7 done, 1 failed" in said and "left no metrics.json" in said
-    assert kept == {path: path.stat().st_mtime_ns for path in (place / "out").glob("*/*") if path.parent.name not in LEFT}
+    assert kept == {
+        path: path.stat().st_mtime_ns
+        for path in (place / "out").glob("*/*")
+        if path.parent.name not in LEFT
+    }
     assert set(numbers(place / "out")) == set(NAMES) - {LEFT[2]}
 
 
@@ -131,27 +172,44 @@ def test_what_cannot_run_is_refused_before_anything_runs(settings, said, tmp_pat
     file = write(tmp_path, **settings)
     assert main(["sweep", str(file), "-o", str(tmp_path / "out")]) == 1
     told = capsys.readouterr()
-    assert said in told.err and told.err.count("\n") == 1 and not told.out and not (tmp_path / "out").exists()
+    assert (
+        said in told.err
+        and told.err.count("\n") == 1
+        and not told.out
+        and not (tmp_path / "out").exists()
+    )
 
 
 def test_a_file_that_is_no_yaml_and_a_wrong_command_are_refused(tmp_path, capsys):
     (tmp_path / "a.yaml").write_text("notebook: [")
-    assert main(["sweep", str(tmp_path / "a.yaml")]) == 1 and "is not YAML" in capsys.readouterr().err
+    assert (
+        main(["sweep", str(tmp_path / "a.yaml")]) == 1 and "is not YAML" in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit) as e:
         main(["sweep", "a.yaml", "--slurm", "--dask", "tcp://a:1"])
     assert e.value.code == 2
 
 
 def test_points_have_short_safe_names_that_stay(tmp_path):
-    file = write(tmp_path, grid={"join": ["a/b", "é" * 200, "../data", "s", "S"], "width": [[1, 2]], "note": [None]}, parameters={"scale": 1})
+    file = write(
+        tmp_path,
+        grid={"join": ["a/b", "é" * 200, "../data", "s", "S"], "width": [[1, 2]], "note": [None]},
+        parameters={"scale": 1},
+    )
     plan = sweep.read(file)
     assert all(len(name) < 100 and "/" not in name and name.isascii() for name in plan.points)
-    assert len({name.casefold() for name in plan.points}) == 5 and list(plan.points) == list(sweep.read(file).points)
+    assert len({name.casefold() for name in plan.points}) == 5 and list(plan.points) == list(
+        sweep.read(file).points
+    )
     located = list(plan.points.values())[2]
-    assert (run.ROOT / located["join"]).resolve() == (tmp_path / "../data").resolve(), "paths are seen from the file"
+    assert (run.ROOT / located["join"]).resolve() == (tmp_path / "../data").resolve(), (
+        "paths are seen from the file"
+    )
     given = notebook.task(tmp_path, TINY, "", located, 1)["given"]
     assert given["join"] == os.path.normpath(tmp_path / "../data") and given["scale"] == 1.0
-    assert list(sweep.read(write(tmp_path, grid={"join": ["add"], "scale": [0.5]})).points) == ["join=add,scale=0.5"]
+    assert list(sweep.read(write(tmp_path, grid={"join": ["add"], "scale": [0.5]})).points) == [
+        "join=add,scale=0.5"
+    ]
     twins = list(sweep.read(write(tmp_path, grid={"note": [1, "1"]})).points)
     assert len(set(twins)) == 2 and all(name.startswith("note=1~") for name in twins)
 
@@ -161,7 +219,11 @@ def test_a_dry_run_tells_the_plan_and_runs_nothing(tmp_path, capsys, monkeypatch
     file = write(tmp_path, seeds=[0, 1, 2], estimate=100)
     assert main(["sweep", str(file), "-o", str(tmp_path / "out"), "--dry-run", "--jobs", "2"]) == 0
     said = capsys.readouterr().out
-    assert "3 runs of tiny.ipynb" in said and "0 done, 3 to do, about 3 min 20 s (100 s a run, 2 at a time)" in said and "to do  seed=2" in said
+    assert (
+        "3 runs of tiny.ipynb" in said
+        and "0 done, 3 to do, about 3 min 20 s (100 s a run, 2 at a time)" in said
+        and "to do  seed=2" in said
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -188,12 +250,19 @@ def test_two_sweeps_do_not_share_a_folder(place, tmp_path):
         sweep.sweep(sweep.read(place / "tiny.yaml"), tmp_path)
 
 
-@pytest.mark.parametrize("sign, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    "sign, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
 def test_a_signal_ends_it_with_all_its_processes(sign, code, tmp_path):
     (tmp_path / "faults.json").write_text('{"concat 0": "wait"}')
-    file, folder = write(tmp_path, parameters={"faults": "./faults.json"}, seeds=[0]), tmp_path / "out" / "seed=0"
+    file, folder = (
+        write(tmp_path, parameters={"faults": "./faults.json"}, seeds=[0]),
+        tmp_path / "out" / "seed=0",
+    )
     quick = "import sys; sys.modules['rfc3987_syntax'] = None; from mtrestore.cli import main; sys.exit(main(sys.argv[1:]))"
-    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job, and what it starts, begins with it ignored
+    listen = lambda: signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # a background job, and what it starts, begins with it ignored
     command = [sys.executable, "-c", quick, "sweep", str(file), "-o", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=listen)
     until = time.monotonic() + 60
@@ -228,7 +297,9 @@ def test_a_full_disk_leaves_the_old_notebook_or_none(tmp_path):
         with small_disk(12_000):
             status = notebook.execute(notebook.task(tmp_path, TINY, sha256, {}, 1))
         assert status["status"] == "failed" and "File too large" in status["error"]
-        assert {p.name: p.read_bytes() for p in tmp_path.glob("*.ipynb")} == ({"run.ipynb": old} if old else {})
+        assert {p.name: p.read_bytes() for p in tmp_path.glob("*.ipynb")} == (
+            {"run.ipynb": old} if old else {}
+        )
         assert json.loads((tmp_path / "status.json").read_text()) == status
     with small_disk(100):  # not even a status fits
         assert notebook.execute(notebook.task(tmp_path, TINY, sha256, {}, 1))["status"] == "failed"
@@ -237,16 +308,25 @@ def test_a_full_disk_leaves_the_old_notebook_or_none(tmp_path):
 
 def test_a_killed_kernel_and_a_changed_notebook_are_told(tmp_path):
     (tmp_path / "faults.json").write_text('{"concat 0": "kernel"}')
-    task = notebook.task(tmp_path / "a", TINY, sweep.inspect(TINY)[1], {"faults": str(tmp_path / "faults.json")}, 1)
+    task = notebook.task(
+        tmp_path / "a", TINY, sweep.inspect(TINY)[1], {"faults": str(tmp_path / "faults.json")}, 1
+    )
     status = notebook.execute(task)
-    assert status["status"] == "failed" and "its kernel was killed" in status["error"] and "xxx" in texts(tmp_path / "a")
+    assert (
+        status["status"] == "failed"
+        and "its kernel was killed" in status["error"]
+        and "xxx" in texts(tmp_path / "a")
+    )
     assert "was changed after the sweep began" in notebook.execute({**task, "sha256": "0"})["error"]
 
 
 def test_a_repeated_run_agrees(swept, place, capsys):
     assert main(["rerun", str(place / "out" / NAMES[0])]) == 0
     said = capsys.readouterr().out
-    assert "all 3 numbers agree, to the last bit" in said and "left out, since they are times: seconds" in said
+    assert (
+        "all 3 numbers agree, to the last bit" in said
+        and "left out, since they are times: seconds" in said
+    )
 
 
 def test_a_changed_number_in_a_bundle_is_found(swept, place, tmp_path):
@@ -257,17 +337,45 @@ def test_a_changed_number_in_a_bundle_is_found(swept, place, tmp_path):
     entry["sha256"] = "0"
     file.write_text(json.dumps(content))
     repeat = rerun.rerun(file, NAMES[7], tmp_path / "again")
-    assert {name: same for name, *_, same in repeat.numbers} == {"mean": False, "spread": True, "letters": True}
-    assert not repeat.agrees and "1 of 3 numbers do not agree" in str(repeat) and any("has changed" in note for note in repeat.notes)
+    assert {name: same for name, *_, same in repeat.numbers} == {
+        "mean": False,
+        "spread": True,
+        "letters": True,
+    }
+    assert (
+        not repeat.agrees
+        and "1 of 3 numbers do not agree" in str(repeat)
+        and any("has changed" in note for note in repeat.notes)
+    )
     assert (tmp_path / "again" / "run.ipynb").is_file()
     with pytest.raises(ValueError, match="no finished run 'x'; name one with --run: join="):
         rerun.rerun(file, "x")
 
 
 def test_numbers_agree_within_the_tolerance_only():
-    assert rerun.agree(1.0, 1.0, 0) and not rerun.agree(1.0, 1.0 + 1e-15, 0) and rerun.agree(None, None, 0)
-    assert rerun.agree(100, 101, 1e-2) and not rerun.agree(100, 102, 1e-2) and not rerun.agree(1.0, None, 1)
-    times = [name for name in ("seconds", "ms_XS", "parameters_S_add", "rate", "seconds_per_face", "separate", "items") if rerun.TIMES.search(name)]
+    assert (
+        rerun.agree(1.0, 1.0, 0)
+        and not rerun.agree(1.0, 1.0 + 1e-15, 0)
+        and rerun.agree(None, None, 0)
+    )
+    assert (
+        rerun.agree(100, 101, 1e-2)
+        and not rerun.agree(100, 102, 1e-2)
+        and not rerun.agree(1.0, None, 1)
+    )
+    times = [
+        name
+        for name in (
+            "seconds",
+            "ms_XS",
+            "parameters_S_add",
+            "rate",
+            "seconds_per_face",
+            "separate",
+            "items",
+        )
+        if rerun.TIMES.search(name)
+    ]
     assert times == ["seconds", "ms_XS", "rate", "seconds_per_face"]
 
 

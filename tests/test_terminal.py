@@ -11,7 +11,15 @@ import pytest
 from mtrestore import image
 
 COMMAND = Path(sys.executable).with_name("mtrestore")
-ENDS = [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full"]
+ENDS = [
+    ">&-",
+    "2>&-",
+    ">&- 2>&-",
+    "<&- >&- 2>&-",
+    ">/dev/full",
+    "2>/dev/full",
+    ">/dev/full 2>/dev/full",
+]
 
 
 @pytest.fixture
@@ -24,7 +32,13 @@ def place(tmp_path) -> Path:
 
 
 def ran(place: Path, words: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["sh", "-c", f"'{COMMAND}' {words}"], cwd=place, env={**os.environ, **environment}, capture_output=True, timeout=120)
+    return subprocess.run(
+        ["sh", "-c", f"'{COMMAND}' {words}"],
+        cwd=place,
+        env={**os.environ, **environment},
+        capture_output=True,
+        timeout=120,
+    )
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
@@ -32,7 +46,9 @@ def ran(place: Path, words: str, **environment: str) -> subprocess.CompletedProc
 def test_a_folder_is_restored_whoever_listens(place, end):
     """Three pictures of four, so exit 3; a closed descriptor is nobody's file: the journal holds rows and nothing else."""
     done = ran(place, f"restore in -o out --no-faces --jobs 1 {end}")
-    assert done.returncode == 3 and sorted(os.listdir(place / "out")) == sorted([".mtrestore", "a.png", "\U0001f600.png", "\udcff.png", "index.html"])
+    assert done.returncode == 3 and sorted(os.listdir(place / "out")) == sorted(
+        [".mtrestore", "a.png", "\U0001f600.png", "\udcff.png", "index.html"]
+    )
     lines = (place / "out" / ".mtrestore" / "journal.jsonl").read_text("utf-8").splitlines()
     assert lines and all(line.startswith("{") for line in lines)
     assert b"Traceback" not in done.stdout + done.stderr
@@ -59,8 +75,12 @@ def test_every_command_keeps_its_exit_code(place, words, code):
 def test_names_that_the_terminal_cannot_write(place, environment):
     done = ran(place, "restore in -o out --no-faces --jobs 1", **environment)
     assert done.returncode == 3 and done.stdout.isascii() and len(done.stdout.splitlines()) == 4
-    assert done.stderr.splitlines() == [line for line in done.stderr.splitlines() if line.startswith(b"failed in/bad.png: ")]
-    assert sorted(p for p in os.listdir(place / "out") if p.endswith(".png")) == sorted(p for p in os.listdir(place / "in") if p != "bad.png")
+    assert done.stderr.splitlines() == [
+        line for line in done.stderr.splitlines() if line.startswith(b"failed in/bad.png: ")
+    ]
+    assert sorted(p for p in os.listdir(place / "out") if p.endswith(".png")) == sorted(
+        p for p in os.listdir(place / "in") if p != "bad.png"
+    )
 
 
 def test_a_pipe_that_nobody_reads_any_more(place):
@@ -77,7 +97,9 @@ def test_a_pipe_that_does_not_wait_gets_every_word(place):
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     os.write(writer, b"x" * 65536)  # full
-    process = subprocess.Popen([COMMAND, "restore", "--help"], stdout=writer, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [COMMAND, "restore", "--help"], stdout=writer, stderr=subprocess.PIPE
+    )
     os.close(writer)
     with open(reader, "rb") as pipe:
         words = pipe.read()

@@ -1,4 +1,5 @@
 """Claims about tiles: whatever the sizes, a local operation cannot tell that the picture was cut up."""
+
 import cv2
 import numpy as np
 import pytest
@@ -14,14 +15,18 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def box_blur(radius: int):
     """A blur that sees `radius` pixels, with a border rule of its own as nets have one."""
-    return lambda tile: cv2.blur(tile, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REPLICATE).reshape(tile.shape)
+    return lambda tile: cv2.blur(
+        tile, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REPLICATE
+    ).reshape(tile.shape)
 
 
 def repeat(tile: np.ndarray, scale: int) -> np.ndarray:
     return tile.repeat(scale, 0).repeat(scale, 1)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 90), (77, 1), (2, 3), (31, 33), (32, 32), (33, 65), (100, 47)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 90), (77, 1), (2, 3), (31, 33), (32, 32), (33, 65), (100, 47)]
+)
 @pytest.mark.parametrize("multiple, scale", [(1, 1), (8, 1), (1, 2), (16, 3)])
 def test_identity_gives_the_picture_back(shape, multiple, scale):
     p = photo(*shape)
@@ -33,12 +38,17 @@ def test_identity_gives_the_picture_back(shape, multiple, scale):
 @settings(max_examples=60, deadline=None)
 def test_a_local_operation_equals_the_whole_picture(height, width, overlap, more):
     p, blur = photo(height, width), box_blur(overlap)
-    np.testing.assert_allclose(tiled(blur, p, tile=2 * overlap + 1 + more, overlap=overlap), blur(p), atol=1e-5)
+    np.testing.assert_allclose(
+        tiled(blur, p, tile=2 * overlap + 1 + more, overlap=overlap), blur(p), atol=1e-5
+    )
 
 
 def test_too_little_context_does_not():
     """The claim above is about the context: with one pixel less it fails."""
-    p, blur = photo(76, 76), box_blur(6)  # 76 = 32 + 2 x 22: the tiles overlap no more than they must
+    p, blur = (
+        photo(76, 76),
+        box_blur(6),
+    )  # 76 = 32 + 2 x 22: the tiles overlap no more than they must
     assert np.abs(tiled(blur, p, tile=32, overlap=5) - blur(p)).max() > 1e-3
 
 
@@ -46,9 +56,13 @@ def test_a_local_operation_that_enlarges():
     p = photo(61, 83)
 
     def sharpen(t):
-        return cv2.resize(box_blur(3)(t), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)  # sees 3 + 1 pixels
+        return cv2.resize(
+            box_blur(3)(t), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR
+        )  # sees 3 + 1 pixels
 
-    np.testing.assert_allclose(tiled(sharpen, p, tile=32, overlap=5, scale=2), sharpen(p), atol=1e-5)
+    np.testing.assert_allclose(
+        tiled(sharpen, p, tile=32, overlap=5, scale=2), sharpen(p), atol=1e-5
+    )
 
 
 def test_a_strided_operation_keeps_its_phase():
@@ -63,7 +77,13 @@ def test_a_strided_operation_keeps_its_phase():
     np.testing.assert_allclose(tiled(cells, p, tile=24, overlap=5, multiple=4), whole, atol=1e-6)
 
 
-@given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 40), st.integers(0, 9), st.integers(0, 30))
+@given(
+    st.integers(1, 200),
+    st.integers(1, 9),
+    st.integers(1, 40),
+    st.integers(0, 9),
+    st.integers(0, 30),
+)
 @settings(max_examples=80, deadline=None)
 def test_what_fn_is_given(length, multiple, minimum, overlap, more):
     seen = []
@@ -119,7 +139,13 @@ def test_the_picture_is_never_written():
 
 def test_progress_counts_every_tile():
     seen = []
-    tiled(lambda t: t, photo(100, 60), tile=40, overlap=4, progress=lambda done, total: seen.append((done, total)))
+    tiled(
+        lambda t: t,
+        photo(100, 60),
+        tile=40,
+        overlap=4,
+        progress=lambda done, total: seen.append((done, total)),
+    )
     assert seen == [(i + 1, len(seen)) for i in range(len(seen))] and len(seen) == 6
 
 

@@ -42,10 +42,17 @@ def batches(step: int) -> data.Batch:
 
 def stage(seed: int = 0, lr: float = 1e-2) -> stages.Supervised:
     torch.manual_seed(seed)
-    return stages.Supervised(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.LeakyReLU(), torch.nn.Conv2d(4, 3, 1)), lr)
+    return stages.Supervised(
+        torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.LeakyReLU(), torch.nn.Conv2d(4, 3, 1)
+        ),
+        lr,
+    )
 
 
-def run(out: Path | None, steps: int = 7, stop: int | None = None, seed: int = 0, **options: object) -> tuple[stages.Supervised, list[int]]:
+def run(
+    out: Path | None, steps: int = 7, stop: int | None = None, seed: int = 0, **options: object
+) -> tuple[stages.Supervised, list[int]]:
     """(the stage after `stop` of `steps` steps, or after all; the numbers of the steps that were done)."""
     options = {"save_every": 2, "ema": 0.9, **options}
     s, done = stage(seed), []
@@ -90,10 +97,25 @@ def faded(size: int) -> torch.Tensor:
 LESSONS = {
     "FaceNet": lambda: (nets.FaceNet("XS"), (faded(32),), smooth(32), 2e-3),
     "RestorerNet": lambda: (nets.RestorerNet((8, 16, 24)), (faded(32),), smooth(32), 2e-3),
-    "GuidedUpsampler": lambda: (nets.GuidedUpsampler(width=8, blocks=1), (faded(16), 0.9 * smooth(16), faded(32)), smooth(32), 5e-3),
+    "GuidedUpsampler": lambda: (
+        nets.GuidedUpsampler(width=8, blocks=1),
+        (faded(16), 0.9 * smooth(16), faded(32)),
+        smooth(32),
+        5e-3,
+    ),
     "Sharpener x1": lambda: (nets.Sharpener(1, 8, 1), (faded(32),), smooth(32), 4e-3),
-    "Sharpener x2": lambda: (nets.Sharpener(2, 8, 1), (F.avg_pool2d(faded(32), 2),), smooth(32), 4e-3),
-    "LandmarkNet": lambda: (nets.LandmarkNet((4, 8, 8, 16, 16), 32), (noise(2, 3, 128, 128),), noise(1, 468, 2).repeat(2, 1, 1), 5e-3),
+    "Sharpener x2": lambda: (
+        nets.Sharpener(2, 8, 1),
+        (F.avg_pool2d(faded(32), 2),),
+        smooth(32),
+        4e-3,
+    ),
+    "LandmarkNet": lambda: (
+        nets.LandmarkNet((4, 8, 8, 16, 16), 32),
+        (noise(2, 3, 128, 128),),
+        noise(1, 468, 2).repeat(2, 1, 1),
+        5e-3,
+    ),
 }
 
 
@@ -101,8 +123,12 @@ LESSONS = {
 def test_a_net_learns_one_batch(name):
     torch.manual_seed(0)
     net, inputs, target, lr = LESSONS[name]()
-    s = stages.Supervised(net, lr, {"points": 1.0} if name == "LandmarkNet" else {"pixel": 1.0, "frequency": 0.1})
-    losses = [r.losses["loss"] for r in train.fit(s, lambda _: {"inputs": inputs, "target": target}, 40)]
+    s = stages.Supervised(
+        net, lr, {"points": 1.0} if name == "LandmarkNet" else {"pixel": 1.0, "frequency": 0.1}
+    )
+    losses = [
+        r.losses["loss"] for r in train.fit(s, lambda _: {"inputs": inputs, "target": target}, 40)
+    ]
     assert losses[-1] < losses[0] / 1.7
 
 
@@ -115,15 +141,24 @@ def test_the_loss_is_the_weighted_sum_of_its_named_parts():
 def test_losses_by_hand():
     x, y = noise(2, 3, 4, 4), noise(2, 3, 4, 4, seed=1)
     d = (x - y).double().numpy()
-    assert stages.LOSSES["pixel"](x, y).item() == pytest.approx(np.sqrt(d**2 + 1e-6).mean(), rel=1e-5)
+    assert stages.LOSSES["pixel"](x, y).item() == pytest.approx(
+        np.sqrt(d**2 + 1e-6).mean(), rel=1e-5
+    )
     spectrum = np.fft.rfft2(d, norm="ortho")
-    assert stages.LOSSES["frequency"](x, y).item() == pytest.approx((np.abs(spectrum.real) + np.abs(spectrum.imag)).mean() / 2, rel=1e-5)
+    assert stages.LOSSES["frequency"](x, y).item() == pytest.approx(
+        (np.abs(spectrum.real) + np.abs(spectrum.imag)).mean() / 2, rel=1e-5
+    )
     p, q = noise(2, 5, 2), noise(2, 5, 2, seed=1)
-    assert stages.LOSSES["points"](p, q).item() == pytest.approx(np.linalg.norm((p - q).double().numpy(), axis=-1).mean(), rel=1e-4)
+    assert stages.LOSSES["points"](p, q).item() == pytest.approx(
+        np.linalg.norm((p - q).double().numpy(), axis=-1).mean(), rel=1e-4
+    )
 
 
 def test_an_unknown_loss_is_named():
-    with pytest.raises(ValueError, match="weights must name losses out of pixel, frequency, points, same_person, got 'perceptual'"):
+    with pytest.raises(
+        ValueError,
+        match="weights must name losses out of pixel, frequency, points, same_person, got 'perceptual'",
+    ):
         stages.Supervised(torch.nn.Conv2d(3, 3, 1), weights={"perceptual": 1})
 
 
@@ -131,7 +166,9 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
     factors = [stages.cosine(p) for p in np.linspace(0, 1, 201)]
     top = factors.index(max(factors))
     assert 0 < factors[0] < 0.1 and factors[top] == 1 and top == 4 and abs(factors[-1]) < 1e-12
-    assert factors[: top + 1] == sorted(factors[: top + 1]) and factors[top:] == sorted(factors[top:], reverse=True)
+    assert factors[: top + 1] == sorted(factors[: top + 1]) and factors[top:] == sorted(
+        factors[top:], reverse=True
+    )
 
 
 def test_the_learning_rate_follows_the_schedule_to_the_last_step():
@@ -168,7 +205,10 @@ def test_the_average_follows_by_its_formula():
         new = s.averaged[0].weight.detach().double().clone()
         n = record.step - 1
         decay = min(0.5, (1 + n) / (10 + n))
-        mean = new * (1 - decay) + (stage().averaged[0].weight.detach().double() if mean is None else mean) * decay
+        mean = (
+            new * (1 - decay)
+            + (stage().averaged[0].weight.detach().double() if mean is None else mean) * decay
+        )
         seen.append(float((s.ema[0].weight.double() - mean).abs().max()))
     assert max(seen) < 1e-6 and decay == 0.5
     assert not torch.allclose(s.ema[0].weight, s.averaged[0].weight, atol=1e-4)
@@ -218,7 +258,14 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, capsys
     content = newest.read_bytes()
     at = content.index(saved.averaged[0].bias.detach().numpy().tobytes())
     flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
-    newest.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "garbage": b"\x7f" * 999, "flipped": flipped}[damage])
+    newest.write_bytes(
+        {
+            "truncated": content[: len(content) // 2],
+            "empty": b"",
+            "garbage": b"\x7f" * 999,
+            "flipped": flipped,
+        }[damage]
+    )
     resumed, done = run(tmp_path / "parts", seed=9)
     assert done == [5, 6, 7] and equal(whole, resumed)
     assert "step-00000006.pt cannot be read" in capsys.readouterr().out
@@ -226,7 +273,13 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, capsys
 
 def test_a_flipped_bit_in_a_checkpoint_is_found_or_harmless(tmp_path, capsys):
     def plain(x: object) -> object:
-        return {k: plain(v) for k, v in x.items()} if isinstance(x, dict) else x.tolist() if isinstance(x, torch.Tensor) else x
+        return (
+            {k: plain(v) for k, v in x.items()}
+            if isinstance(x, dict)
+            else x.tolist()
+            if isinstance(x, torch.Tensor)
+            else x
+        )
 
     run(tmp_path, steps=2)
     (newest,) = (tmp_path / "checkpoints").iterdir()
@@ -248,7 +301,9 @@ def test_when_no_checkpoint_can_be_read_the_run_begins_again_and_keeps_what_it_s
     for file in (tmp_path / "parts/checkpoints").iterdir():
         file.write_bytes(b"")
     assert run(tmp_path / "parts", stop=3)[1] == [1, 2, 3]
-    assert names(tmp_path / "parts") == ["step-00000002.pt", "step-00000003.pt"], "the unreadable ones are not kept in their stead"
+    assert names(tmp_path / "parts") == ["step-00000002.pt", "step-00000003.pt"], (
+        "the unreadable ones are not kept in their stead"
+    )
     resumed, done = run(tmp_path / "parts")
     assert done == [4, 5, 6, 7] and equal(whole, resumed)
 
@@ -263,7 +318,9 @@ def test_a_restarted_run_forgets_the_old_one(tmp_path):
 def test_a_checkpoint_of_another_net_is_an_error_in_one_sentence(tmp_path):
     run(tmp_path, stop=2)
     other = stages.Supervised(torch.nn.Conv2d(3, 3, 1))
-    with pytest.raises(ValueError, match="holds a training of another net; choose another folder") as caught:
+    with pytest.raises(
+        ValueError, match="holds a training of another net; choose another folder"
+    ) as caught:
         next(train.fit(other, batches, 7, tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -297,7 +354,9 @@ def test_a_signal_within_a_step_waits_for_the_steps_end(tmp_path, number):
         step()
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background job starts with it ignored
     try:
         records = train.fit(s, batches, 7, tmp_path / "parts", save_every=2, ema=0.9)
         assert [next(records).step for _ in range(3)] == [1, 2, 3]
@@ -331,7 +390,9 @@ def poisoned(step: int) -> data.Batch:
 
 def test_a_loss_that_is_not_finite_stops_before_any_weight_is_touched(tmp_path):
     s = stage()
-    with pytest.raises(FloatingPointError, match="^step 4: the loss is nan; try a smaller learning rate than 0.01"):
+    with pytest.raises(
+        FloatingPointError, match="^step 4: the loss is nan; try a smaller learning rate than 0.01"
+    ):
         list(train.fit(s, poisoned, 7, tmp_path, save_every=100, ema=0.9))
     good, _ = run(None, stop=3)
     assert equal(s, good)
@@ -343,8 +404,12 @@ def test_a_gradient_that_is_not_finite_stops_before_any_weight_is_touched():
     s = stage()
     list(train.fit(s, batches, 2))
     before = {k: v.clone() for k, v in state(s).items()}
-    s.terms["pixel"] = lambda out, _: (out * 0).abs().sqrt().sum()  # the loss is 0, its slope is not a number
-    with pytest.raises(FloatingPointError, match="the gradient is nan; try a smaller learning rate"):
+    s.terms["pixel"] = lambda out, _: (
+        (out * 0).abs().sqrt().sum()
+    )  # the loss is 0, its slope is not a number
+    with pytest.raises(
+        FloatingPointError, match="the gradient is nan; try a smaller learning rate"
+    ):
         s.update(batches(2))
     assert all(torch.equal(v, before[k]) for k, v in state(s).items())
 
@@ -373,7 +438,9 @@ def test_batches_come_in_order_and_each_once(workers, start, stop):
         made.append(n)
         return n * n
 
-    assert list(train.prefetch(slow_first, start, stop, workers)) == [(n, n * n) for n in range(start, stop)]
+    assert list(train.prefetch(slow_first, start, stop, workers)) == [
+        (n, n * n) for n in range(start, stop)
+    ]
     assert sorted(made) == list(range(start, stop))
 
 
@@ -403,10 +470,16 @@ def test_the_log_has_every_twentieth_step_and_the_last(tmp_path):
     run(tmp_path, steps=45)
     assert logged(tmp_path) == [20, 40, 45]
     first = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
-    assert first.keys() == {"step", "losses", "seconds", "rate"} and math.isfinite(first["losses"]["pixel"])
+    assert first.keys() == {"step", "losses", "seconds", "rate"} and math.isfinite(
+        first["losses"]["pixel"]
+    )
 
 
-@pytest.mark.parametrize("tail", ["", '{"step": 9, "losses": {"loss": 1}', "\0\0\0", '{"n": 1}'], ids=["whole", "torn", "zeros", "other"])
+@pytest.mark.parametrize(
+    "tail",
+    ["", '{"step": 9, "losses": {"loss": 1}', "\0\0\0", '{"n": 1}'],
+    ids=["whole", "torn", "zeros", "other"],
+)
 def test_after_a_resume_no_step_is_logged_twice(tmp_path, tail):
     records = train.fit(stage(), batches, 45, tmp_path / "first", save_every=15)
     for _ in range(42):
@@ -433,7 +506,10 @@ def test_a_restarted_run_begins_a_new_log(tmp_path):
     [
         ("stage: face\nsteps: 5\nlr: 1", "unknown setting 'lr'; known are batches, critic, ema"),
         ("stage: face\nsteps: 5\n3: 1", "unknown setting '3'"),
-        ("stage: dreams\nsteps: 5", "trains 'dreams', expected prior or restoration or face or landmarks or embedding or restorer or refiner or sharpener"),
+        (
+            "stage: dreams\nsteps: 5",
+            "trains 'dreams', expected prior or restoration or face or landmarks or embedding or restorer or refiner or sharpener",
+        ),
         ("stage: [face]\nsteps: 5", r"trains \['face'\], expected prior or"),
         ("stage: face", "must be a mapping with at least stage and steps"),
         ("- face\n- 5", "must be a mapping with at least stage and steps"),
@@ -444,12 +520,24 @@ def test_a_restarted_run_begins_a_new_log(tmp_path):
         ("stage: face\nsteps: 1.5", "steps must be a whole number from 1 up, got 1.5"),
         ("stage: face\nsteps: true", "steps must be a whole number from 1 up, got True"),
         ("stage: face\nsteps: 5\nseed: -1", "seed must be a whole number from 0 up, got -1"),
-        ("stage: face\nsteps: 5\nschedule: long", "schedule must be a whole number from 1 up, got 'long'"),
-        ("stage: face\nsteps: 5\nsave_every: 0", "save_every must be a whole number from 1 up, got 0"),
+        (
+            "stage: face\nsteps: 5\nschedule: long",
+            "schedule must be a whole number from 1 up, got 'long'",
+        ),
+        (
+            "stage: face\nsteps: 5\nsave_every: 0",
+            "save_every must be a whole number from 1 up, got 0",
+        ),
         ("stage: face\nsteps: 5\nnet: S", "net must be a mapping of options, got 'S'"),
         ("stage: face\nsteps: 5\nbatches:", "batches must be a mapping of options, got None"),
-        ("stage: face\nsteps: 5\ncritic: a.safetensors", "critic is for prior or restoration, not for face"),
-        ("stage: refiner\nsteps: 5\nprior: a.safetensors", "prior is for restoration or face, not for refiner"),
+        (
+            "stage: face\nsteps: 5\ncritic: a.safetensors",
+            "critic is for prior or restoration, not for face",
+        ),
+        (
+            "stage: refiner\nsteps: 5\nprior: a.safetensors",
+            "prior is for restoration or face, not for refiner",
+        ),
         ("stage: {face", "is not YAML"),
         ("a: !!python/object/apply:os.getcwd []", "is not YAML"),
         ("[" * 700, "is not YAML"),
@@ -488,7 +576,13 @@ def test_settings_that_are_missing_are_named(tmp_path):
     ids=["net", "join", "train", "loss", "batches"],
 )
 def test_options_that_a_part_does_not_take_are_named(data_root, tmp_path, part, message):
-    settings = {"stage": "face", "steps": 1, "net": {"widths": "XS"}, "batches": {"sizes": [32], "batch": 2}, **part}
+    settings = {
+        "stage": "face",
+        "steps": 1,
+        "net": {"widths": "XS"},
+        "batches": {"sizes": [32], "batch": 2},
+        **part,
+    }
     with pytest.raises(ValueError, match=message):
         next(plan.run(settings, data_root, tmp_path))
 
@@ -496,7 +590,9 @@ def test_options_that_a_part_does_not_take_are_named(data_root, tmp_path, part, 
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda p: p.stem)
 def test_committed_settings_can_be_trained(path):
     settings = plan.read_settings(path)
-    started = {k: v for k, v in settings.items() if k not in ("init", "prior", "critic")}  # files of trainings before it
+    started = {
+        k: v for k, v in settings.items() if k not in ("init", "prior", "critic")
+    }  # files of trainings before it
     assert isinstance(plan.make_stage(started), plan.STAGES[settings["stage"]][1])
     kind = {"landmarks": data.LandmarkBatches, "restorer": data.PhotoBatches, "refiner": data.UpsamplerBatches,
             "sharpener": data.SharpenerBatches, "embedding": data.PersonBatches}.get(settings["stage"], data.FaceBatches)  # fmt: skip
@@ -509,7 +605,11 @@ def test_there_are_settings_for_every_stage():
 
 
 def test_the_command_trains_every_stage():
-    choices = next(a.choices for a in cli.parser()._subparsers._group_actions[0].choices["train"]._actions if a.dest == "stage")
+    choices = next(
+        a.choices
+        for a in cli.parser()._subparsers._group_actions[0].choices["train"]._actions
+        if a.dest == "stage"
+    )
     assert set(choices) == set(plan.STAGES)
 
 
@@ -525,9 +625,20 @@ STAGES = {
     "face": {"net": {"widths": "XS"}, "batches": {"sizes": [32], "batch": 2}},
     "restorer": {"net": {"widths": [4, 4]}, "batches": {"size": 16, "batch": 2}},
     "refiner": {"net": {"width": 4, "blocks": 1}, "batches": {"small": 16, "batch": 2, "most": 64}},
-    "sharpener": {"net": {"scale": 2, "width": 4, "blocks": 1}, "batches": {"size": 16, "batch": 2}},
-    "landmarks": {"net": {"widths": [4, 4, 4, 4, 4], "hidden": 8}, "batches": {"batch": 2}, "train": {"weights": {"points": 1.0}}},
-    "embedding": {"net": {"widths": [8, 8, 8, 8, 8], "out": 4}, "batches": {"batch": 2}, "train": {"weights": {"same_person": 1.0}}},
+    "sharpener": {
+        "net": {"scale": 2, "width": 4, "blocks": 1},
+        "batches": {"size": 16, "batch": 2},
+    },
+    "landmarks": {
+        "net": {"widths": [4, 4, 4, 4, 4], "hidden": 8},
+        "batches": {"batch": 2},
+        "train": {"weights": {"points": 1.0}},
+    },
+    "embedding": {
+        "net": {"widths": [8, 8, 8, 8, 8], "out": 4},
+        "batches": {"batch": 2},
+        "train": {"weights": {"same_person": 1.0}},
+    },
     "prior": {"net": {"widths": [4, 4, 8, 8, 8, 8]}, "batches": {"sizes": [32], "batch": 2}},
     "restoration": {"net": {"widths": [4, 4, 8, 8, 8, 8]}, "batches": {"sizes": [32], "batch": 2}},
 }
@@ -537,20 +648,35 @@ STAGES = {
 def test_settings_become_weights(data_root, tmp_path, name):
     settings = {"stage": name, "steps": 2, **STAGES[name]}
     if name == "refiner":
-        settings["restorer"] = str(weights.save(nets.RestorerNet((4, 4)), tmp_path / "restorer.safetensors"))
+        settings["restorer"] = str(
+            weights.save(nets.RestorerNet((4, 4)), tmp_path / "restorer.safetensors")
+        )
     assert [r.step for r in plan.run(settings, data_root, tmp_path / "out")] == [1, 2]
     net = weights.load(tmp_path / f"out/{name}.safetensors", plan.STAGES[name][0])
     assert net.notes["settings"] == settings and net.notes["steps"] == 2
     average = train.newest_checkpoint(tmp_path / "out/checkpoints")["ema"]
-    assert all(torch.equal(v, average[k].half().float()) for k, v in net.state_dict().items()), "the averaged weights are shipped"
+    assert all(torch.equal(v, average[k].half().float()) for k, v in net.state_dict().items()), (
+        "the averaged weights are shipped"
+    )
 
 
 def test_a_training_can_begin_from_weights(data_root, tmp_path):
-    first = weights.save(nets.FaceNet("XS", residual=True), tmp_path / "first.safetensors", torch.float32)
-    settings = {"stage": "face", "steps": 1, "init": str(first), "train": {"lr": 1e-9}, **STAGES["face"]}
+    first = weights.save(
+        nets.FaceNet("XS", residual=True), tmp_path / "first.safetensors", torch.float32
+    )
+    settings = {
+        "stage": "face",
+        "steps": 1,
+        "init": str(first),
+        "train": {"lr": 1e-9},
+        **STAGES["face"],
+    }
     list(plan.run(settings, data_root, tmp_path))
     found = weights.load(tmp_path / "face.safetensors")
-    assert all(torch.allclose(v, found.state_dict()[k], atol=1e-3) for k, v in weights.load(first).state_dict().items())
+    assert all(
+        torch.allclose(v, found.state_dict()[k], atol=1e-3)
+        for k, v in weights.load(first).state_dict().items()
+    )
 
 
 def test_the_landmark_net_begins_at_the_mean_face(data_root, tmp_path):
@@ -560,45 +686,96 @@ def test_the_landmark_net_begins_at_the_mean_face(data_root, tmp_path):
     assert np.abs(weights.load(tmp_path / "landmarks.safetensors").mean.numpy() - mean).max() < 1e-3
 
 
-def command(tmp_path: Path, data_root: Path, out: Path, *more: str, stage: str = "landmarks") -> list[str]:
+def command(
+    tmp_path: Path, data_root: Path, out: Path, *more: str, stage: str = "landmarks"
+) -> list[str]:
     settings = tmp_path / "small.yaml"
-    settings.write_text(yaml.safe_dump({"stage": stage, "steps": 8, "save_every": 3, "seed": 4, **STAGES[stage]}))
-    return ["train", stage, "--settings", str(settings), "--data", str(data_root), "--out", str(out), "--threads", "1", *more]
+    settings.write_text(
+        yaml.safe_dump({"stage": stage, "steps": 8, "save_every": 3, "seed": 4, **STAGES[stage]})
+    )
+    return [
+        "train",
+        stage,
+        "--settings",
+        str(settings),
+        "--data",
+        str(data_root),
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+        *more,
+    ]
 
 
 @pytest.mark.parametrize("steps", ["0", "-1"])
 def test_the_command_refuses_steps_below_one(data_root, tmp_path, capsys, steps):
     assert cli.main(command(tmp_path, data_root, tmp_path / "out", "--steps", steps)) == 1
-    assert "--steps must be at least 1" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert (
+        "--steps must be at least 1" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    )
 
 
 def test_the_command_shows_the_step_it_is_at(data_root, tmp_path, capsys):
-    assert cli.main(command(tmp_path, data_root, tmp_path / "out", "--every", "0", "--workers", "0")) == 0
+    assert (
+        cli.main(command(tmp_path, data_root, tmp_path / "out", "--every", "0", "--workers", "0"))
+        == 0
+    )
     printed = capsys.readouterr()
     assert " 8/8 " in printed.err and "landmarks: 8 steps done" in printed.out
     assert ", loss=" in printed.err.split("\r")[-1]
 
 
 def test_the_progress_line_of_a_gan_names_its_losses(data_root, tmp_path, capsys):
-    arguments = command(tmp_path, data_root, tmp_path / "out", "--every", "0", "--workers", "0", "--steps", "2", stage="restoration")
+    arguments = command(
+        tmp_path,
+        data_root,
+        tmp_path / "out",
+        "--every",
+        "0",
+        "--workers",
+        "0",
+        "--steps",
+        "2",
+        stage="restoration",
+    )
     assert cli.main(arguments) == 0
     last = capsys.readouterr().err.split("\r")[-1]
-    assert all(f"{name}=0." in last or f"{name}=1." in last for name in ("loss", "pixel", "critic", "balance"))
+    assert all(
+        f"{name}=0." in last or f"{name}=1." in last
+        for name in ("loss", "pixel", "critic", "balance")
+    )
 
 
 def test_the_command_runs_one_process_for_each_device(data_root, tmp_path):
-    arguments = command(tmp_path, data_root, tmp_path / "out", "--devices", "2", "--workers", "0", "--steps", "3")
+    arguments = command(
+        tmp_path, data_root, tmp_path / "out", "--devices", "2", "--workers", "0", "--steps", "3"
+    )
     program = [sys.executable, "-m", "mtrestore", *arguments]
-    done = subprocess.run(program, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        program, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "MEMBER: 1/2" in done.stderr and "MEMBER: 2/2" in done.stderr
-    assert done.stdout.count("landmarks: 3 steps done") == 1 and " 3/3 " in done.stderr, "one of them tells"
-    assert weights.load(tmp_path / "out/landmarks.safetensors", nets.LandmarkNet).notes["steps"] == 3
+    assert done.stdout.count("landmarks: 3 steps done") == 1 and " 3/3 " in done.stderr, (
+        "one of them tells"
+    )
+    assert (
+        weights.load(tmp_path / "out/landmarks.safetensors", nets.LandmarkNet).notes["steps"] == 3
+    )
     assert logged(tmp_path / "out") == [3]
 
 
-@pytest.mark.parametrize(("options", "message"), [(["--devices", "0"], "--devices must be at least 1"), (["--device", "tpu"], "--device tpu --devices 1")])
-def test_devices_that_cannot_be_are_named_in_one_line(data_root, tmp_path, capsys, options, message):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--devices", "0"], "--devices must be at least 1"),
+        (["--device", "tpu"], "--device tpu --devices 1"),
+    ],
+)
+def test_devices_that_cannot_be_are_named_in_one_line(
+    data_root, tmp_path, capsys, options, message
+):
     assert cli.main(command(tmp_path, data_root, tmp_path / "out", *options)) == 1
     printed = capsys.readouterr().err.strip()
     assert message in printed and "\n" not in printed
@@ -629,7 +806,9 @@ def kill_at(point: str, marker: Path, arguments: list[str]) -> None:
     child = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not marker.exists():
-            assert child.poll() is None, "the child ended before it reached the point where it is to be killed"
+            assert child.poll() is None, (
+                "the child ended before it reached the point where it is to be killed"
+            )
             time.sleep(0.02)
     finally:
         child.kill()
@@ -645,5 +824,7 @@ def test_a_run_that_is_killed_twice_ends_in_the_same_file(data_root, tmp_path):
     assert [n for n in names(tmp_path / "parts") if n.startswith("step")] == ["step-00000003.pt"]
     assert len(names(tmp_path / "parts")) == 2, "killed while a temporary file was there"
     assert cli.main(arguments) == 0
-    whole, parts = ((tmp_path / d / "landmarks.safetensors").read_bytes() for d in ("whole", "parts"))
+    whole, parts = (
+        (tmp_path / d / "landmarks.safetensors").read_bytes() for d in ("whole", "parts")
+    )
     assert whole == parts

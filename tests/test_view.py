@@ -52,7 +52,9 @@ def to8(photo):
 
 def stripped(markup: str) -> str:
     """What a notebook that is not trusted leaves: no script, no style, neither as element nor as attribute."""
-    return re.sub(r' style="[^"]*"', "", re.sub(r"<(script|style)\b.*?</\1>", "", markup, flags=re.DOTALL))
+    return re.sub(
+        r' style="[^"]*"', "", re.sub(r"<(script|style)\b.*?</\1>", "", markup, flags=re.DOTALL)
+    )
 
 
 @pytest.fixture
@@ -70,13 +72,18 @@ def test_nothing_is_asked_of_the_network(pair, tmp_path):
     page = view.compare(*pair, title="t").save(tmp_path / "a.html").read_text("utf-8")
     code = re.sub(r'src="data:[^"]*"', "", page)
     assert "//" not in code.replace("</", "") and "@import" not in code and "url(" not in code
-    assert all(attrs.get("src", "data:").startswith("data:") and "href" not in attrs for _, attrs in Page(page).tags)
+    assert all(
+        attrs.get("src", "data:").startswith("data:") and "href" not in attrs
+        for _, attrs in Page(page).tags
+    )
 
 
 def test_a_large_picture_travels_as_jpeg_close_to_itself(astronaut):
     photo = np.concatenate([astronaut, astronaut[:, ::-1], astronaut])
     uri = view.data_uri(photo)
-    assert uri.startswith("data:image/jpeg") and photo.shape[0] * photo.shape[1] > view.LOSSLESS_PIXELS
+    assert (
+        uri.startswith("data:image/jpeg") and photo.shape[0] * photo.shape[1] > view.LOSSLESS_PIXELS
+    )
     assert np.sqrt(np.mean((decode(uri) / 255.0 - photo) ** 2)) < 0.02  # 34 dB
     assert view.data_uri(astronaut).startswith("data:image/png")
 
@@ -97,7 +104,9 @@ def test_words_are_escaped_everywhere(pair, tmp_path):
 def test_without_script_and_style_two_pictures_stand_side_by_side(pair):
     page = Page(stripped(view.compare(*pair, labels=("old", "new"), title="Ada").html))
     assert not page.all("script") and not page.all("style") and not page.all("input")
-    assert [tag for tag, _ in page.tags if tag in ("tr", "img")] == ["tr", "tr", "img", "img"], "both pictures in one row of the table"
+    assert [tag for tag, _ in page.tags if tag in ("tr", "img")] == ["tr", "tr", "img", "img"], (
+        "both pictures in one row of the table"
+    )
     assert [img["alt"] for img in page.all("img")] == ["old", "new"]
     assert all(word in page.text for word in ("Ada", "old", "new", "86×118"))
 
@@ -111,7 +120,10 @@ def test_pictures_of_two_sizes_are_shown_at_one_size(face_photo):
     assert (box["data-width"], box["data-height"]) == ("86", "118")
 
 
-@pytest.mark.parametrize("shape, width", [((1, 1), 320), ((512, 512), 512), ((100, 4000), 960), ((2000, 1000), 400), ((4000, 3), 120)])
+@pytest.mark.parametrize(
+    "shape, width",
+    [((1, 1), 320), ((512, 512), 512), ((100, 4000), 960), ((2000, 1000), 400), ((4000, 3), 120)],
+)
 def test_default_width_fits_a_screen(shape, width):
     photo = np.zeros((*shape, 3), np.float32)
     assert view.compare(photo, photo).width == width
@@ -130,15 +142,27 @@ def test_sliders_cannot_interfere(pair):
     comparison = view.compare(*pair)
     page = Page(comparison.html + comparison.html + view.compare(*pair[::-1]).html)
     assert not any("id" in attrs for _, attrs in page.tags) and len(page.all("script")) == 3
-    assert "getElementById" not in view.SCRIPT and ":not(.mtr-live)" in view.SCRIPT and 'classList.add("mtr-live")' in view.SCRIPT
+    assert (
+        "getElementById" not in view.SCRIPT
+        and ":not(.mtr-live)" in view.SCRIPT
+        and 'classList.add("mtr-live")' in view.SCRIPT
+    )
     for rule in re.findall(r"^([^{\n ][^{\n]*)\{", view.STYLE, re.MULTILINE):
-        assert all(selector.startswith(".mtr-") for selector in rule.split(",")), f"{rule} would reach the rest of the page"
+        assert all(selector.startswith(".mtr-") for selector in rule.split(",")), (
+            f"{rule} would reach the rest of the page"
+        )
 
 
 def test_slider_can_be_named_and_moved_without_a_mouse():
-    assert 'type: "range"' in view.SCRIPT and '"aria-label"' in view.SCRIPT and '"aria-valuetext"' in view.SCRIPT
+    assert (
+        'type: "range"' in view.SCRIPT
+        and '"aria-label"' in view.SCRIPT
+        and '"aria-valuetext"' in view.SCRIPT
+    )
     assert ":focus-visible" in view.STYLE
-    assert '[range, button]) control.setAttribute("data-lm-suppress-shortcuts"' in view.SCRIPT, "JupyterLab would take the arrow keys"
+    assert '[range, button]) control.setAttribute("data-lm-suppress-shortcuts"' in view.SCRIPT, (
+        "JupyterLab would take the arrow keys"
+    )
 
 
 def test_the_same_pair_gives_the_same_page(pair):
@@ -156,8 +180,14 @@ def test_save_writes_a_whole_page_or_nothing(pair, tmp_path):
     path = tmp_path / "before and after.html"
     assert comparison.save(path) == path and comparison.save(path) == path
     page = path.read_text("utf-8")
-    assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>") and comparison.html in page
-    assert not Page(page).open and [p.name for p in tmp_path.iterdir()] == [path.name], "no temporary file stays behind"
+    assert (
+        page.startswith("<!doctype html>")
+        and page.rstrip().endswith("</html>")
+        and comparison.html in page
+    )
+    assert not Page(page).open and [p.name for p in tmp_path.iterdir()] == [path.name], (
+        "no temporary file stays behind"
+    )
     with pytest.raises((ImageError, OSError)):
         comparison.save(tmp_path / "nowhere" / "a.html")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -175,13 +205,24 @@ def test_compare_takes_what_read_takes(face_photo):
 
 
 def test_show_draws_each_picture_once_with_name_and_size(face_photo):
-    plot = view.show({"face": face_photo, "mask": face_photo[..., 0], "wide": face_photo[:10]}, columns=2)
-    assert [axes.get_title() for axes in plot.axes] == ["face  86×118", "mask  86×118", "wide  86×10"]
-    assert all(axes.images[0].get_interpolation() == "nearest" and axes.get_aspect() == 1 for axes in plot.axes)
+    plot = view.show(
+        {"face": face_photo, "mask": face_photo[..., 0], "wide": face_photo[:10]}, columns=2
+    )
+    assert [axes.get_title() for axes in plot.axes] == [
+        "face  86×118",
+        "mask  86×118",
+        "wide  86×10",
+    ]
+    assert all(
+        axes.images[0].get_interpolation() == "nearest" and axes.get_aspect() == 1
+        for axes in plot.axes
+    )
     np.testing.assert_array_equal(plot.axes[0].images[0].get_array(), face_photo)
 
 
-@pytest.mark.parametrize("count, rows, columns", [(1, 1, 1), (4, 1, 4), (5, 2, 3), (8, 2, 4), (9, 3, 3)])
+@pytest.mark.parametrize(
+    "count, rows, columns", [(1, 1, 1), (4, 1, 4), (5, 2, 3), (8, 2, 4), (9, 3, 3)]
+)
 def test_show_fills_even_rows(face_photo, count, rows, columns):
     plot = view.show([face_photo[::8, ::8]] * count)
     assert len(plot.axes) == count
@@ -200,15 +241,24 @@ def test_figures_show_themselves_and_pyplot_holds_none(face_photo):
 
 
 def test_steps_keep_their_order_and_number_lists(face_photo):
-    steps = {"photo": face_photo, "crops": [face_photo, face_photo[:9]], "map": face_photo[..., 0], "out": face_photo}
-    titles = [axes.get_title().split("  ")[0] for axes in view.steps(SimpleNamespace(steps=steps)).axes]
+    steps = {
+        "photo": face_photo,
+        "crops": [face_photo, face_photo[:9]],
+        "map": face_photo[..., 0],
+        "out": face_photo,
+    }
+    titles = [
+        axes.get_title().split("  ")[0] for axes in view.steps(SimpleNamespace(steps=steps)).axes
+    ]
     assert titles == ["photo", "crops 1", "crops 2", "map", "out"]
 
 
 def test_faces_draws_boxes_landmarks_and_crops_where_they_are(astronaut):
     points = np.array([[205.0, 105], [245, 105], [225, 125], [208, 150], [242, 150]])
     face = SimpleNamespace(box=(181, 60, 267, 178), landmarks=points, score=0.987, status="found")
-    crop = SimpleNamespace(size=64, matrix=np.array([[0.0, -2, 300], [2, 0, 40]]))  # a quarter turn, twice as large
+    crop = SimpleNamespace(
+        size=64, matrix=np.array([[0.0, -2, 300], [2, 0, 40]])
+    )  # a quarter turn, twice as large
     axes = view.faces(astronaut, [face], [crop]).axes[0]
     box, dots, square, top = (line.get_xydata() for line in axes.lines)
     assert (box.min(0).tolist(), box.max(0).tolist()) == ([181, 60], [267, 178])
@@ -224,7 +274,12 @@ def test_faces_without_any_face_is_the_photo(face_photo):
 
 
 def test_losses_have_a_panel_each_and_a_mean_that_is_the_mean(rng):
-    records = [SimpleNamespace(step=i, losses={"pixel": rng.random(), **({"r1": 2.0} if i % 4 == 0 else {})}) for i in range(100)]
+    records = [
+        SimpleNamespace(
+            step=i, losses={"pixel": rng.random(), **({"r1": 2.0} if i % 4 == 0 else {})}
+        )
+        for i in range(100)
+    ]
     pixel, r1 = view.losses(iter(records)).axes
     assert (pixel.get_title(), r1.get_title()) == ("pixel", "r1")
     values, mean = (line.get_xydata() for line in pixel.lines)
@@ -234,7 +289,15 @@ def test_losses_have_a_panel_each_and_a_mean_that_is_the_mean(rng):
     np.testing.assert_allclose(r1.lines[1].get_ydata(), 2.0)
 
 
-@pytest.mark.parametrize("empty", [lambda: view.show({}), lambda: view.losses([]), lambda: view.contact_sheet([]), lambda: view.grid([])])
+@pytest.mark.parametrize(
+    "empty",
+    [
+        lambda: view.show({}),
+        lambda: view.losses([]),
+        lambda: view.contact_sheet([]),
+        lambda: view.grid([]),
+    ],
+)
 def test_nothing_to_draw_is_said(empty):
     with pytest.raises(ValueError, match="needs at least one"):
         empty()
@@ -245,7 +308,12 @@ def test_contact_sheet_places_every_pair(face_photo):
     red[..., 0] = blue[..., 2] = 1
     pairs = [(f"{name} " + "long " * 40, red[: 30 - 9 * (name == "2")], blue) for name in "12345"]
     sheet = view.contact_sheet(pairs, width=600, columns=3)
-    assert sheet.dtype == np.float32 and sheet.shape == (2 * (75 + 20), 600, 3) and 0 <= sheet.min() and sheet.max() <= 1
+    assert (
+        sheet.dtype == np.float32
+        and sheet.shape == (2 * (75 + 20), 600, 3)
+        and 0 <= sheet.min()
+        and sheet.max() <= 1
+    )
     for i in range(5):
         x, y = 200 * (i % 3), 95 * (i // 3) + 37
         np.testing.assert_allclose(sheet[y, x + 50], [1, 0, 0], atol=0.01)
@@ -255,7 +323,9 @@ def test_contact_sheet_places_every_pair(face_photo):
 
 
 def test_contact_sheet_of_one_tiny_pair():
-    sheet = view.contact_sheet([("x", np.zeros((1, 1, 3), np.float32), np.ones((2, 1, 3), np.float32))], width=100)
+    sheet = view.contact_sheet(
+        [("x", np.zeros((1, 1, 3), np.float32), np.ones((2, 1, 3), np.float32))], width=100
+    )
     assert sheet.shape[1] == 100 and np.isfinite(sheet).all()
 
 
@@ -271,11 +341,17 @@ def test_grid_puts_each_picture_in_its_place(rng):
 
 
 def test_a_table_shows_every_number_and_escapes_every_word():
-    table = view.Table({"<b>": {"dB": 28.123456, "n": 3}, "plain": {"n": 12345, "word": "a & b"}}, "method")
+    table = view.Table(
+        {"<b>": {"dB": 28.123456, "n": 3}, "plain": {"n": 12345, "word": "a & b"}}, "method"
+    )
     page = Page(table._repr_html_())
     assert not page.open and not page.all("b") and len(page.all("tr")) == 3
     assert page.text == "methoddBnword<b>28.123plain12,345a & b"
-    assert [line.split("  ")[0].strip() for line in repr(table).splitlines()] == ["method", "<b>", "plain"]
+    assert [line.split("  ")[0].strip() for line in repr(table).splitlines()] == [
+        "method",
+        "<b>",
+        "plain",
+    ]
     assert "28.12" in repr(table) and "a & b" in repr(table)
 
 

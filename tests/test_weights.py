@@ -54,12 +54,21 @@ def fails(path, data: bytes | None = None) -> str:
     return str(caught.value)
 
 
-def forged(net: str = "Refiner", config: object = None, notes: str = "{}", tensors: dict | None = None) -> bytes:
+def forged(
+    net: str = "Refiner", config: object = None, notes: str = "{}", tensors: dict | None = None
+) -> bytes:
     """A file with a right checksum and any content: what someone who reads our code can make."""
-    text = config if isinstance(config, str) else json.dumps(SMALL["Refiner"] if config is None else config)
+    text = (
+        config
+        if isinstance(config, str)
+        else json.dumps(SMALL["Refiner"] if config is None else config)
+    )
     header, values = weights.split(serialise(made().state_dict() if tensors is None else tensors))
     meta = {"net": net, "config": text, "notes": notes}
-    header["__metadata__"] = {**meta, "sha256": weights.digest({**header, "__metadata__": meta}, values)}
+    header["__metadata__"] = {
+        **meta,
+        "sha256": weights.digest({**header, "__metadata__": meta}, values),
+    }
     body = json.dumps(header).encode()
     return struct.pack("<Q", len(body)) + body + bytes(values)
 
@@ -79,7 +88,11 @@ def test_a_net_comes_back_rounded_to_float16(name, tmp_path):
     state = net.state_dict()
     assert back.state_dict().keys() == state.keys()
     for key, value in back.state_dict().items():
-        assert value.dtype == torch.float32 and value.device.type == "cpu" and torch.equal(value, state[key].half().float()), key
+        assert (
+            value.dtype == torch.float32
+            and value.device.type == "cpu"
+            and torch.equal(value, state[key].half().float())
+        ), key
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -109,30 +122,44 @@ def test_a_loaded_net_can_be_saved_again(path, tmp_path):
 
 
 def test_the_same_net_gives_the_same_bytes(path, tmp_path):
-    assert all(weights.save(made(), tmp_path / f"{i}.safetensors", steps=7).read_bytes() == path.read_bytes() for i in range(4))
+    assert all(
+        weights.save(made(), tmp_path / f"{i}.safetensors", steps=7).read_bytes()
+        == path.read_bytes()
+        for i in range(4)
+    )
 
 
 def test_notes_are_kept(tmp_path):
     notes = {"settings": {"stage": "face", "lr": 6e-4}, "steps": 9, "data": "Zürich"}
     path = weights.save(made(), tmp_path / "n.safetensors", **notes)
-    assert weights.load(path).notes == {**notes, "file": "n.safetensors", "sha256": weights.check(path)[0]["sha256"]}
+    assert weights.load(path).notes == {
+        **notes,
+        "file": "n.safetensors",
+        "sha256": weights.check(path)[0]["sha256"],
+    }
 
 
 def test_other_readers_of_safetensors_can_read_it(path):
     with safe_open(path, "pt") as file:
         assert file.metadata()["net"] == "Refiner"
-        assert {k: file.get_tensor(k).shape for k in file.keys()} == {k: v.shape for k, v in made().state_dict().items()}  # noqa: SIM118
+        assert {k: file.get_tensor(k).shape for k in file.keys()} == {
+            k: v.shape for k, v in made().state_dict().items()
+        }  # noqa: SIM118
 
 
 def test_saving_leaves_no_other_file(path):
     assert [p.name for p in path.parent.iterdir()] == ["net.safetensors"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6], ids=["nan", "inf", "beyond float16"])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 1e6], ids=["nan", "inf", "beyond float16"]
+)
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
     net = made()
     net.body[0].weight.data[0, 0, 0, 0] = value
-    with pytest.raises(WeightsError, match=r"refusing to save weights that are not finite: body\.0\.weight"):
+    with pytest.raises(
+        WeightsError, match=r"refusing to save weights that are not finite: body\.0\.weight"
+    ):
         weights.save(net, tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -176,7 +203,9 @@ def test_bytes_after_the_end_are_found(path):
     ids=["empty", "7 bytes", "zeros", "text", "{}", "null", "[]", "length 2^63", "length 2^40", "deep", "safetensors", "few metadata"],
 )  # fmt: skip
 def test_what_is_no_weights_file_is_named(path, data):
-    assert fails(path, data).startswith("net.safetensors is not a weights file of mtrestore, or it is damaged")
+    assert fails(path, data).startswith(
+        "net.safetensors is not a weights file of mtrestore, or it is damaged"
+    )
 
 
 def test_a_file_of_torch_is_no_weights_file(tmp_path):
@@ -214,7 +243,9 @@ def test_a_folder_is_refused(tmp_path):
 
 def test_a_forged_file_with_our_own_content_loads(path):
     path.write_bytes(forged())
-    assert all(torch.equal(v, made().state_dict()[k]) for k, v in weights.load(path).state_dict().items())
+    assert all(
+        torch.equal(v, made().state_dict()[k]) for k, v in weights.load(path).state_dict().items()
+    )
 
 
 def test_another_kind_of_net_is_refused(path):
@@ -251,7 +282,9 @@ def test_tensors_that_do_not_fit_are_refused(path, change):
     elif change == "extra":
         tensors["more"] = torch.zeros(1)
     else:
-        tensors["body.0.bias"] = torch.zeros(5) if change == "shape" else torch.zeros(4, dtype=torch.int64)
+        tensors["body.0.bias"] = (
+            torch.zeros(5) if change == "shape" else torch.zeros(4, dtype=torch.int64)
+        )
     assert "does not fit its net" in fails(path, forged(tensors=tensors))
 
 
@@ -260,7 +293,10 @@ def test_tensors_that_do_not_fit_are_refused(path, change):
 
 def test_an_unknown_name_tells_what_there_is(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    assert fails("fce") == "no weights called 'fce' are installed; there are: none; train them with `mtrestore train`"
+    assert (
+        fails("fce")
+        == "no weights called 'fce' are installed; there are: none; train them with `mtrestore train`"
+    )
     for name in ("face", "restorer"):
         weights.save(made(), tmp_path / f"{name}.safetensors")
     assert "there are: face, restorer;" in fails("fce")
@@ -271,7 +307,11 @@ def test_an_unknown_name_tells_what_there_is(tmp_path, monkeypatch):
 def test_shipped_weights_load_and_are_as_they_were_made(name):
     meta, _ = weights.check(name)
     net = weights.load(name)
-    assert net.notes["sha256"] == meta["sha256"] and net.notes["settings"]["stage"] and net.notes["steps"] >= 1
+    assert (
+        net.notes["sha256"] == meta["sha256"]
+        and net.notes["settings"]["stage"]
+        and net.notes["steps"] >= 1
+    )
     assert all(torch.isfinite(v).all() for v in net.state_dict().values())
 
 

@@ -16,7 +16,11 @@ BOX = [90, 30, 134, 89]
 def at(box):
     """A detector that sees one face there, on any picture whose face is at that place."""
     x0, y0, x1, y1 = box
-    points = (np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.3, 0.75], [0.7, 0.75]]) * [x1 - x0, y1 - y0] + [x0, y0]).ravel()
+    points = (
+        np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.3, 0.75], [0.7, 0.75]])
+        * [x1 - x0, y1 - y0]
+        + [x0, y0]
+    ).ravel()
     return lambda picture: np.array([[*box, *points, 0.9]])
 
 
@@ -27,7 +31,14 @@ def photo(astronaut):
 
 @pytest.fixture
 def bench(photo):
-    quick = {"face": lambda x: 1 - x, "restorer": identity, "upsampler": keep_large, "sharpener": identity, "landmarks": False, "device": "cpu"}
+    quick = {
+        "face": lambda x: 1 - x,
+        "restorer": identity,
+        "upsampler": keep_large,
+        "sharpener": identity,
+        "landmarks": False,
+        "device": "cpu",
+    }
     return workbench(photo, preset="clean", detector=at(BOX), **quick)
 
 
@@ -43,7 +54,12 @@ def kinds(place):
 def test_restoring_fills_every_view(bench, photo):
     assert [kinds(tab) for tab in bench.tabs] == [[], [], [], []]
     assert "1 of 1 faces" in press(bench, "restore")
-    assert [kinds(tab) for tab in bench.tabs] == [["text/html"], ["image/png"], ["text/plain", "image/png"], ["text/plain"]]
+    assert [kinds(tab) for tab in bench.tabs] == [
+        ["text/html"],
+        ["image/png"],
+        ["text/plain", "image/png"],
+        ["text/plain"],
+    ]
     assert bench.canvas.boxes == [pytest.approx(BOX, abs=0.1)] and bench.canvas.size == [256, 256]
     assert bench.controls["boxes"].value == " ".join(f"{v:g}" for v in bench.canvas.boxes[0])
     out = bench.result.image
@@ -58,11 +74,15 @@ def test_a_deleted_box_leaves_the_face_alone_and_a_drawn_one_is_restored(bench, 
     assert "face boxes: 0" in bench.status.value and "0 of 0 faces" in press(bench, "restore")
     assert np.abs(bench.result.image - photo).max() < 1 / 255
     bench.canvas.boxes = [[150, 150, 200, 210]]
-    assert bench.controls["boxes"].value == "150 150 200 210" and "1 of 1 faces" in press(bench, "restore")
+    assert bench.controls["boxes"].value == "150 150 200 210" and "1 of 1 faces" in press(
+        bench, "restore"
+    )
     changed = np.abs(bench.result.image - photo).max(-1) > 0.1
     assert changed[150:210, 150:200].mean() > 0.5 and not changed[30:89, 90:134].any()
     bench.controls["boxes"].value = "10 10 60 60; 90,30,134,89"
-    assert bench.canvas.boxes == [[10, 10, 60, 60], BOX] and "2 of 2 faces" in press(bench, "restore")
+    assert bench.canvas.boxes == [[10, 10, 60, 60], BOX] and "2 of 2 faces" in press(
+        bench, "restore"
+    )
     assert "faces found: 1" in press(bench, "find") and len(bench.canvas.boxes) == 1
 
 
@@ -71,7 +91,10 @@ def test_a_found_face_keeps_its_landmarks_when_another_is_deleted(bench):
     found = bench.faces[0]
     bench.canvas.boxes = [*bench.canvas.boxes, [150, 150, 200, 210]]
     press(bench, "restore")
-    assert np.array_equal(bench.result.faces[0].landmarks, found.landmarks) and len(bench.result.faces) == 2
+    assert (
+        np.array_equal(bench.result.faces[0].landmarks, found.landmarks)
+        and len(bench.result.faces) == 2
+    )
 
 
 def test_an_error_is_one_line_and_nothing_is_lost(bench):
@@ -82,13 +105,28 @@ def test_an_error_is_one_line_and_nothing_is_lost(bench):
         lambda: setattr(bench.controls["boxes"], "value", "1 2 3"): "a face is given as a box",
         lambda: setattr(bench.controls["boxes"], "value", "one"): "could not convert",
         lambda: bench.take({"name": "x.jpg", "content": b"not a picture"}): "x.jpg",
-        lambda: (setattr(bench.controls["save_as"], "value", "/proc/nowhere/x.png"), bench.save()): "error while saving",
-        lambda: (setattr(bench.controls["save_as"], "value", "x.gif"), bench.save()): "error while saving",
+        lambda: (
+            setattr(bench.controls["save_as"], "value", "/proc/nowhere/x.png"),
+            bench.save(),
+        ): "error while saving",
+        lambda: (
+            setattr(bench.controls["save_as"], "value", "x.gif"),
+            bench.save(),
+        ): "error while saving",
     }.items():
         bench.status.value = ""
         do()
-        assert "error while" in bench.status.value and words in bench.status.value and "\n" not in bench.status.value
-        assert (bench.result, bench.photo, bench.canvas.boxes, [tab.outputs for tab in bench.tabs]) == before
+        assert (
+            "error while" in bench.status.value
+            and words in bench.status.value
+            and "\n" not in bench.status.value
+        )
+        assert (
+            bench.result,
+            bench.photo,
+            bench.canvas.boxes,
+            [tab.outputs for tab in bench.tabs],
+        ) == before
     bench.canvas.boxes = []
     assert "restored in" in press(bench, "restore")
 
@@ -97,8 +135,20 @@ def test_a_net_that_fails_is_said_and_the_last_result_stays(photo):
     def broken(x):
         raise RuntimeError("out of\nthread")
 
-    b = workbench(photo, preset="clean", detector=at(BOX), restorer=broken, landmarks=False, face=identity, device="cpu")
-    assert b.restore() is None and "error while restoring: out of thread" in b.status.value and b.result is None
+    b = workbench(
+        photo,
+        preset="clean",
+        detector=at(BOX),
+        restorer=broken,
+        landmarks=False,
+        face=identity,
+        device="cpu",
+    )
+    assert (
+        b.restore() is None
+        and "error while restoring: out of thread" in b.status.value
+        and b.result is None
+    )
     assert "nothing to save" in press(b, "save")
     with pytest.raises(image.ImageError):
         workbench("/nowhere/a.jpg")
@@ -108,12 +158,27 @@ def test_upload_sample_and_settings(bench, astronaut, tmp_path, hopper):
     Image.fromarray((hopper * 255).astype(np.uint8)).save(tmp_path / "h.png")
     content = memoryview((tmp_path / "h.png").read_bytes())
     now = datetime.datetime.now(tz=datetime.UTC)
-    bench.controls["upload"].value = ({"name": "../h.png", "type": "image/png", "size": len(content), "content": content, "last_modified": now},)
-    assert bench.worn.shape == hopper.shape and bench.canvas.size == [512, 600] and bench.photo.path.name == "h.png"
+    bench.controls["upload"].value = (
+        {
+            "name": "../h.png",
+            "type": "image/png",
+            "size": len(content),
+            "content": content,
+            "last_modified": now,
+        },
+    )
+    assert (
+        bench.worn.shape == hopper.shape
+        and bench.canvas.size == [512, 600]
+        and bench.photo.path.name == "h.png"
+    )
     bench.controls["scale"].value = 1.5
     press(bench, "restore")
     assert bench.result.image.shape == (900, 768, 3)
-    assert json.loads(bench.about)["settings"]["scale"] == 1.5 and json.loads(bench.about)["photo"] == "h.png"
+    assert (
+        json.loads(bench.about)["settings"]["scale"] == 1.5
+        and json.loads(bench.about)["photo"] == "h.png"
+    )
     bench.controls["path"].value = str(tmp_path / "h.png")
     assert bench.result is None and kinds(bench.tabs[0]) == []
     press(bench, "sample")
@@ -129,10 +194,17 @@ def test_wear_strength_and_saved_recipe_replay(bench, photo, tmp_path):
     assert "PSNR" in bench.status.value
     bench.controls["save_as"].value = str(tmp_path / "new" / "out.png")
     assert "saved" in press(bench, "save")
-    assert np.abs(image.read(tmp_path / "new" / "out.png") - bench.result.image).max() <= 0.5 / 255 + 1e-6
+    assert (
+        np.abs(image.read(tmp_path / "new" / "out.png") - bench.result.image).max()
+        <= 0.5 / 255 + 1e-6
+    )
     about = json.loads((tmp_path / "new" / "out.json").read_text())
-    assert np.array_equal(degrade.apply(photo, degrade.Recipe.from_json(json.dumps(about["recipe"]))), bench.worn)
-    assert about["faces"][0]["status"] == "restored" and about["faces"][0]["box"] == pytest.approx(BOX, abs=0.1)
+    assert np.array_equal(
+        degrade.apply(photo, degrade.Recipe.from_json(json.dumps(about["recipe"]))), bench.worn
+    )
+    assert about["faces"][0]["status"] == "restored" and about["faces"][0]["box"] == pytest.approx(
+        BOX, abs=0.1
+    )
 
 
 def test_models_are_loaded_once(bench, monkeypatch):
@@ -149,24 +221,39 @@ def test_stronger_is_the_recipe_at_one_and_almost_nothing_at_zero(astronaut):
     for preset in ("mild", "medium", "severe", "old-photo"):
         recipe = degrade.draw(preset, np.random.default_rng(3))
         assert stronger(recipe, 1) == recipe
-        weak, strong = (degrade.Recipe(tuple(s for s in stronger(recipe, k).steps if s["op"] != "grey")) for k in (0, 2))
+        weak, strong = (
+            degrade.Recipe(tuple(s for s in stronger(recipe, k).steps if s["op"] != "grey"))
+            for k in (0, 2)
+        )
         assert np.abs(degrade.apply(astronaut, weak) - astronaut).mean() < 3 / 255
-        assert np.abs(degrade.apply(astronaut, strong) - astronaut).mean() > np.abs(degrade.apply(astronaut, weak) - astronaut).mean()
+        assert (
+            np.abs(degrade.apply(astronaut, strong) - astronaut).mean()
+            > np.abs(degrade.apply(astronaut, weak) - astronaut).mean()
+        )
 
 
 def test_invented_maps_on_cases_with_a_known_answer(astronaut):
-    recipe = degrade.Recipe(({"op": "gaussian_blur", "sigma": 3.0}, {"op": "gaussian_noise", "sigma": 10.0, "seed": 1}))
+    recipe = degrade.Recipe(
+        ({"op": "gaussian_blur", "sigma": 3.0}, {"op": "gaussian_noise", "sigma": 10.0, "seed": 1})
+    )
     given = degrade.apply(astronaut, recipe)
     truth = invented(astronaut, given, recipe)
     assert truth.shape == (512, 512, 2) and truth.dtype == np.float32
-    assert truth[..., 1].max() < 1e-3  # the truth speaks against nothing, yet its fine detail was not to be seen
+    assert (
+        truth[..., 1].max() < 1e-3
+    )  # the truth speaks against nothing, yet its fine detail was not to be seen
     assert truth[..., 0].mean() > 5
 
     soft = degrade.apply(astronaut, degrade.Recipe(({"op": "gaussian_blur", "sigma": 6.0},)))
-    flat, checks = np.full_like(astronaut, 0.5), np.float32(np.indices((512, 512)).sum(0)[..., None] % 2 * 0.2 - 0.1)
+    flat, checks = (
+        np.full_like(astronaut, 0.5),
+        np.float32(np.indices((512, 512)).sum(0)[..., None] % 2 * 0.2 - 0.1),
+    )
     assert invented(flat, degrade.apply(flat, recipe), recipe).max() < 1e-3
     texture = invented(flat + checks, degrade.apply(flat, recipe), recipe)[40:-40, 40:-40]
-    assert texture[..., 0].mean() == pytest.approx(25.5, abs=0.5)  # an amplitude of 0.1 that the blur erases altogether
+    assert texture[..., 0].mean() == pytest.approx(
+        25.5, abs=0.5
+    )  # an amplitude of 0.1 that the blur erases altogether
     assert texture[..., 1].max() < 0.5
     moved = soft.copy()
     moved[200:300, 200:300] = np.clip(moved[200:300, 200:300] + 0.1, 0, 1)
@@ -187,7 +274,9 @@ def test_saving_replaces_only_what_this_bench_saved(bench, photo, tmp_path):
     for name in ("x.png", "y.png"):
         bench.controls["save_as"].value = str(tmp_path / name)
         assert "exists already" in press(bench, "save")
-    assert (tmp_path / "x.png").read_text() == (tmp_path / "y.json").read_text() == "mine" and not (tmp_path / "y.png").exists()
+    assert (tmp_path / "x.png").read_text() == (tmp_path / "y.json").read_text() == "mine" and not (
+        tmp_path / "y.png"
+    ).exists()
     bench.controls["save_as"].value = str(tmp_path / "z.png")
     assert "saved" in press(bench, "save") and "saved" in press(bench, "save")
     bench.controls["path"].value = str(tmp_path / "photo.png")

@@ -25,7 +25,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..guard import forks
-from .operations import BAYER, INTEGERS, INTERPOLATION, LUMA, OPS, OPTIONAL, PARAMETERS, Photo, anisotropic_kernel, disc_kernel, motion_kernel, run
+from .operations import (
+    BAYER,
+    INTEGERS,
+    INTERPOLATION,
+    LUMA,
+    OPS,
+    OPTIONAL,
+    PARAMETERS,
+    Photo,
+    anisotropic_kernel,
+    disc_kernel,
+    motion_kernel,
+    run,
+)
 from .presets import ALONE, CHAINS, EXTRAS, MIXED, PORTRAIT, PRESETS  # and prints, in OPS
 
 __all__ = [

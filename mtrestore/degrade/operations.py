@@ -301,9 +301,7 @@ def median(photo: Photo, reach: int) -> Photo:
 
 
 @operation(factor=(1, 64), down=tuple(INTERPOLATION), up=tuple(INTERPOLATION))
-def resize(
-    photo: Photo, factor: float, down: str, up: str, steps: Sequence[dict] = ()
-) -> Photo:
+def resize(photo: Photo, factor: float, down: str, up: str, steps: Sequence[dict] = ()) -> Photo:
     """Shrunk by `factor` and enlarged back to the size; `steps` happen to the small picture."""
     h, w = photo.shape[:2]
     size = max(1, round(w / factor)), max(1, round(h / factor))

@@ -24,10 +24,14 @@ def export(net: Net, path: str | Path) -> Path:
         if out.ndim != 4:
             raise TypeError(f"it gives {out.ndim} dimensions")
     except TypeError as e:
-        raise ValueError(f"only nets that turn one picture into another can be exported, not {type(net).__name__} ({e})") from e
+        raise ValueError(
+            f"only nets that turn one picture into another can be exported, not {type(net).__name__} ({e})"
+        ) from e
     axes = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the traced size check, and that another exporter, with two more packages, is to be preferred
+        warnings.simplefilter(
+            "ignore"
+        )  # of the traced size check, and that another exporter, with two more packages, is to be preferred
         torch.onnx.export(net, (picture,), buffer, dynamo=False, opset_version=17, input_names=["picture"], output_names=["restored"],
                           dynamic_axes={"picture": axes, "restored": axes})  # fmt: skip
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -25,18 +25,28 @@ try:
 except ImportError:  # no numba for this Python: the pipeline falls back to torch in strips
     njit = None
 
-ROWS, COLUMNS, PAD = 256, 1012, 16  # of a tile; floats at both ends of a row, for the taps and to keep rows aligned
+ROWS, COLUMNS, PAD = (
+    256,
+    1012,
+    16,
+)  # of a tile; floats at both ends of a row, for the taps and to keep rows aligned
 SLOPE = np.float32(0.2)  # of nets.blocks.act
 
 
 def fits(net: object) -> bool:
     """Whether `upsample` can stand in for this net."""
-    if njit is None or not isinstance(net, GuidedUpsampler) or net.filter.log_eps.device.type != "cpu":
+    if (
+        njit is None
+        or not isinstance(net, GuidedUpsampler)
+        or net.filter.log_eps.device.type != "cpu"
+    ):
         return False
     refiner = net.refiner
     if net.filter.map[0].out_channels % 4:
         return False
-    return refiner is None or (refiner.concat and 0 < refiner.config["blocks"] < 7 and refiner.config["width"] % 4 == 0)
+    return refiner is None or (
+        refiner.concat and 0 < refiner.config["blocks"] < 7 and refiner.config["width"] % 4 == 0
+    )
 
 
 def upsample(net: GuidedUpsampler, photo: np.ndarray, state: State) -> np.ndarray:
@@ -46,7 +56,11 @@ def upsample(net: GuidedUpsampler, photo: np.ndarray, state: State) -> np.ndarra
     top = top_of(photo.dtype)
     out, parts = np.empty((h, 3 * w), photo.dtype), weights_of(net, state[2])
     flat = np.ascontiguousarray(photo).reshape(h, 3 * w)
-    tiles = [(y, min(y + ROWS, h), x, min(x + COLUMNS, w)) for y in range(0, h, ROWS) for x in range(0, w, COLUMNS)]
+    tiles = [
+        (y, min(y + ROWS, h), x, min(x + COLUMNS, w))
+        for y in range(0, h, ROWS)
+        for x in range(0, w, COLUMNS)
+    ]
     scale, half = np.float32(top), np.float32(0.5 if top > 1 else 0)
     with ThreadPoolExecutor(torch.get_num_threads(), "tile") as pool:
         for _ in pool.map(lambda tile: walk(flat, out, a, b, *parts, scale, half, *tile), tiles):
@@ -61,17 +75,28 @@ def weights_of(net: GuidedUpsampler, mood: torch.Tensor | None) -> list[Any]:
     """
 
     def arrays(*convs: torch.nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(np.stack([getattr(c, name).detach().float().numpy() for c in convs]) for name in ("weight", "bias"))
+        return tuple(
+            np.stack([getattr(c, name).detach().float().numpy() for c in convs])
+            for name in ("weight", "bias")
+        )
 
     enter, leave = net.filter.map[0], net.filter.map[2]
     parts = [*(x[0] for x in arrays(enter)), *(x[0] for x in arrays(leave))]
     parts[0], parts[2] = parts[0][..., 0, 0], parts[2][..., 0, 0]
-    convs = [m for m in net.refiner.modules() if isinstance(m, torch.nn.Conv2d)] if net.refiner else []
+    convs = (
+        [m for m in net.refiner.modules() if isinstance(m, torch.nn.Conv2d)] if net.refiner else []
+    )
     if convs:
-        last = [np.concatenate([x[0], np.zeros((1, *x.shape[2:]), np.float32)]) for x in arrays(convs[-1])]
+        last = [
+            np.concatenate([x[0], np.zeros((1, *x.shape[2:]), np.float32)])
+            for x in arrays(convs[-1])
+        ]
         parts += [*(x[0] for x in arrays(convs[0])), *arrays(*convs[1:-1]), *last]
     else:
-        parts += [np.zeros(shape, np.float32) for shape in ((0, 6, 3, 3), 0, (0, 4, 4, 3, 3), (0, 4), (4, 4, 3, 3), 4)]
+        parts += [
+            np.zeros(shape, np.float32)
+            for shape in ((0, 6, 3, 3), 0, (0, 4, 4, 3, 3), (0, 4), (4, 4, 3, 3), 4)
+        ]
     keep = np.float32(0)
     if convs and mood is not None:
         *shift, keep, gain = mood[0].detach().numpy().astype(np.float32)
@@ -84,7 +109,11 @@ def compiled(function):  # noqa: ANN001, ANN201
     """`function` compiled without the interpreter's lock; NaNs stay NaNs, additions may be reordered."""
     if njit is None:
         return function
-    options = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy"}
+    options = {
+        "nogil": True,
+        "fastmath": {"contract", "reassoc", "nsz", "arcp"},
+        "error_model": "numpy",
+    }
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # no folder to keep the compiled code in
@@ -171,7 +200,9 @@ def guided(row, guide, filtered, lower, upper, t, w1, b1, w2, b2):  # noqa: ANN0
     for c in range(3):
         for x in range(m):
             a, b = lower[c, x], lower[c + 3, x]
-            filtered[c, x] = (a + t * (upper[c, x] - a)) * guide[c, x] + b + t * (upper[c + 3, x] - b)
+            filtered[c, x] = (
+                (a + t * (upper[c, x] - a)) * guide[c, x] + b + t * (upper[c + 3, x] - b)
+            )
 
 
 @compiled
@@ -208,7 +239,29 @@ def widen(out, row, near, far, share):  # noqa: ANN001, ANN201
 
 
 @compiled
-def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bias, last, last_bias, keep, top, half, y0, y1, x0, x1):  # noqa: ANN001, ANN201
+def walk(
+    photo,
+    out,
+    a,
+    b,
+    w1,
+    b1,
+    w2,
+    b2,
+    first,
+    first_bias,
+    middle,
+    middle_bias,
+    last,
+    last_bias,
+    keep,
+    top,
+    half,
+    y0,
+    y1,
+    x0,
+    x1,
+):  # noqa: ANN001, ANN201
     """The tile y0..y1 × x0..x1 of `out`, H×3W like `photo`.
 
     Rows are kept in rings, 16 of the input and 4 of each layer; a ring's column 0 is the picture's x0 − halo − PAD.
@@ -218,12 +271,19 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
     layers = len(middle) + 1 if len(first) else 0
     halo = layers + 1 if layers else 0
     m, left = 2 * PAD + -(-(x1 - x0 + 2 * halo) // 16) * 16, x0 - halo - PAD
-    begin, end = max(PAD, -left), min(x1 - left + halo, width - left)  # the columns that lie in the picture
+    begin, end = (
+        max(PAD, -left),
+        min(x1 - left + halo, width - left),
+    )  # the columns that lie in the picture
     rows = aligned(16 * 6 * m).reshape((16, 6, m))  # filtered, then the photo's own
     ring = aligned(layers * 4 * len(first) * m).reshape((layers, 4, len(first), m))
     scratch, result = aligned(3 * m).reshape((3, m)), aligned(4 * m).reshape((4, m))
     wide, line, held = aligned(2 * 6 * m).reshape((2, 6, m)), aligned(3 * m), np.full(2, -1)
-    near, far, share = np.zeros(end - begin, np.uint32), np.zeros(end - begin, np.uint32), aligned(end - begin)
+    near, far, share = (
+        np.zeros(end - begin, np.uint32),
+        np.zeros(end - begin, np.uint32),
+        aligned(end - begin),
+    )
     for x in range(end - begin):
         place = min(max((left + begin + x + 0.5) * w / width - 0.5, 0.0), w - 1.0)
         near[x], far[x], share[x] = int(place), min(int(place) + 1, w - 1), place - int(place)
@@ -233,16 +293,37 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
         if y < 0 or y >= height:
             slot[:] = 0
         else:
-            unpack(photo[y, 3 * (left + begin) : 3 * (left + end)], slot[3, begin:end], slot[4, begin:end], slot[5, begin:end], line, scale)
+            unpack(
+                photo[y, 3 * (left + begin) : 3 * (left + end)],
+                slot[3, begin:end],
+                slot[4, begin:end],
+                slot[5, begin:end],
+                line,
+                scale,
+            )
             place = min(max((y + 0.5) * h / height - 0.5, 0.0), h - 1.0)
             low = int(place)
-            for source in (low, min(low + 1, h - 1)):  # small rows around it, brought to full width once for many rows
+            for source in (
+                low,
+                min(low + 1, h - 1),
+            ):  # small rows around it, brought to full width once for many rows
                 if held[source & 1] != source:
                     held[source & 1] = source
                     for c in range(3):
                         widen(wide[source & 1, c, begin:end], a[c, source], near, far, share)
                         widen(wide[source & 1, c + 3, begin:end], b[c, source], near, far, share)
-            guided(slot[3:], scratch, slot, wide[low & 1], wide[min(low + 1, h - 1) & 1], np.float32(place - low), w1, b1, w2, b2)
+            guided(
+                slot[3:],
+                scratch,
+                slot,
+                wide[low & 1],
+                wide[min(low + 1, h - 1) & 1],
+                np.float32(place - low),
+                w1,
+                b1,
+                w2,
+                b2,
+            )
             slot[:3, :begin] = 0
             slot[:3, end:] = 0
         for n in range(layers):
@@ -252,10 +333,24 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
                 into[:] = 0
             elif r > y0 - halo + n:  # the rows before are not needed
                 if n == 0:
-                    convolve(into, rows[(r - 1) & 15], rows[r & 15], rows[(r + 1) & 15], first, first_bias)
+                    convolve(
+                        into,
+                        rows[(r - 1) & 15],
+                        rows[r & 15],
+                        rows[(r + 1) & 15],
+                        first,
+                        first_bias,
+                    )
                 else:
                     before = ring[n - 1]
-                    convolve(into, before[(r - 1) & 3], before[r & 3], before[(r + 1) & 3], middle[n - 1], middle_bias[n - 1])
+                    convolve(
+                        into,
+                        before[(r - 1) & 3],
+                        before[r & 3],
+                        before[(r + 1) & 3],
+                        middle[n - 1],
+                        middle_bias[n - 1],
+                    )
                 if n > 0 and n % 2 == 0:  # the end of a residual block
                     into += ring[n - 2, r & 3]
                 if n % 2 or n == 0 or n == layers - 1:
@@ -267,7 +362,9 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
             continue
         if layers:
             before = ring[layers - 1]
-            convolve(result, before[(r - 1) & 3], before[r & 3], before[(r + 1) & 3], last, last_bias)
+            convolve(
+                result, before[(r - 1) & 3], before[r & 3], before[(r + 1) & 3], last, last_bias
+            )
             finished(rows[r & 15], result, keep)
         inner = rows[r & 15, :3, x0 - left : x1 - left]
         pack(out[r, 3 * x0 : 3 * x1], inner[0], inner[1], inner[2], line, top, half)
@@ -276,4 +373,8 @@ def walk(photo, out, a, b, w1, b1, w2, b2, first, first_bias, middle, middle_bia
 def warm() -> None:
     """Compile for 8-bit pictures now, so that the first restoration does not wait for it: some ten seconds, once on a machine."""
     if njit is not None:
-        upsample(GuidedUpsampler(), np.zeros((32, 32, 3), np.uint8), (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), None))
+        upsample(
+            GuidedUpsampler(),
+            np.zeros((32, 32, 3), np.uint8),
+            (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), None),
+        )

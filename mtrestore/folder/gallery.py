@@ -54,8 +54,17 @@ def thumb_path(root: Path, name: str) -> Path:
 def thumb(before: np.ndarray, after: np.ndarray) -> bytes:
     """Before and after (photos or samples) side by side as a small JPEG."""
     small = image.as_photo(image.shrink(before, SIDE))
-    strip = np.concatenate([small, np.ones((len(small), 4, 3), np.float32), image.as_photo(image.resize(after, small.shape[:2]))], 1)
-    return cv2.imencode(".jpg", image.as_samples(strip[..., ::-1], np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+    strip = np.concatenate(
+        [
+            small,
+            np.ones((len(small), 4, 3), np.float32),
+            image.as_photo(image.resize(after, small.shape[:2])),
+        ],
+        1,
+    )
+    return cv2.imencode(
+        ".jpg", image.as_samples(strip[..., ::-1], np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 80]
+    )[1].tobytes()
 
 
 def page(root: Path, rows: Iterable[dict[str, Any]]) -> str:
@@ -64,14 +73,27 @@ def page(root: Path, rows: Iterable[dict[str, Any]]) -> str:
     text = lambda value: html.escape(shown(str(value)))
     link = lambda path: quote(os.fsencode(path))
     failed = [row for row in rows if row["status"] == "failed"]
-    lines = "\n".join(f"<tr><td>{text(r['input'])}</td><td>{text(r['code'])}</td><td>{text(r['message'])}</td></tr>" for r in failed)
-    table = f"<h2>{len(failed)} failed</h2>\n<table><tr><th>file</th><th>code</th><th>why</th></tr>\n{lines}\n</table>" if failed else ""
+    lines = "\n".join(
+        f"<tr><td>{text(r['input'])}</td><td>{text(r['code'])}</td><td>{text(r['message'])}</td></tr>"
+        for r in failed
+    )
+    table = (
+        f"<h2>{len(failed)} failed</h2>\n<table><tr><th>file</th><th>code</th><th>why</th></tr>\n{lines}\n</table>"
+        if failed
+        else ""
+    )
     figures = []
     for row in rows:
         if row["status"] != "failed":
             small = thumb_path(root, row["name"])
-            picture = f'<img loading="lazy" alt="before and after" src="{link(small.relative_to(root))}">' if small.is_file() else ""
+            picture = (
+                f'<img loading="lazy" alt="before and after" src="{link(small.relative_to(root))}">'
+                if small.is_file()
+                else ""
+            )
             faces = f"{row.get('faces_restored', 0)} of {row.get('faces_found', 0)} faces"
-            figures.append(f'<figure><a href="{link(row["name"])}">{picture}{text(row["name"])}</a> <small>{text(faces)}</small></figure>')
+            figures.append(
+                f'<figure><a href="{link(row["name"])}">{picture}{text(row["name"])}</a> <small>{text(faces)}</small></figure>'
+            )
     title = f"{len(figures)} restored, {len(failed)} failed"
     return PAGE.format(mark=MARK, title=title, failures=table, figures="\n".join(figures))

@@ -45,24 +45,43 @@ class Journal:
 
         names: the outputs whose rows are wanted, None for all.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        flags = (
+            os.O_RDWR
+            | os.O_CREAT
+            | os.O_APPEND
+            | getattr(os, "O_NOFOLLOW", 0)
+            | getattr(os, "O_NONBLOCK", 0)
+        )
         try:
             self.file = os.open(path, flags, 0o666)
         except OSError as e:
-            raise image.ImageError("E_WRITE", f"the journal {path} cannot be used: {e.strerror}; remove it or give another output") from e
+            raise image.ImageError(
+                "E_WRITE",
+                f"the journal {path} cannot be used: {e.strerror}; remove it or give another output",
+            ) from e
         try:
             info = os.fstat(self.file)
             if not stat.S_ISREG(info.st_mode):
-                raise image.ImageError("E_WRITE", f"the journal {path} is not a regular file; remove it or give another output")
+                raise image.ImageError(
+                    "E_WRITE",
+                    f"the journal {path} is not a regular file; remove it or give another output",
+                )
             if info.st_nlink > 1:
-                raise image.ImageError("E_WRITE", f"the journal {path} is a file with another name too; remove it or give another output")
+                raise image.ImageError(
+                    "E_WRITE",
+                    f"the journal {path} is a file with another name too; remove it or give another output",
+                )
             self.past: dict[str, dict[str, Row]] = defaultdict(dict)
             torn = False
             with open(self.file, "rb", closefd=False) as lines:
                 while line := lines.readline(LINE):
                     whole, torn = not torn, not line.endswith(b"\n")
                     row = known(line) if whole and not torn else None
-                    if row and row["status"] == "restored" and (names is None or row["name"] in names):
+                    if (
+                        row
+                        and row["status"] == "restored"
+                        and (names is None or row["name"] in names)
+                    ):
                         self.past[row["name"]][row["output_sha256"]] = row
             if torn:
                 os.write(self.file, b"\n")
@@ -92,9 +111,15 @@ def known(line: bytes) -> Row | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("name", "status", "output_sha256")):
+    if not isinstance(row, dict) or not all(
+        isinstance(row.get(name), str) for name in ("name", "status", "output_sha256")
+    ):
         return None
-    row = {name: value for name, value in row.items() if name in TEXTS | LISTS | COUNTS | {"code", "seconds"}}
+    row = {
+        name: value
+        for name, value in row.items()
+        if name in TEXTS | LISTS | COUNTS | {"code", "seconds"}
+    }
     return row if all(fits(name, value) for name, value in row.items()) else None
 
 
@@ -114,19 +139,35 @@ def report_paths(path: Path) -> tuple[Path, Path]:
     return path.with_suffix(".json") if path.suffix == ".csv" else path, path.with_suffix(".csv")
 
 
-def write_reports(path: Path, rows: Sequence[Row], replace: Mapping[Path, bool] | None = None, **about: Any) -> None:
+def write_reports(
+    path: Path, rows: Sequence[Row], replace: Mapping[Path, bool] | None = None, **about: Any
+) -> None:
     """The rows as JSON at `path` and as CSV beside it; names in the CSV are made printable, and no cell is a formula.
 
     replace: whether each of both may replace a file, by default yes. Raises ImageError E_WRITE.
     """
     as_json, as_csv = report_paths(path)
     replace = replace or {as_json: True, as_csv: True}
-    report = {"made_with": "mtrestore restore", **about, "counts": Counter(row["status"] for row in rows), "files": rows}
-    image.write_bytes(as_json, json.dumps(plain(report), indent=1, default=repr).encode(), replace[as_json])
+    report = {
+        "made_with": "mtrestore restore",
+        **about,
+        "counts": Counter(row["status"] for row in rows),
+        "files": rows,
+    }
+    image.write_bytes(
+        as_json, json.dumps(plain(report), indent=1, default=repr).encode(), replace[as_json]
+    )
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(COLUMNS)
     for row in rows:
         cells = (row.get(name) for name in COLUMNS)
-        table.writerow(["" if c is None else cell("; ".join(map(str, c)) if isinstance(c, (list, tuple)) else str(c)) for c in cells])
+        table.writerow(
+            [
+                ""
+                if c is None
+                else cell("; ".join(map(str, c)) if isinstance(c, (list, tuple)) else str(c))
+                for c in cells
+            ]
+        )
     image.write_bytes(as_csv, text.getvalue().encode(), replace[as_csv])

@@ -43,7 +43,9 @@ class Job:
     def page(self) -> Path:
         """The before/after page beside the output: a.html of a picture alone; else the suffix stays, as a.jpg and a.png must not share one."""
         name = f"{self.rel.stem if self.alone else self.rel.name}.html"
-        return self.target.with_name(name if len(os.fsencode(name)) <= LONGEST else f"{key(name)}.html")
+        return self.target.with_name(
+            name if len(os.fsencode(name)) <= LONGEST else f"{key(name)}.html"
+        )
 
 
 def plan(inputs: Sequence[str], output: str) -> list[Job]:
@@ -51,31 +53,56 @@ def plan(inputs: Sequence[str], output: str) -> list[Job]:
 
     Raises ImageError where a folder would be restored onto itself (E_WRITE), and where the only input is a folder that gives nothing.
     """
-    out, found = Path(output), {}  # absolute path -> (path, place below the output folder, problem): what is named twice is one input
-    single = len(inputs) == 1 and not os.path.isdir(inputs[0]) and bool(out.suffix) and not out.is_dir()
+    out, found = (
+        Path(output),
+        {},
+    )  # absolute path -> (path, place below the output folder, problem): what is named twice is one input
+    single = (
+        len(inputs) == 1 and not os.path.isdir(inputs[0]) and bool(out.suffix) and not out.is_dir()
+    )
     for name in inputs:
         source = Path(name)
         if not os.path.isdir(name):
-            found.setdefault(os.path.abspath(source), (source, Path(source.name or "unnamed"), None))
+            found.setdefault(
+                os.path.abspath(source), (source, Path(source.name or "unnamed"), None)
+            )
             continue
         if inode(source) == inode(out):
-            raise ImageError("E_WRITE", f"{source} would be overwritten by its own restoration; give another output")
+            raise ImageError(
+                "E_WRITE",
+                f"{source} would be overwritten by its own restoration; give another output",
+            )
         there = len(found)
         for path, problem in below(source, inode(out)):
             place = Path(source.name or "folder") if path == source else path.relative_to(source)
             found.setdefault(os.path.abspath(path), (path, place, problem))
         if len(found) == there:
-            found[os.path.abspath(source)] = (source, Path(source.name or "folder"), ImageError("E_MISSING", f"the folder {source} holds no file"))
+            found[os.path.abspath(source)] = (
+                source,
+                Path(source.name or "folder"),
+                ImageError("E_MISSING", f"the folder {source} holds no file"),
+            )
     if len(found) == 1 and (problem := next(iter(found.values()))[2]):
         raise problem
     if single:
         ((source, _, problem),) = found.values()
-        return [Job(source, out.parent, Path(out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"), problem)]
+        return [
+            Job(
+                source,
+                out.parent,
+                Path(out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"),
+                problem,
+            )
+        ]
     apart = keep_apart([place for _, place, _ in found.values()])
-    return [Job(source, out, rel, problem) for (source, _, problem), rel in zip(found.values(), apart)]
+    return [
+        Job(source, out, rel, problem) for (source, _, problem), rel in zip(found.values(), apart)
+    ]
 
 
-def below(folder: Path, leave_out: tuple[int, int] | None) -> Iterator[tuple[Path, ImageError | None]]:
+def below(
+    folder: Path, leave_out: tuple[int, int] | None
+) -> Iterator[tuple[Path, ImageError | None]]:
     """(path, problem) of everything below a folder that is no folder itself, sorted; a folder that cannot be listed is a problem.
 
     Not os.walk, which calls itself for each level in Python 3.11: a hostile nest is deeper than Python's stack.
@@ -88,7 +115,10 @@ def below(folder: Path, leave_out: tuple[int, int] | None) -> Iterator[tuple[Pat
                 listed = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
         except OSError as e:
             code = "E_PERMISSION" if isinstance(e, PermissionError) else "E_NAME"
-            yield here, ImageError(code, f"the folder {str(here)[:300]!r} cannot be listed: {e.strerror}")
+            yield (
+                here,
+                ImageError(code, f"the folder {str(here)[:300]!r} cannot be listed: {e.strerror}"),
+            )
             continue
         folders = [here / name for name, is_folder in listed if is_folder and name != STATE]
         pending += [f for f in reversed(folders) if leave_out is None or inode(f) != leave_out]
@@ -124,9 +154,14 @@ def keep_apart(places: Sequence[Path]) -> list[Path]:
                 break
             folders.add(parent)
     taken = set(map(alike, folders))
-    rank = [(p != place, alike(p) != str(p), os.fsencode(p), i) for i, (p, place) in enumerate(zip(wanted, places))]
+    rank = [
+        (p != place, alike(p) != str(p), os.fsencode(p), i)
+        for i, (p, place) in enumerate(zip(wanted, places))
+    ]
     out: list[Path | None] = [None] * len(places)
-    for *_, i in sorted(rank):  # first all who keep their name, so that no made-up name can take a real one
+    for *_, i in sorted(
+        rank
+    ):  # first all who keep their name, so that no made-up name can take a real one
         if alike(wanted[i]) not in taken and len(os.fsencode(wanted[i].name)) <= LONGEST:
             out[i] = wanted[i]
             taken.add(alike(wanted[i]))
@@ -135,8 +170,12 @@ def keep_apart(places: Sequence[Path]) -> list[Path]:
         seen[place] += 1
         if out[i] is None:
             digest = sha256(os.fsencode(place) + b"\0" * seen[place]).hexdigest()
-            tags = itertools.chain((digest[:n] for n in (8, 16, 64)), (f"{digest}-{n}" for n in itertools.count()))
-            names = (tagged(wanted[i], tag) for tag in tags)  # without end: others may bear just these names
+            tags = itertools.chain(
+                (digest[:n] for n in (8, 16, 64)), (f"{digest}-{n}" for n in itertools.count())
+            )
+            names = (
+                tagged(wanted[i], tag) for tag in tags
+            )  # without end: others may bear just these names
             out[i] = next(p for p in names if alike(p) not in taken)
             taken.add(alike(out[i]))
     return out

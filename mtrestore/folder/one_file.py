@@ -1,6 +1,6 @@
 """One file of a batch, from its bytes to its row, in whichever process: what a worker does.
 
-    bytes -> sha256 -> (done before? skip) -> read -> restore -> write -> row
+bytes -> sha256 -> (done before? skip) -> read -> restore -> write -> row
 """
 
 from __future__ import annotations
@@ -52,14 +52,21 @@ def made_by(options: Mapping[str, Any]) -> str:
     """sha256 over all that decides what a picture becomes: options, the bits of every net, version. Raises WeightsError; needs no torch."""
     shipped = {name: path for name, path in weights.shipped().items() if name not in UNUSED}
     files = {**shipped, **{name: Path(options[name]) for name in NETS if options.get(name)}}
-    nets = {name: onnx_digest(path) if path.suffix == ".onnx" else weights.check(path)[0]["sha256"] for name, path in files.items()}
-    yunet = Path(os.environ.get("MTRESTORE_YUNET") or weights.CACHE / weights.OPTIONAL["yunet"][0]).expanduser()
+    nets = {
+        name: onnx_digest(path) if path.suffix == ".onnx" else weights.check(path)[0]["sha256"]
+        for name, path in files.items()
+    }
+    yunet = Path(
+        os.environ.get("MTRESTORE_YUNET") or weights.CACHE / weights.OPTIONAL["yunet"][0]
+    ).expanduser()
     if options.get("detector") != "mtcnn" and yunet.is_file():
         nets["yunet"] = onnx_digest(yunet)
     if not options.get("face") and (faster := weights.exported("face")).is_file():
         nets["exported face"] = onnx_digest(faster)
     rest = {name: value for name, value in options.items() if name not in NETS}
-    return hashlib.sha256(json.dumps([__version__, nets, rest], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([__version__, nets, rest], sort_keys=True).encode()
+    ).hexdigest()
 
 
 def onnx_digest(path: Path) -> str:
@@ -72,7 +79,9 @@ def onnx_digest(path: Path) -> str:
 def nets(options: Collection[tuple[str, Any]]) -> list[Path]:
     """The files of the nets that a run may use."""
     yunet = os.environ.get("MTRESTORE_YUNET") or weights.CACHE / weights.OPTIONAL["yunet"][0]
-    given = [Path(value) for name, value in options if name in NETS and isinstance(value, (str, Path))]
+    given = [
+        Path(value) for name, value in options if name in NETS and isinstance(value, (str, Path))
+    ]
     return [*given, *weights.shipped().values(), Path(yunet).expanduser(), weights.exported("face")]
 
 
@@ -80,7 +89,9 @@ def nets(options: Collection[tuple[str, Any]]) -> list[Path]:
 def models(settings: Settings) -> Any:
     """The Restorer of this process, made once; raises SetUpError."""
     if settings.version != __version__:
-        raise SetUpError(f"this worker has mtrestore {__version__}, the run was started with {settings.version}; install the same")
+        raise SetUpError(
+            f"this worker has mtrestore {__version__}, the run was started with {settings.version}; install the same"
+        )
     try:
         if settings.threads:
             import cv2
@@ -110,7 +121,9 @@ def code_of(e: BaseException) -> str:
     return "E_NONFINITE" if isinstance(e, FloatingPointError) else "E_CRASH"
 
 
-def work(job: Job, settings: Settings, staged: Path | None = None, past: Mapping[str, Row] | None = None) -> Row:
+def work(
+    job: Job, settings: Settings, staged: Path | None = None, past: Mapping[str, Row] | None = None
+) -> Row:
     """Restore one file, into `staged` or under its final name, and say what became of it; raises SetUpError and nothing else.
 
     past: the rows of what was made before under this output, by sha256. The row's `replaces` says that such a file is there.
@@ -121,40 +134,68 @@ def work(job: Job, settings: Settings, staged: Path | None = None, past: Mapping
     except SetUpError:
         raise
     except Exception as e:  # the others go on
-        row |= {"code": code_of(e), "message": one_line(e)} | ({"traceback": traceback.format_exc()} if settings.debug else {})
+        row |= {"code": code_of(e), "message": one_line(e)} | (
+            {"traceback": traceback.format_exc()} if settings.debug else {}
+        )
     return row
 
 
-def attempt(job: Job, row: Row, settings: Settings, staged: Path | None, past: Mapping[str, Row]) -> None:
+def attempt(
+    job: Job, row: Row, settings: Settings, staged: Path | None, past: Mapping[str, Row]
+) -> None:
     """`work`, filling in the row as far as it comes; whatever goes wrong is raised."""
     began, before = time.perf_counter(), stamp(job.source)
     row["input_sha256"] = digest(job.source)
     if past and os.path.lexists(job.target):
         old = past.get(digest_made(job.target))
-        if old and (old.get("input_sha256"), old.get("made_by")) == (row["input_sha256"], settings.made_by):
+        if old and (old.get("input_sha256"), old.get("made_by")) == (
+            row["input_sha256"],
+            settings.made_by,
+        ):
             row |= {**old, **row, "status": "skipped", "message": "restored before"}
             return
         if not old and not settings.overwrite:
-            raise image.ImageError("E_WRITE", f"{job.target} was changed since it was restored; give another output or --overwrite")
+            raise image.ImageError(
+                "E_WRITE",
+                f"{job.target} was changed since it was restored; give another output or --overwrite",
+            )
         row["replaces"] = True
     picture = image.load(job.source)
     result = models(settings)(picture)
     if stamp(job.source) != before:
-        raise image.ImageError("E_CHANGED", f"{job.source} changed while it was read; restore it again when it is complete")
+        raise image.ImageError(
+            "E_CHANGED",
+            f"{job.source} changed while it was read; restore it again when it is complete",
+        )
     target = staged or job.target
     if not staged:
         make_folders(target.parent)
-    result.save(target, overwrite=settings.overwrite or staged is not None, strip_location=settings.strip_location)
+    result.save(
+        target,
+        overwrite=settings.overwrite or staged is not None,
+        strip_location=settings.strip_location,
+    )
     if settings.html:
         page = Path(f"{target}.html") if staged else job.page
         result.compare(title=job.target.name).save(page, overwrite=settings.overwrite)
     if staged:
-        with contextlib.suppress(image.ImageError):  # on a full disk the picture matters, not its thumbnail
-            image.write_bytes(gallery.thumb_path(job.root, row["name"]), gallery.thumb(picture.samples, result.samples))
+        with contextlib.suppress(
+            image.ImageError
+        ):  # on a full disk the picture matters, not its thumbnail
+            image.write_bytes(
+                gallery.thumb_path(job.root, row["name"]),
+                gallery.thumb(picture.samples, result.samples),
+            )
     states, seconds = [f.status for f in result.faces], time.perf_counter() - began
-    notes = [*result.notes, *image.what_is_lost(picture, job.target.suffix), *image.place_taken(picture, job.target.suffix, settings.strip_location)]
+    notes = [
+        *result.notes,
+        *image.what_is_lost(picture, job.target.suffix),
+        *image.place_taken(picture, job.target.suffix, settings.strip_location),
+    ]
     notes = [shown(note)[:500] for note in notes]
-    say = f"{len(states)} face{'s' * (len(states) != 1)}" + "".join(f" ({s})" for s in states if s != "restored")
+    say = f"{len(states)} face{'s' * (len(states) != 1)}" + "".join(
+        f" ({s})" for s in states if s != "restored"
+    )
     row |= {
         "status": "restored", "message": "; ".join([f"{say}, {seconds:.1f} s", *notes]), "faces": states, "faces_found": len(states),
         "faces_restored": states.count("restored"), "faces_failed": sum(s.startswith("failed") for s in states),

@@ -39,7 +39,9 @@ TRIES = 3  # for a file whose pool broke before a worker said that it had it
 def prepare(settings: Settings) -> None:
     """What a worker process does first. What is wrong with the models its first file will say."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, also in the middle of a net
-    tqdm.set_lock(threading.RLock())  # its own is shared by processes, and one of a worker that is ended counts as leaked
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own is shared by processes, and one of a worker that is ended counts as leaked
     die_with_parent()
     with contextlib.suppress(SetUpError):
         models(settings)
@@ -62,7 +64,9 @@ def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator
     """(job, its row) as they come, with at most two files given to each worker; a file whose pool broke is given to the next pool."""
     tasks, waiting, tries, heard = iter(tasks), {}, Counter(), False
     while True:
-        waiting |= {pool.submit(*task): task for task in islice(tasks, 2 * pool.width - len(waiting))}
+        waiting |= {
+            pool.submit(*task): task for task in islice(tasks, 2 * pool.width - len(waiting))
+        }
         if not waiting:
             return
         for future in wait_for(waiting, return_when=FIRST_COMPLETED).done:
@@ -75,7 +79,9 @@ def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator
                     waiting[pool.submit(job, *rest)] = (job, *rest)
                     continue
                 if not heard:
-                    raise SetUpError("the worker processes end as soon as they have begun; is there enough memory? try a smaller --jobs") from e
+                    raise SetUpError(
+                        "the worker processes end as soon as they have begun; is there enough memory? try a smaller --jobs"
+                    ) from e
                 row = failed(job, "E_CRASH", f"{job.source} ended its worker process")
             heard = True
             yield job, row
@@ -99,10 +105,18 @@ class Local:
                 return self.pool.schedule(work, args=task, timeout=self.timeout)
 
     def start(self) -> None:
-        self.guard.enter_context(safe.imports())  # until the pool is closed, since it replaces workers
-        context = multiprocessing.get_context("spawn")  # torch and OpenCV have threads, which do not survive a fork
-        self.pool = ProcessPool(self.width, initializer=prepare, initargs=[self.settings], context=context)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit this: Ctrl-C is their parent's business
+        self.guard.enter_context(
+            safe.imports()
+        )  # until the pool is closed, since it replaces workers
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # torch and OpenCV have threads, which do not survive a fork
+        self.pool = ProcessPool(
+            self.width, initializer=prepare, initargs=[self.settings], context=context
+        )
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT}
+        )  # workers inherit this: Ctrl-C is their parent's business
         try:
             assert self.pool.active  # asking starts it
         finally:
@@ -113,11 +127,17 @@ class Local:
         try:
             return future.result()
         except TimeoutError:
-            return failed(job, "E_TIMEOUT", f"{job.source} took more than {self.timeout:g} s and was stopped")
+            return failed(
+                job, "E_TIMEOUT", f"{job.source} took more than {self.timeout:g} s and was stopped"
+            )
         except ProcessExpired as e:
             code = e.exitcode or 0
             why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            return failed(job, "E_CRASH", f"{job.source} ended its worker process ({why}{'; out of memory?' * (why == 'SIGKILL')})")
+            return failed(
+                job,
+                "E_CRASH",
+                f"{job.source} ended its worker process ({why}{'; out of memory?' * (why == 'SIGKILL')})",
+            )
         except (SetUpError, BrokenProcessPool):
             raise
         except Exception as e:
@@ -138,12 +158,16 @@ class Cluster:
         try:
             from distributed import Client
         except ImportError as e:
-            raise SetUpError("--dask needs the package distributed; install it with: pip install 'mtrestore[dask]'") from e
+            raise SetUpError(
+                "--dask needs the package distributed; install it with: pip install 'mtrestore[dask]'"
+            ) from e
         try:
             self.client = Client(address, timeout=10, set_as_default=False)
             self.client.wait_for_workers(1, timeout=30)
         except (OSError, TimeoutError, ValueError) as e:
-            raise SetUpError(f"no Dask cluster with a worker answers at {address}: {one_line(e)}") from e
+            raise SetUpError(
+                f"no Dask cluster with a worker answers at {address}: {one_line(e)}"
+            ) from e
         self.width = sum(self.client.nthreads().values())
         self.executor = self.client.get_executor(pure=False)
         self.timeout = timeout
@@ -171,7 +195,9 @@ ONE = threading.Lock()
 @cache
 def cluster_pool(settings: Settings, width: int, timeout: float) -> Local:
     """The pool of this Dask worker."""
-    multiprocessing.current_process()._config["daemon"] = False  # Dask's workers are daemons, and those may not have processes
+    multiprocessing.current_process()._config["daemon"] = (
+        False  # Dask's workers are daemons, and those may not have processes
+    )
     return Local(settings, width, timeout)
 
 

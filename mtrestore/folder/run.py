@@ -51,7 +51,9 @@ class Rows(list):
     lost: tuple[str, ...] = ()
 
 
-def single(job: Job, settings: Settings, report: Path | None = None, timeout: float = TIMEOUT) -> Rows:
+def single(
+    job: Job, settings: Settings, report: Path | None = None, timeout: float = TIMEOUT
+) -> Rows:
     """Restore one file in this process, where a bad file is refused before torch is imported; after `timeout` seconds the process ends.
 
     Raises SetUpError, and ImageError where the report cannot be written, before any work is done.
@@ -69,10 +71,15 @@ def single(job: Job, settings: Settings, report: Path | None = None, timeout: fl
         return rows
 
     try:
-        late = failed(job, "E_TIMEOUT", f"{job.source} took more than {timeout:g} s and was stopped")
+        late = failed(
+            job, "E_TIMEOUT", f"{job.source} took more than {timeout:g} s and was stopped"
+        )
         with watchdog.limit(timeout, lambda: finish(late)):
             row = refusal(job, settings, run) or work(job, settings)
-    except (KeyboardInterrupt, SystemExit) as stop:  # leave now: Python would wait for the nets' threads
+    except (
+        KeyboardInterrupt,
+        SystemExit,
+    ) as stop:  # leave now: Python would wait for the nets' threads
         say("mtrestore: interrupted", sys.stderr)
         os._exit(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
     return finish(row)
@@ -90,14 +97,26 @@ def folder(jobs: Sequence[Job], settings: Settings, *, workers: int = 1, timeout
     from .pool import Cluster, Local, results
 
     root, done, rows = jobs[0].root, {}, Rows()
-    about = {"version": __version__, "options": dict(settings.options), "made_by": settings.made_by, "inputs": len(jobs)}
+    about = {
+        "version": __version__,
+        "options": dict(settings.options),
+        "made_by": settings.made_by,
+        "inputs": len(jobs),
+    }
     if dask:  # its workers stand elsewhere
-        jobs = [replace(job, source=Path(os.path.abspath(job.source)), root=Path(os.path.abspath(root))) for job in jobs]
+        jobs = [
+            replace(job, source=Path(os.path.abspath(job.source)), root=Path(os.path.abspath(root)))
+            for job in jobs
+        ]
     run = claims_of(jobs, settings)
     replace_report = claim_report(report, run)
     names = {os.fsdecode(job.rel) for job in jobs}
     bar = tqdm(total=len(jobs), unit="photo", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    with claimed(root) as state, contextlib.closing(Journal(state / "journal.jsonl", names)) as journal, bar:
+    with (
+        claimed(root) as state,
+        contextlib.closing(Journal(state / "journal.jsonl", names)) as journal,
+        bar,
+    ):
         sweep({job.target.parent for job in jobs}, STALE)
         past = journal.past if resume else {}
 
@@ -151,17 +170,27 @@ def claims_of(jobs: Sequence[Job], settings: Settings) -> Claims:
 def claim_report(report: Path | None, run: Claims) -> dict[Path, bool]:
     """Of JSON and CSV of a report whether a file is replaced by it, one of ours or with --overwrite; raises ImageError where it must not be."""
     marks = (claims.REPORT, ",".join(COLUMNS)[:90])
-    return {path: run.claim(path, "the report", mark=mark) for path, mark in zip(report_paths(report), marks)} if report else {}
+    return (
+        {
+            path: run.claim(path, "the report", mark=mark)
+            for path, mark in zip(report_paths(report), marks)
+        }
+        if report
+        else {}
+    )
 
 
 # ---------------------------------------------------------------- outputs
+
 
 def staged(job: Job) -> Path:
     """Where a worker writes an output before it gets its name."""
     return job.root / STATE / "staging" / f"{key(os.fsdecode(job.rel))}{job.rel.suffix}"
 
 
-def refusal(job: Job, settings: Settings, run: Claims, past: Collection[str] = (), state: Path | None = None) -> Row | None:
+def refusal(
+    job: Job, settings: Settings, run: Claims, past: Collection[str] = (), state: Path | None = None
+) -> Row | None:
     """The row of a job that must not even be tried; None for all others. past: the outputs that a resumed run may replace."""
     try:
         if job.problem:
@@ -178,9 +207,16 @@ def refusal(job: Job, settings: Settings, run: Claims, past: Collection[str] = (
 def check_place(job: Job, state: Path | None) -> None:
     """Raises ImageError E_WRITE when the output folder has gone, or a link below it leads an output elsewhere."""
     if state and not state.is_dir():
-        raise ImageError("E_WRITE", f"the output folder {job.root} has vanished; nothing can be written there")
-    if os.path.realpath(job.target.parent) != os.path.normpath(os.path.join(os.path.realpath(job.root), job.rel.parent)):
-        raise ImageError("E_WRITE", f"{job.target} is reached through a link that leads elsewhere; remove the link or give another output")
+        raise ImageError(
+            "E_WRITE", f"the output folder {job.root} has vanished; nothing can be written there"
+        )
+    if os.path.realpath(job.target.parent) != os.path.normpath(
+        os.path.join(os.path.realpath(job.root), job.rel.parent)
+    ):
+        raise ImageError(
+            "E_WRITE",
+            f"{job.target} is reached through a link that leads elsewhere; remove the link or give another output",
+        )
 
 
 def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
@@ -195,7 +231,9 @@ def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
             rename(page, job.page, run.check(job.page, mark=claims.COMPARISON))
         rename(made, job.target, replace)
     except Exception as e:  # the others go on
-        row = failed(job, "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e), one_line(e))
+        row = failed(
+            job, "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e), one_line(e)
+        )
         with contextlib.suppress(ImageError):
             journal.add(row)
     return row
@@ -210,12 +248,15 @@ def rename(made: Path, target: Path, overwrite: bool) -> None:
             os.link(made, target)  # unlike rename, this fails where a file is there
             os.unlink(made)
     except FileExistsError as e:
-        raise ImageError("E_WRITE", f"{target} exists already; give another output or --overwrite") from e
+        raise ImageError(
+            "E_WRITE", f"{target} exists already; give another output or --overwrite"
+        ) from e
     except OSError:  # another file system, or one without hard links
         image.write_bytes(target, read_made(made), overwrite)
 
 
 # ---------------------------------------------------------------- the output folder
+
 
 @contextlib.contextmanager
 def claimed(root: Path) -> Iterator[Path]:
@@ -227,22 +268,39 @@ def claimed(root: Path) -> Iterator[Path]:
         make_folders(state / "thumbs")
         for name in ("thumbs", "staging", "lock"):  # what is planted there must lead nowhere else
             if os.path.realpath(state / name) != os.path.join(os.path.realpath(root), STATE, name):
-                raise ImageError("E_WRITE", f"{state / name} is, or is reached through, a link; remove it or give another output")
-        if os.path.lexists(state / "lock") and os.lstat(state / "lock").st_nlink > 1 or (state / "lock").is_fifo():
-            raise ImageError("E_WRITE", f"{state / 'lock'} is not a lock of ours; remove it or give another output")
+                raise ImageError(
+                    "E_WRITE",
+                    f"{state / name} is, or is reached through, a link; remove it or give another output",
+                )
+        if (
+            os.path.lexists(state / "lock")
+            and os.lstat(state / "lock").st_nlink > 1
+            or (state / "lock").is_fifo()
+        ):
+            raise ImageError(
+                "E_WRITE",
+                f"{state / 'lock'} is not a lock of ours; remove it or give another output",
+            )
         lock = FileLock(state / "lock")
         lock.acquire(timeout=0)
     except Timeout as e:
-        raise ImageError("E_WRITE", f"another run is working in {root}; wait for it, or give another output") from e
+        raise ImageError(
+            "E_WRITE", f"another run is working in {root}; wait for it, or give another output"
+        ) from e
     except OSError as e:
-        raise ImageError("E_WRITE", f"the output folder {root} cannot be used: {e.strerror or e}") from e
+        raise ImageError(
+            "E_WRITE", f"the output folder {root} cannot be used: {e.strerror or e}"
+        ) from e
     try:
         sweep([state, state / "thumbs"], 0)
         try:
             clear(state / "staging")
             (state / "staging").mkdir()
         except OSError as e:
-            raise ImageError("E_WRITE", f"{state / 'staging'} holds what is not ours; remove it or give another output") from e
+            raise ImageError(
+                "E_WRITE",
+                f"{state / 'staging'} holds what is not ours; remove it or give another output",
+            ) from e
         yield state
     finally:
         with contextlib.suppress(OSError):
@@ -273,7 +331,11 @@ def sweep(folders: Iterable[Path], older: float) -> None:
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Signals are ignored inside: it takes a moment, and the run ends with it."""
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    numbers = (
+        (signal.SIGINT, signal.SIGTERM)
+        if threading.current_thread() is threading.main_thread()
+        else ()
+    )
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
@@ -282,7 +344,9 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def write(path: Path, rows: Sequence[Row], replace: dict[Path, bool], about: dict[str, Any]) -> tuple[str, ...]:
+def write(
+    path: Path, rows: Sequence[Row], replace: dict[Path, bool], about: dict[str, Any]
+) -> tuple[str, ...]:
     """Write a report as far as the disk allows; what could not be written, in a sentence that is said too."""
     try:
         write_reports(path, rows, replace, **about)
@@ -292,7 +356,14 @@ def write(path: Path, rows: Sequence[Row], replace: dict[Path, bool], about: dic
     return ()
 
 
-def conclude(root: Path, rows: Sequence[Row], report: Path | None, replace: dict[Path, bool], run: Claims, about: dict[str, Any]) -> tuple[str, ...]:
+def conclude(
+    root: Path,
+    rows: Sequence[Row],
+    report: Path | None,
+    replace: dict[Path, bool],
+    run: Claims,
+    about: dict[str, Any],
+) -> tuple[str, ...]:
     """Write reports and gallery, each as far as the disk allows; what is lost of them is said. replace: of `report`, as in `write_reports`."""
     state, index = root / STATE, root / "index.html"
     about |= {"complete": len(rows) == about["inputs"]}
@@ -305,13 +376,19 @@ def conclude(root: Path, rows: Sequence[Row], report: Path | None, replace: dict
     else:
         try:
             if state.is_dir():
-                os.replace(image.write_bytes(state / "index.html", gallery.page(root, rows).encode()), index)
+                os.replace(
+                    image.write_bytes(state / "index.html", gallery.page(root, rows).encode()),
+                    index,
+                )
         except Exception as e:
             say(text := f"no gallery: {one_line(e)}", sys.stderr)
             lost += (text,)
     count = Counter(row["status"] for row in rows)
     left = "" if about["complete"] else f", {about['inputs'] - len(rows)} not tried"
-    say(f"{count['restored']} restored, {count['skipped']} skipped, {count['failed']} failed{left}; see {index} and {state / 'report.json'}", sys.stdout)
+    say(
+        f"{count['restored']} restored, {count['skipped']} skipped, {count['failed']} failed{left}; see {index} and {state / 'report.json'}",
+        sys.stdout,
+    )
     return lost
 
 

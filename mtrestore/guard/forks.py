@@ -51,7 +51,14 @@ def more_threads() -> bool:
         cores = len(os.sched_getaffinity(0))
     except (OSError, AttributeError):
         return False
-    given = next((v for n in ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS") if (v := os.environ.get(n, "")).isdecimal()), cores)
+    given = next(
+        (
+            v
+            for n in ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
+            if (v := os.environ.get(n, "")).isdecimal()
+        ),
+        cores,
+    )
     return count > len(libraries) * (min(int(given) or cores, cores) - 1)
 
 

@@ -8,7 +8,9 @@ Until that is done this module imports only what every Python has loaded by itse
 import os
 import sys
 
-OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the folder that holds the package stays on the path
+OURS = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)  # the folder that holds the package stays on the path
 SWITCHES = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime keeps a device number and a queue of events, and looks their collector up
     "NUMBA_CACHE_DIR": "",  # numba's default, said here, since ./.numba_config.yaml could name a folder of pickles
@@ -55,7 +57,11 @@ def environment() -> dict[str, str]:
 def imports() -> Iterator[None]:
     """Inside, neither this process nor one that it starts imports from the current folder; `import site` is Python's own matter."""
     given, path = os.environ.get("PYTHONPATH", ""), list(sys.path)
-    from_relative = {os.path.abspath(p) for p in given.split(os.pathsep) if not os.path.isabs(p)} if given else set()
+    from_relative = (
+        {os.path.abspath(p) for p in given.split(os.pathsep) if not os.path.isabs(p)}
+        if given
+        else set()
+    )
     before = {name: os.environ.get(name) for name in environment()}
     os.environ.update(environment())
     sys.path[:] = [p for p in path if p == OURS or (os.path.isabs(p) and p not in from_relative)]

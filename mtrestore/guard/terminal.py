@@ -36,6 +36,11 @@ def steady() -> None:
             continue
         encoding = getattr(stream, "encoding", None) or "utf-8"
         raw = Patient(number, "w", closefd=False)
-        lines = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=number == 2 or raw.isatty())
+        lines = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding,
+            "backslashreplace",
+            line_buffering=number == 2 or raw.isatty(),
+        )
         setattr(sys, name, lines)
         setattr(sys, f"__{name}__", lines)

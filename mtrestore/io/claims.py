@@ -64,32 +64,53 @@ class Claims:
         except FileNotFoundError:
             return False
         except OSError as e:
-            raise ImageError("E_WRITE", f"{str(path)[:300]} cannot be written: {e.strerror}; give another output") from e
+            raise ImageError(
+                "E_WRITE", f"{str(path)[:300]} cannot be written: {e.strerror}; give another output"
+            ) from e
         if os.path.exists(path) and not os.path.isfile(path):
-            raise ImageError("E_NOT_A_FILE", f"{path} exists and is not a regular file; give another output")
+            raise ImageError(
+                "E_NOT_A_FILE", f"{path} exists and is not a regular file; give another output"
+            )
         if not (replace or self.overwrite or mark and mark.encode() in head(path, 100)):
-            raise ImageError("E_WRITE", f"{path} exists already; give another output or --overwrite")
+            raise ImageError(
+                "E_WRITE", f"{path} exists already; give another output or --overwrite"
+            )
         return True
 
-    def claim(self, path: str | os.PathLike, what: str, *, mark: str = "", replace: bool = False) -> bool:
+    def claim(
+        self, path: str | os.PathLike, what: str, *, mark: str = "", replace: bool = False
+    ) -> bool:
         """`check` of a file that a user names, which may be no other output either; its folder is made."""
         path = Path(filename(path))
         if not path.name:
             raise ImageError("E_NAME", f"{what} {str(path)!r} names no file; give the path of one")
         if STATE in map(alike, Path(self.place(path)).parts):
-            raise ImageError("E_WRITE", f"{what} {path} lies in a folder {STATE}, which belongs to a folder run; give another name")
+            raise ImageError(
+                "E_WRITE",
+                f"{what} {path} lies in a folder {STATE}, which belongs to a folder run; give another name",
+            )
         names = list(self.names(path))
         if other := next((self.read[name] for name in names if name in self.read), None):
             raise ImageError("E_WRITE", f"{what} {path} would overwrite {other}; give another name")
-        if other := next((self.written[name] for name in map(folded, names) if name in self.written), None):
-            raise ImageError("E_WRITE", f"{what} {path} would overwrite {other} of the same run; give another name")
+        if other := next(
+            (self.written[name] for name in map(folded, names) if name in self.written), None
+        ):
+            raise ImageError(
+                "E_WRITE",
+                f"{what} {path} would overwrite {other} of the same run; give another name",
+            )
         there = self.check(path, mark=mark, replace=replace)
         try:
             make_folders(path.parent)
         except OSError as e:
-            raise ImageError("E_WRITE", f"{what} {path} cannot be written: {e.strerror}; check the folder") from e
+            raise ImageError(
+                "E_WRITE", f"{what} {path} cannot be written: {e.strerror}; check the folder"
+            ) from e
         if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise ImageError("E_WRITE", f"{what} {path} cannot be written: its folder takes no files; check its permissions")
+            raise ImageError(
+                "E_WRITE",
+                f"{what} {path} cannot be written: its folder takes no files; check its permissions",
+            )
         self.writes(path, what)
         return there
 
@@ -97,7 +118,9 @@ class Claims:
         """All that a file goes by: its place, where a link leads, and the number that the file system gave it."""
         yield self.place(path)
         if os.path.lexists(path):
-            with contextlib.suppress(OSError, RecursionError):  # realpath calls itself for each link of a chain
+            with contextlib.suppress(
+                OSError, RecursionError
+            ):  # realpath calls itself for each link of a chain
                 yield os.path.realpath(path)
             if number := inode(path):
                 yield number
@@ -117,7 +140,9 @@ def folded(name: Hashable) -> Hashable:
     return alike(name) if isinstance(name, str) else name
 
 
-def check_folder(folder: str | os.PathLike, marks: tuple[str, ...], overwrite: bool = False) -> None:
+def check_folder(
+    folder: str | os.PathLike, marks: tuple[str, ...], overwrite: bool = False
+) -> None:
     """Raises ImageError E_WRITE where a folder holds something and none of the files that tell that we filled it."""
     folder = Path(filename(folder))
     if os.path.lexists(folder) and not folder.is_dir():
@@ -125,4 +150,7 @@ def check_folder(folder: str | os.PathLike, marks: tuple[str, ...], overwrite: b
     if overwrite or not folder.is_dir() or not os.listdir(folder):
         return
     if not any((folder / mark).is_file() for mark in marks):
-        raise ImageError("E_WRITE", f"{folder} holds files that no run of ours made; give another folder or --overwrite")
+        raise ImageError(
+            "E_WRITE",
+            f"{folder} holds files that no run of ours made; give another folder or --overwrite",
+        )

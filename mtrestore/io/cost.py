@@ -13,6 +13,7 @@ that become pixels (IDAT, scans, strips, the first frame), each counted once; pa
 packed again, so that repetition counts for next to nothing. 16 million pixels of one colour and
 8 bits can always be read; more only where `max_pixels` is given, or the file has more to say.
 """
+
 from __future__ import annotations
 
 import re
@@ -415,9 +416,9 @@ def _webp(data: bytes, who: str) -> Survey:
         if kind in (b"VP8 ", b"VP8L", b"ALPH"):
             payload.append(view[start:end])
         if kind == b"VP8L":
-            codes += vp8l.groups(data[start + 5:end], width, height)
-        elif kind == b"ALPH" and data[start] & 3 == 1:     # as large as the canvas, or smaller
-            codes += vp8l.groups(data[start + 1:end], wide, high)
+            codes += vp8l.groups(data[start + 5 : end], width, height)
+        elif kind == b"ALPH" and data[start] & 3 == 1:  # as large as the canvas, or smaller
+            codes += vp8l.groups(data[start + 1 : end], wide, high)
     memory = 17 + 6200 * max(0, codes - vp8l.FEW) / max(1, wide * high)
     return Survey(data, payload, frames=frames or 1, size=(wide, high), memory=memory, work=60)
 

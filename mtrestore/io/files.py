@@ -1,8 +1,9 @@
 """Bytes from disk and to disk, and the one error for what is wrong with a file.
 
-    read:   name -> open without waiting -> a regular file? -> not too large? -> bytes
-    write:  temporary name -> fsync -> read back -> rename -> fsync of the folder
+read:   name -> open without waiting -> a regular file? -> not too large? -> bytes
+write:  temporary name -> fsync -> read back -> rename -> fsync of the folder
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -16,7 +17,7 @@ from typing import Any
 from .text import one_line, shown
 
 MAX_BYTES = 256 << 20
-UNFINISHED: set[Path] = set()     # temporary files of this process, for whoever has to end it
+UNFINISHED: set[Path] = set()  # temporary files of this process, for whoever has to end it
 
 
 class ImageError(ValueError):
@@ -26,7 +27,7 @@ class ImageError(ValueError):
     """
 
     def __init__(self, code: str, message: str):
-        super().__init__(code, shown(message))     # both in args: it has to pickle
+        super().__init__(code, shown(message))  # both in args: it has to pickle
         self.code = code
 
     def __str__(self) -> str:
@@ -53,20 +54,31 @@ def read_bytes(path: str | bytes | os.PathLike, max_bytes: int = MAX_BYTES) -> b
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
-                raise ImageError("E_NOT_A_FILE", f"{name!r} is not a regular file; give the path of a file")
-            with open(fd, "rb", closefd=False) as file:     # one more than allowed, since a file may grow
+                raise ImageError(
+                    "E_NOT_A_FILE", f"{name!r} is not a regular file; give the path of a file"
+                )
+            with open(
+                fd, "rb", closefd=False
+            ) as file:  # one more than allowed, since a file may grow
                 data = file.read(max_bytes + 1) if info.st_size <= max_bytes else None
         finally:
             os.close(fd)
     except OSError as e:
         code, why = {
-            errno.ELOOP: ("E_MISSING", "is a link that leads to itself"), errno.ENAMETOOLONG: ("E_NAME", "is too long for a name"),
-            errno.EACCES: ("E_PERMISSION", "may not be read; check its permissions and those of its folder"),
-            errno.EPERM: ("E_PERMISSION", "may not be read; check its permissions"), errno.ENXIO: ("E_NOT_A_FILE", "is not a regular file"),
+            errno.ELOOP: ("E_MISSING", "is a link that leads to itself"),
+            errno.ENAMETOOLONG: ("E_NAME", "is too long for a name"),
+            errno.EACCES: (
+                "E_PERMISSION",
+                "may not be read; check its permissions and those of its folder",
+            ),
+            errno.EPERM: ("E_PERMISSION", "may not be read; check its permissions"),
+            errno.ENXIO: ("E_NOT_A_FILE", "is not a regular file"),
         }.get(e.errno, ("E_MISSING", f"cannot be read: {e.strerror}; check the path"))
         raise ImageError(code, f"{name if len(name) < 300 else name[:60] + '...'!r} {why}") from e
     if data is None or len(data) > max_bytes:
-        raise ImageError("E_TOO_LARGE", f"{name!r} has {info.st_size} bytes, more than the limit of {max_bytes}")
+        raise ImageError(
+            "E_TOO_LARGE", f"{name!r} has {info.st_size} bytes, more than the limit of {max_bytes}"
+        )
     return data
 
 
@@ -107,16 +119,28 @@ def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = 
     path = Path(filename(path))
     try:
         if path.exists() and not path.is_file():
-            raise ImageError("E_NOT_A_FILE", f"{str(path)!r} exists and is not a regular file; choose another name")
-        temp = path.with_name(f".mtrestore-{secrets.token_hex(8)}.tmp")     # short: the final name may be as long as names go
+            raise ImageError(
+                "E_NOT_A_FILE",
+                f"{str(path)!r} exists and is not a regular file; choose another name",
+            )
+        temp = path.with_name(
+            f".mtrestore-{secrets.token_hex(8)}.tmp"
+        )  # short: the final name may be as long as names go
         UNFINISHED.add(temp)
         try:
-            with open(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb") as file:
+            with open(
+                os.open(
+                    temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
+                ),
+                "wb",
+            ) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             if read_bytes(temp, len(data)) != data:
-                raise ImageError("E_WRITE", f"{str(path)!r} came back changed from the disk; check the disk")
+                raise ImageError(
+                    "E_WRITE", f"{str(path)!r} came back changed from the disk; check the disk"
+                )
             if overwrite:
                 os.replace(temp, path)
             else:
@@ -125,16 +149,21 @@ def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = 
             with contextlib.suppress(OSError):
                 os.unlink(temp)
             UNFINISHED.discard(temp)
-        with contextlib.suppress(OSError):     # not every system can fsync a folder
+        with contextlib.suppress(OSError):  # not every system can fsync a folder
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
     except FileExistsError as e:
-        raise ImageError("E_WRITE", f"{str(path)!r} exists; choose another name or pass overwrite=True") from e
+        raise ImageError(
+            "E_WRITE", f"{str(path)!r} exists; choose another name or pass overwrite=True"
+        ) from e
     except OSError as e:
-        raise ImageError("E_WRITE", f"{str(path)!r} cannot be written: {e.strerror or e}; check folder, rights and space") from e
+        raise ImageError(
+            "E_WRITE",
+            f"{str(path)!r} cannot be written: {e.strerror or e}; check folder, rights and space",
+        ) from e
     return path
 
 
@@ -144,7 +173,7 @@ def _claim(temp: Path, path: Path) -> None:
         os.link(temp, path)
     except FileExistsError:
         raise
-    except OSError:     # no hard links here: take the name with an empty file, then replace that
+    except OSError:  # no hard links here: take the name with an empty file, then replace that
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         os.replace(temp, path)
 
@@ -153,12 +182,29 @@ def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
     """What a YAML file says, in plain values. Tags run no code; aliases, which let a few lines stand for billions, are not taken."""
     import yaml
 
-    data, loader, depth = read_bytes(path, max_bytes), getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0     # the C one is ten times as fast
+    data, loader, depth = (
+        read_bytes(path, max_bytes),
+        getattr(yaml, "CSafeLoader", yaml.SafeLoader),
+        0,
+    )  # the C one is ten times as fast
     try:
         for event in yaml.parse(data, loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             if isinstance(event, yaml.AliasEvent) or depth > 20:
-                raise ValueError("it nests too deeply, or has an alias (*name); write that value out")
+                raise ValueError(
+                    "it nests too deeply, or has an alias (*name); write that value out"
+                )
         return loader(data).get_single_data()
-    except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError, AttributeError) as e:     # odd tags make odd errors
-        raise ValueError(shown(f"{filename(path)!r} is not YAML that can be read: {one_line(e)[:200]}")) from e
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as e:  # odd tags make odd errors
+        raise ValueError(
+            shown(f"{filename(path)!r} is not YAML that can be read: {one_line(e)[:200]}")
+        ) from e

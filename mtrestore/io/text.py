@@ -10,7 +10,11 @@ def one_line(e: BaseException) -> str:
 
 def shown(text: str) -> str:
     """Text that is safe to print on one line of a terminal, whatever a file was called."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).encode("utf-8", "backslashreplace").decode()
+    return (
+        "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        .encode("utf-8", "backslashreplace")
+        .decode()
+    )
 
 
 def cell(text: str) -> str:

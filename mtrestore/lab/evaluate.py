@@ -23,12 +23,20 @@ from ..pipeline import Restorer, identity
 from ..training import batches as data
 from ..training import likeness
 
-SEVERITIES = tuple(s for s in ("mild", "medium", "severe", "heavy", "old-photo") if s in degrade.PRESETS)
+SEVERITIES = tuple(
+    s for s in ("mild", "medium", "severe", "heavy", "old-photo") if s in degrade.PRESETS
+)
 PHOTO_FAULTS = {"noise 15": {"op": "gaussian_noise", "sigma": 15.0}, "noise 25": {"op": "gaussian_noise", "sigma": 25.0},
                 "noise 50": {"op": "gaussian_noise", "sigma": 50.0}, "jpeg 10": {"op": "jpeg", "quality": 10},
                 "jpeg 30": {"op": "jpeg", "quality": 30}, "blur 1.5": {"op": "gaussian_blur", "sigma": 1.5}, "clean": None}  # fmt: skip
 FACE_NETS = {"fidelity": "face_fidelity", "generative": "face"}
-JUDGED = ("landmarks", "identity", "dlib", "mobile", "weave")  # what only faces have, in the table's order
+JUDGED = (
+    "landmarks",
+    "identity",
+    "dlib",
+    "mobile",
+    "weave",
+)  # what only faces have, in the table's order
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,9 @@ def non_local_means(photo: np.ndarray) -> np.ndarray:
     return out[..., ::-1].astype(np.float32) / 255
 
 
-def face_cases(folder: Path, severity: str, seeds: Sequence[int], size: int = 256) -> Iterator[tuple[np.ndarray, ...]]:
+def face_cases(
+    folder: Path, severity: str, seeds: Sequence[int], size: int = 256
+) -> Iterator[tuple[np.ndarray, ...]]:
     """(degraded, truth, its 468 points) of each labelled face, cut by the landmark rule at `size` px; what a restoration keeps is in both."""
     with np.load(folder / "mesh468.npz") as labels:
         names, points = labels["names"].tolist(), labels["points"].astype(np.float64)
@@ -78,14 +88,26 @@ def face_cases(folder: Path, severity: str, seeds: Sequence[int], size: int = 25
         truth = crop.cut(image.read(folder.parent / name if "/" in name else folder / name))
         for seed in seeds:
             recipe = degrade.draw(severity, np.random.default_rng([seed, i]))
-            yield degrade.apply(truth, recipe), degrade.apply(truth, data.tone(recipe)), crop.points(p)
+            yield (
+                degrade.apply(truth, recipe),
+                degrade.apply(truth, data.tone(recipe)),
+                crop.points(p),
+            )
 
 
-def photo_cases(folder: Path, fault: dict[str, Any] | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def photo_cases(
+    folder: Path, fault: dict[str, Any] | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(degraded, truth) of each picture of a folder, with a noise seed of its own; a whole photo has pixels enough for one seed."""
-    for i, path in enumerate(sorted(p for p in folder.iterdir() if p.suffix.lower() in image.SUFFIXES)):
+    for i, path in enumerate(
+        sorted(p for p in folder.iterdir() if p.suffix.lower() in image.SUFFIXES)
+    ):
         truth = image.read(path)
-        step = [] if fault is None else [{**fault, "seed": i} if fault["op"].endswith("noise") else fault]
+        step = (
+            []
+            if fault is None
+            else [{**fault, "seed": i} if fault["op"].endswith("noise") else fault]
+        )
         yield degrade.apply(truth, degrade.Recipe(tuple(step))), truth
 
 
@@ -100,18 +122,33 @@ def measure(
 ) -> list[Row]:  # fmt: skip
     """Every method on every case (degraded, truth, and for a face its points), averaged; a method is given all but the truth."""
     scores: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
-    for poor, truth, *points in tqdm(cases, desc=f"{name}, {fault}", unit="picture", leave=False, mininterval=1, disable=None):
+    for poor, truth, *points in tqdm(
+        cases, desc=f"{name}, {fault}", unit="picture", leave=False, mininterval=1, disable=None
+    ):
         person = likeness.described(truth, *points) if points else {}
         for method, fn in methods.items():
             out = fn(poor, *points)
-            score = {"psnr": min(metrics.psnr(out, truth), 60.0), "ssim": metrics.ssim(out, truth), "sharpness": metrics.sharpness(out, truth)}
+            score = {
+                "psnr": min(metrics.psnr(out, truth), 60.0),
+                "ssim": metrics.ssim(out, truth),
+                "sharpness": metrics.sharpness(out, truth),
+            }
             if points:
-                score |= {"landmarks": landmark_error(out, *points), "identity": metrics.identity_distance(out, truth)}
+                score |= {
+                    "landmarks": landmark_error(out, *points),
+                    "identity": metrics.identity_distance(out, truth),
+                }
                 score |= likeness.distances(likeness.described(out, *points), person)
                 score["weave"] = metrics.weave(out, truth, *points)
             scores[method].append(score)
     return [
-        Row(name, fault, method, n=len(each), **{key: float(np.mean([score[key] for score in each])) for key in each[0]})
+        Row(
+            name,
+            fault,
+            method,
+            n=len(each),
+            **{key: float(np.mean([score[key] for score in each])) for key in each[0]},
+        )
         for method, each in scores.items()
         if each
     ]
@@ -160,8 +197,12 @@ def evaluate(
     """
     folder, rows = Path(folder), []
     if not any((folder / d).is_dir() for d in ("faces_clean", "photos_clean", "polyu_pairs")):
-        raise FileNotFoundError(f"{folder} has none of faces_clean/, photos_clean/, polyu_pairs/; give a folder with at least one of them")
-    others = {"input": identity, "bicubic": bicubic} | ({"non-local means": non_local_means} if nlm else {})
+        raise FileNotFoundError(
+            f"{folder} has none of faces_clean/, photos_clean/, polyu_pairs/; give a folder with at least one of them"
+        )
+    others = {"input": identity, "bicubic": bicubic} | (
+        {"non-local means": non_local_means} if nlm else {}
+    )
 
     def face(name: str | Path) -> Callable[[np.ndarray], np.ndarray]:
         net = weights.load(name)
@@ -173,16 +214,30 @@ def evaluate(
         return restored
 
     whole, sharp = Restorer(faces=False, sharpener=identity), Restorer(faces=False)
-    ours = {"photo branch": lambda p: whole(p).image, "photo branch, sharpened": lambda p: sharp(p).image}
+    ours = {
+        "photo branch": lambda p: whole(p).image,
+        "photo branch, sharpened": lambda p: sharp(p).image,
+    }
     if "faces" in what and (folder / "faces_clean").is_dir():
-        face_nets = {title: face(name) for title, name in FACE_NETS.items() if name in weights.shipped()}
+        face_nets = {
+            title: face(name) for title, name in FACE_NETS.items() if name in weights.shipped()
+        }
         face_nets |= {title: face(path) for title, path in (more or {}).items()}
-        methods = {title: alone(fn) for title, fn in (others | face_nets).items()} | {"default": default_face(Restorer(sharpener=identity))}
+        methods = {title: alone(fn) for title, fn in (others | face_nets).items()} | {
+            "default": default_face(Restorer(sharpener=identity))
+        }
         for severity in SEVERITIES:
-            rows += measure("faces", severity, face_cases(folder / "faces_clean", severity, seeds, size), methods)
+            rows += measure(
+                "faces",
+                severity,
+                face_cases(folder / "faces_clean", severity, seeds, size),
+                methods,
+            )
     if "photos" in what and (folder / "photos_clean").is_dir():
         for fault, step in PHOTO_FAULTS.items():
-            rows += measure("photos", fault, photo_cases(folder / "photos_clean", step), others | ours)
+            rows += measure(
+                "photos", fault, photo_cases(folder / "photos_clean", step), others | ours
+            )
     if "photos" in what and (folder / "polyu_pairs").is_dir():
         rows += measure("polyu", "real noise", real_noise(folder / "polyu_pairs"), others | ours)
     return rows
@@ -200,5 +255,7 @@ def table(rows: Sequence[Row]) -> str:
         gain = r.psnr - base[r.set, r.fault]
         values = [getattr(r, name) for name in JUDGED]
         more = " | ".join("" if v is None else f"{v:.3f}" for v in values)
-        lines.append(f"| {r.set} | {r.fault} | {r.method} | {r.psnr:.2f} | {gain:+.2f} | {r.ssim:.3f} | {r.sharpness:.2f} | {more} | {r.n} |")
+        lines.append(
+            f"| {r.set} | {r.fault} | {r.method} | {r.psnr:.2f} | {gain:+.2f} | {r.ssim:.3f} | {r.sharpness:.2f} | {more} | {r.n} |"
+        )
     return "\n".join(lines)

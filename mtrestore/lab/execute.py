@@ -35,10 +35,23 @@ from ..io import files
 from ..io.text import one_line, shown
 from . import record as run
 
-KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+}
 PART, STOP_FILE = ".run.ipynb", ".stop"
 STOP = threading.Event()  # for the runs of this process; those elsewhere see the file
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
 ALONE = "--InteractiveShellApp.ignore_cwd=True"  # IPython would let a notebook import from its run's folder
 DETERMINISTIC = "--IPKernelApp.exec_lines=import torch; torch.use_deterministic_algorithms(True, warn_only=True)"
 Task = dict[str, Any]  # folder, source, notebook, sha256, parameters, given, threads, stop, gpu
@@ -49,18 +62,24 @@ def inspect(notebook: Path) -> tuple[dict[str, Any], str]:
     import papermill
 
     if not notebook.is_file():
-        raise FileNotFoundError(f"no notebook at {os.path.normpath(notebook)}; check its path, which is seen from the sweep's file")
+        raise FileNotFoundError(
+            f"no notebook at {os.path.normpath(notebook)}; check its path, which is seen from the sweep's file"
+        )
     content, known = files.read_bytes(notebook), {}
     try:
         found = papermill.inspect_notebook(parsed(content))
     except Exception as e:  # whatever a file that is none makes of nbformat
-        raise ValueError(f"{notebook} is not a notebook that can be read: {one_line(e)[:200]}") from e
+        raise ValueError(
+            f"{notebook} is not a notebook that can be read: {one_line(e)[:200]}"
+        ) from e
     for name, parameter in found.items():
         known[name] = None
         with contextlib.suppress(ValueError, SyntaxError):
             known[name] = ast.literal_eval(parameter["default"])
     if "out" not in known:
-        raise ValueError(f"{notebook.name} has no parameter out, the folder for its results; give its cell tagged parameters one")
+        raise ValueError(
+            f"{notebook.name} has no parameter out, the folder for its results; give its cell tagged parameters one"
+        )
     return known, hashlib.sha256(content).hexdigest()
 
 
@@ -68,7 +87,9 @@ def parsed(content: bytes) -> Any:
     import nbformat
 
     node = nbformat.reads(content.decode(), 4)
-    node.metadata.setdefault("kernelspec", {"name": "python3", "language": "python", "display_name": "Python 3"})
+    node.metadata.setdefault(
+        "kernelspec", {"name": "python3", "language": "python", "display_name": "Python 3"}
+    )
     return node
 
 
@@ -77,13 +98,23 @@ def check(given: Mapping[str, Any], known: Mapping[str, Any], who: str) -> dict[
     checked = {}
     for name, value in given.items():
         if name == "out" or name not in known:
-            raise ValueError(f"{who} has no parameter {name!r} to set; it has {', '.join(k for k in known if k != 'out')}")
+            raise ValueError(
+                f"{who} has no parameter {name!r} to set; it has {', '.join(k for k in known if k != 'out')}"
+            )
         default, kind = known[name], list if isinstance(known[name], tuple) else type(known[name])
         if kind is float and type(value) is int:
             value = float(value)
         if default is not None and type(value) is not kind:
-            hint = "; YAML wants a point in it: 1.0e-3" if kind is float and isinstance(value, str) and re.fullmatch(r"[\d.]+e[+-]?\d+", value) else ""
-            raise ValueError(f"{who}: {name} must be {KINDS.get(kind, kind.__name__)} like {default!r}, got {value!r}{hint}")
+            hint = (
+                "; YAML wants a point in it: 1.0e-3"
+                if kind is float
+                and isinstance(value, str)
+                and re.fullmatch(r"[\d.]+e[+-]?\d+", value)
+                else ""
+            )
+            raise ValueError(
+                f"{who}: {name} must be {KINDS.get(kind, kind.__name__)} like {default!r}, got {value!r}{hint}"
+            )
         try:
             checked[str(name)] = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as e:
@@ -91,9 +122,16 @@ def check(given: Mapping[str, Any], known: Mapping[str, Any], who: str) -> dict[
     return checked
 
 
-def task(folder: Path, notebook: Path, sha256: str, parameters: Mapping[str, Any], threads: int) -> Task:
+def task(
+    folder: Path, notebook: Path, sha256: str, parameters: Mapping[str, Any], threads: int
+) -> Task:
     """All that `execute` needs, in plain values: it may stand on another machine."""
-    given = {k: os.path.normpath(run.ROOT / v) if isinstance(v, str) and v.startswith(("./", "../")) else v for k, v in parameters.items()}
+    given = {
+        k: os.path.normpath(run.ROOT / v)
+        if isinstance(v, str) and v.startswith(("./", "../"))
+        else v
+        for k, v in parameters.items()
+    }
     folder = Path(os.path.abspath(folder))
     return {"folder": str(folder), "source": os.path.abspath(notebook), "notebook": run.portable(notebook), "sha256": sha256,
             "parameters": dict(parameters), "given": {**given, "out": str(folder)}, "threads": threads, "stop": str(folder.parent / STOP_FILE)}  # fmt: skip
@@ -121,7 +159,11 @@ def execute(task: Task) -> dict[str, Any]:
         if (said := run.read_json(folder / "status.json")).get("status") in ("done", "failed"):
             return said
         if not stopped(task):
-            how = f"{signal.Signals(-code).name}{'; out of memory?' * (code == -9)}" if code < 0 else f"exit code {code}: {last}"
+            how = (
+                f"{signal.Signals(-code).name}{'; out of memory?' * (code == -9)}"
+                if code < 0
+                else f"exit code {code}: {last}"
+            )
             status |= {"status": "failed", "error": shown(f"the run's process ended early ({how})")}
     except (OSError, ValueError) as e:
         status |= {"status": "failed", "error": shown(one_line(e))}
@@ -143,7 +185,15 @@ def process(task: Task, env: Mapping[str, str]) -> tuple[int, str]:
     """(exit code, last line it printed) of the process that does the work."""
     with tempfile.TemporaryFile() as log:
         command = [sys.executable, "-m", "mtrestore.lab.execute"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=task["folder"], env=env, start_new_session=True) as process:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            cwd=task["folder"],
+            env=env,
+            start_new_session=True,
+        ) as process:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(task).encode() + b"\n")
                 process.stdin.flush()
@@ -153,7 +203,9 @@ def process(task: Task, env: Mapping[str, str]) -> tuple[int, str]:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.2)
         log.seek(0)
-        return process.returncode, (log.read().decode(errors="replace").strip().splitlines() or [""])[-1]
+        return process.returncode, (
+            log.read().decode(errors="replace").strip().splitlines() or [""]
+        )[-1]
 
 
 def keep(folder: Path) -> None:
@@ -173,9 +225,16 @@ def keep(folder: Path) -> None:
 
 def work() -> None:
     """The process of one run: the task comes on standard input, and the run is stopped where that ends."""
-    task, begin, folder, error = json.loads(sys.stdin.readline()), time.perf_counter(), Path.cwd(), None
+    task, begin, folder, error = (
+        json.loads(sys.stdin.readline()),
+        time.perf_counter(),
+        Path.cwd(),
+        None,
+    )
     threading.Thread(target=end_with_parent, daemon=True).start()
-    sys.modules["rfc3987_syntax"] = None  # jsonschema does without; it takes three seconds to import
+    sys.modules["rfc3987_syntax"] = (
+        None  # jsonschema does without; it takes three seconds to import
+    )
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -183,8 +242,18 @@ def work() -> None:
     try:
         content = files.read_bytes(task["source"])
         if hashlib.sha256(content).hexdigest() != task["sha256"]:
-            raise ValueError(f"{task['notebook']} was changed after the sweep began; start it again")
-        papermill.execute_notebook(parsed(content), PART, task["given"], kernel_name="python3", progress_bar=False, start_timeout=300, extra_arguments=options)
+            raise ValueError(
+                f"{task['notebook']} was changed after the sweep began; start it again"
+            )
+        papermill.execute_notebook(
+            parsed(content),
+            PART,
+            task["given"],
+            kernel_name="python3",
+            progress_bar=False,
+            start_timeout=300,
+            extra_arguments=options,
+        )
         if not run.read_json(folder / "metrics.json"):
             error = "it left no metrics.json; its last cell must write Run(out).save(numbers)"
     except papermill.PapermillExecutionError as e:
@@ -197,8 +266,14 @@ def work() -> None:
         keep(folder)
     except (OSError, ValueError) as e:
         error = error or one_line(e)
-    status = {"status": "failed" if error else "done", "seconds": round(time.perf_counter() - begin, 2), **about(task)}
-    run.write_json(folder / "status.json", status | {"error": error and shown(" ".join(error.split())[:500])})
+    status = {
+        "status": "failed" if error else "done",
+        "seconds": round(time.perf_counter() - begin, 2),
+        **about(task),
+    }
+    run.write_json(
+        folder / "status.json", status | {"error": error and shown(" ".join(error.split())[:500])}
+    )
 
 
 def end_with_parent() -> None:

@@ -50,12 +50,25 @@ class Run:
         from .. import image
         from ..io.claims import check_folder
 
-        names = ["run.json", "metrics.json", "rows.json", "curves.json", "pairs", *(f"{name}.png" for name in figures)]
+        names = [
+            "run.json",
+            "metrics.json",
+            "rows.json",
+            "curves.json",
+            "pairs",
+            *(f"{name}.png" for name in figures),
+        ]
         if any(os.path.lexists(self.folder / name) for name in names):
             check_folder(self.folder, ("run.json", "status.json"))
         if curves is not None and not isinstance(curves, Mapping):
-            raise ValueError(f"curves must be {{name: [(step, value), ...]}}, got {type(curves).__name__}; give a figure another name")
-        for name, content in (("run", made_by(self.parameters)), ("rows", None if rows is None else list(rows)), ("curves", curves)):
+            raise ValueError(
+                f"curves must be {{name: [(step, value), ...]}}, got {type(curves).__name__}; give a figure another name"
+            )
+        for name, content in (
+            ("run", made_by(self.parameters)),
+            ("rows", None if rows is None else list(rows)),
+            ("curves", curves),
+        ):
             if content is not None:
                 write_json(self.folder / f"{name}.json", content)
         for name, both in (pairs or {}).items():
@@ -66,7 +79,9 @@ class Run:
             png = io.BytesIO()
             figure.savefig(png, format="png")
             files.write_bytes(self.folder / f"{name}.png", png.getvalue())
-        write_json(self.folder / "metrics.json", {k: float(v) for k, v in numbers.items()})  # last: where it is, the rest is too
+        write_json(
+            self.folder / "metrics.json", {k: float(v) for k, v in numbers.items()}
+        )  # last: where it is, the rest is too
         return self.folder
 
 
@@ -75,7 +90,9 @@ def made_by(parameters: Mapping[str, Any]) -> dict[str, Any]:
     from .. import weights
 
     sha256, _, notebook = os.environ.get(NOTEBOOK, "").partition(" ")
-    opened = Path(os.environ.get("JPY_SESSION_NAME", ""))  # what Jupyter calls the notebook of a kernel
+    opened = Path(
+        os.environ.get("JPY_SESSION_NAME", "")
+    )  # what Jupyter calls the notebook of a kernel
     if not notebook and opened.is_file():
         notebook, sha256 = portable(opened), hashlib.sha256(files.read_bytes(opened)).hexdigest()
     return {
@@ -94,11 +111,24 @@ def hardware() -> dict[str, Any]:
     """Processor, cores, GiB of memory; of a run that uses torch, the GPU it used, its threads and instruction set. The last bits hang on these."""
     torch = sys.modules.get("torch")
     cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():  # x86: cloud machines hide the model's name, never its number
-        said = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
+    if (
+        info := Path("/proc/cpuinfo")
+    ).exists():  # x86: cloud machines hide the model's name, never its number
+        said = dict(
+            line.split(":", 1)
+            for line in info.read_text().split("\n\n")[0].splitlines()
+            if ":" in line
+        )
         said = {k.strip(): v.strip() for k, v in said.items()}
-        cpu = " ".join([said.get("model name", cpu), *(f"{k} {said[k]}" for k in ("cpu family", "model", "stepping") if k in said)])
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+        cpu = " ".join(
+            [
+                said.get("model name", cpu),
+                *(f"{k} {said[k]}" for k in ("cpu family", "model", "stepping") if k in said),
+            ]
+        )
+    memory = (
+        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    )
     return {
         "cpu": f"{cpu}, {torch.backends.cpu.get_cpu_capability()}" if torch else cpu, "cores": cores(), "memory_gib": round(memory / 2**30, 1) or None,
         "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_initialized() else None, "threads": torch.get_num_threads() if torch else None,
@@ -110,12 +140,22 @@ def git() -> dict[str, Any] | None:
 
     def ask(*words: str) -> str:
         env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-        return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=True, timeout=20, env=env).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", ROOT, *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+            env=env,
+        ).stdout.strip()
 
     try:
         if Path(ask("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
             return None
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", "mtrestore", "notebooks"))}
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "dirty": bool(ask("status", "--porcelain", "--", "mtrestore", "notebooks")),
+        }
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -134,7 +174,13 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if hasattr(value, "tolist"):
         return plain(value.tolist())
-    return str(value) if isinstance(value, Path) else None if isinstance(value, float) and not math.isfinite(value) else value
+    return (
+        str(value)
+        if isinstance(value, Path)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+    )
 
 
 def write_json(path: Path, content: Any) -> Path:
@@ -153,16 +199,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def places(folder: str | Path) -> list[Path]:
     """The folders of the runs in a folder. Raises FileNotFoundError where there is none."""
-    found = sorted({path.parent for name in ("status", "run") for path in Path(folder).glob(f"*/{name}.json")})
+    found = sorted(
+        {path.parent for name in ("status", "run") for path in Path(folder).glob(f"*/{name}.json")}
+    )
     if not found:
-        raise FileNotFoundError(f"no run in {str(folder)!r}: none of its folders has a status.json or run.json; give the folder of a sweep")
+        raise FileNotFoundError(
+            f"no run in {str(folder)!r}: none of its folders has a status.json or run.json; give the folder of a sweep"
+        )
     return found
 
 
 def recorded(place: Path) -> dict[str, Any]:
     """What a run's folder says: run.json, then status.json over it; its parameters without `out`, its status, its metrics, and what made it."""
-    status, made, metrics = (read_json(place / f"{name}.json") for name in ("status", "run", "metrics"))
-    parameters = {k: v for k, v in {**made.get("parameters", {}), **status.get("parameters", {})}.items() if k != "out"}
+    status, made, metrics = (
+        read_json(place / f"{name}.json") for name in ("status", "run", "metrics")
+    )
+    parameters = {
+        k: v
+        for k, v in {**made.get("parameters", {}), **status.get("parameters", {})}.items()
+        if k != "out"
+    }
     return {**made, **{k: v for k, v in status.items() if v is not None}, "run": place.name, "parameters": parameters, "metrics": metrics,
             "status": status.get("status") or ("done" if metrics else "failed"),
             "made": {k: v for k, v in made.items() if k in ("git", "versions", "weights", "hardware")}}  # fmt: skip
@@ -179,14 +235,24 @@ def runs(folder: str | Path) -> pandas.DataFrame:
     base = ("run", "status", "error", "seconds")
     found, table = [], []
     for said in map(recorded, places(folder)):
-        numbers = {k: math.nan if v is None else v for k, v in said["metrics"].items()} if said["status"] == "done" else {}
+        numbers = (
+            {k: math.nan if v is None else v for k, v in said["metrics"].items()}
+            if said["status"] == "done"
+            else {}
+        )
         found.append(({name: said.get(name) for name in base}, said["parameters"], numbers))
     given = dict.fromkeys(name for _, parameters, _ in found for name in parameters)
     measured = dict.fromkeys(name for *_, numbers in found for name in numbers)
     given = {name: name if name not in base else f"{name} (parameter)" for name in given}
-    measured = {name: name if name not in (*base, *given) else f"{name} (metric)" for name in measured}
+    measured = {
+        name: name if name not in (*base, *given) else f"{name} (metric)" for name in measured
+    }
     for row, parameters, numbers in found:
-        table.append(row | {given[k]: v for k, v in parameters.items()} | {measured[k]: v for k, v in numbers.items()})
+        table.append(
+            row
+            | {given[k]: v for k, v in parameters.items()}
+            | {measured[k]: v for k, v in numbers.items()}
+        )
     frame = pandas.DataFrame(table, columns=[*base, *given.values(), *measured.values()])
     frame.attrs = {"parameters": list(given.values()), "metrics": list(measured.values())}
     return frame

@@ -1,7 +1,7 @@
 """A run repeated: do its numbers agree, to the last bit on the same processor?
 
-    print(rerun("runs/skips/join=add,seed=0"))
-    print(rerun("experiments/results/skips.json", "join=add,seed=0"))
+print(rerun("runs/skips/join=add,seed=0"))
+print(rerun("experiments/results/skips.json", "join=add,seed=0"))
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 from . import record as run
 from .execute import STOP_FILE, check, execute, inspect, task
 
-TIMES = re.compile(r"(^|_)(seconds?|ms|time|rate|fps)(_|$)")  # in the names of numbers that no two runs share
+TIMES = re.compile(
+    r"(^|_)(seconds?|ms|time|rate|fps)(_|$)"
+)  # in the names of numbers that no two runs share
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,38 @@ class Repeat:
 
     def __str__(self) -> str:
         width = max(len(name) for name, *_ in self.numbers)
-        lines = [f"{name:{width}}  {then!r:>22}  {now!r:>22}  {'agrees' if same else 'DIFFERS'}" for name, then, now, same in self.numbers]
-        how = f"to a relative tolerance of {self.tolerance:g}" if self.tolerance else f"to all {self.digits} digits" if self.digits else "to the last bit"
-        told = f"all {len(self.numbers)} numbers agree" if self.agrees else f"{sum(not n[3] for n in self.numbers)} of {len(self.numbers)} numbers do not agree"
-        return "\n".join([f"{'number':{width}}  {'then':>22}  {'now':>22}", *lines, *self.notes, f"{told}, {how}"])
+        lines = [
+            f"{name:{width}}  {then!r:>22}  {now!r:>22}  {'agrees' if same else 'DIFFERS'}"
+            for name, then, now, same in self.numbers
+        ]
+        how = (
+            f"to a relative tolerance of {self.tolerance:g}"
+            if self.tolerance
+            else f"to all {self.digits} digits"
+            if self.digits
+            else "to the last bit"
+        )
+        told = (
+            f"all {len(self.numbers)} numbers agree"
+            if self.agrees
+            else f"{sum(not n[3] for n in self.numbers)} of {len(self.numbers)} numbers do not agree"
+        )
+        return "\n".join(
+            [
+                f"{'number':{width}}  {'then':>22}  {'now':>22}",
+                *lines,
+                *self.notes,
+                f"{told}, {how}",
+            ]
+        )
 
 
-def rerun(record: str | Path, name: str | None = None, out: str | Path | None = None, tolerance: float | None = None) -> Repeat:
+def rerun(
+    record: str | Path,
+    name: str | None = None,
+    out: str | Path | None = None,
+    tolerance: float | None = None,
+) -> Repeat:
     """Repeat a run, the folder of one or run `name` of a bundle, and compare its numbers; numbers that are times are left out.
 
     tolerance: by default 0 where processor, threads and versions are the same, and 1e-2 elsewhere and on a GPU. out: keep the new run there.
@@ -54,20 +81,45 @@ def rerun(record: str | Path, name: str | None = None, out: str | Path | None = 
     if out and Path(out).resolve() == Path(record).resolve():
         raise ValueError(f"{out} holds the record itself; choose another folder for the new run")
     if not then or not entry.get("notebook"):
-        raise ValueError(f"{record} cannot be repeated: it does not say its {'notebook' if then else 'numbers'}; give a finished run of a sweep")
+        raise ValueError(
+            f"{record} cannot be repeated: it does not say its {'notebook' if then else 'numbers'}; give a finished run of a sweep"
+        )
     notebook = run.ROOT / entry["notebook"]
     known, sha256 = inspect(notebook)
-    notes = [] if sha256 == entry.get("sha256") else [f"{notebook.name} is not the notebook of then: it has changed"]
+    notes = (
+        []
+        if sha256 == entry.get("sha256")
+        else [f"{notebook.name} is not the notebook of then: it has changed"]
+    )
     threads = entry.get("threads") or made.get("hardware", {}).get("threads") or 1
     with tempfile.TemporaryDirectory(prefix="mtrestore-", ignore_cleanup_errors=True) as temporary:
         folder = Path(out or f"{temporary}/run")
-        status = execute({**task(folder, notebook, sha256, check(given, known, notebook.name), threads), "stop": str(folder / STOP_FILE)})
+        status = execute(
+            {
+                **task(folder, notebook, sha256, check(given, known, notebook.name), threads),
+                "stop": str(folder / STOP_FILE),
+            }
+        )
         if status["status"] != "done":
             raise RuntimeError(f"the repetition failed: {status['error'] or 'it was stopped'}")
         now, anew = run.read_json(folder / "metrics.json"), run.read_json(folder / "run.json")
-    was, is_now = ({**{k: m.get("hardware", {}).get(k) for k in ("cpu", "gpu", "threads")}, **m.get("versions", {})} for m in (made, anew))
-    changed = [f"{k}: {was.get(k)} then, {v} now" for k, v in is_now.items() if was.get(k) != v] if made else ["the record does not say what made it"]
-    changed += [f"other weights: {k}" for k, v in anew["weights"].items() if made and made.get("weights", {}).get(k) != v]
+    was, is_now = (
+        {
+            **{k: m.get("hardware", {}).get(k) for k in ("cpu", "gpu", "threads")},
+            **m.get("versions", {}),
+        }
+        for m in (made, anew)
+    )
+    changed = (
+        [f"{k}: {was.get(k)} then, {v} now" for k, v in is_now.items() if was.get(k) != v]
+        if made
+        else ["the record does not say what made it"]
+    )
+    changed += [
+        f"other weights: {k}"
+        for k, v in anew["weights"].items()
+        if made and made.get("weights", {}).get(k) != v
+    ]
     notes += changed
     if times:
         notes.append(f"left out, since they are times: {', '.join(times)}")
@@ -75,7 +127,12 @@ def rerun(record: str | Path, name: str | None = None, out: str | Path | None = 
     if digits:
         notes.append(f"the bundle has {digits} digits of each number, so these are compared")
         now = {k: v if v is None else float(f"{v:.{digits}g}") for k, v in now.items()}
-    return Repeat([(k, v, now.get(k), agree(v, now.get(k), tolerance)) for k, v in then.items()], tolerance, notes, digits)
+    return Repeat(
+        [(k, v, now.get(k), agree(v, now.get(k), tolerance)) for k, v in then.items()],
+        tolerance,
+        notes,
+        digits,
+    )
 
 
 def recorded(record: Path, name: str | None) -> tuple[dict[str, Any], dict[str, Any], int | None]:
@@ -84,14 +141,28 @@ def recorded(record: Path, name: str | None) -> tuple[dict[str, Any], dict[str, 
         said = run.recorded(record)
         return said, said["made"], None
     if not record.is_file():
-        raise FileNotFoundError(f"no run at {record}; give its folder, or a bundle and the name of one of its runs")
+        raise FileNotFoundError(
+            f"no run at {record}; give its folder, or a bundle and the name of one of its runs"
+        )
     bundle = run.read_json(record)
-    entries = {entry.get("run"): entry for entry in bundle.get("runs", []) if entry.get("status", "done") == "done"}
+    entries = {
+        entry.get("run"): entry
+        for entry in bundle.get("runs", [])
+        if entry.get("status", "done") == "done"
+    }
     if name not in entries:
-        raise ValueError(f"{record} has no finished run {name!r}; name one with --run: {', '.join(entries) or 'there is none'}")
-    makers = {str((m.get("hardware"), m.get("versions"))): m for m in bundle.get("made", [])}  # of several, which made this run is not kept
+        raise ValueError(
+            f"{record} has no finished run {name!r}; name one with --run: {', '.join(entries) or 'there is none'}"
+        )
+    makers = {
+        str((m.get("hardware"), m.get("versions"))): m for m in bundle.get("made", [])
+    }  # of several, which made this run is not kept
     return entries[name], next(iter(makers.values())) if len(makers) == 1 else {}, 6
 
 
 def agree(then: float | None, now: float | None, tolerance: float) -> bool:
-    return then == now or None not in (then, now) and abs(then - now) <= tolerance * max(abs(then), abs(now))
+    return (
+        then == now
+        or None not in (then, now)
+        and abs(then - now) <= tolerance * max(abs(then), abs(now))
+    )

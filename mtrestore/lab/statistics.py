@@ -19,7 +19,15 @@ from scipy.special import stdtrit
 from ..io import files
 from . import record as run
 
-LOWER = ("landmark", "identity", "distance", "error", "loss", "second", "tilt")  # in a metric's name: less is better
+LOWER = (
+    "landmark",
+    "identity",
+    "distance",
+    "error",
+    "loss",
+    "second",
+    "tilt",
+)  # in a metric's name: less is better
 UNCLEAR = "no clear difference"
 POINTS = 40  # that are kept of a curve
 Found = dict[str, Any]
@@ -48,8 +56,14 @@ def interval(cells: Mapping[tuple, float]) -> Estimate:
     for (picture, seed, *_), value in cells.items():
         found.setdefault(picture, {}).setdefault(seed, []).append(value)
     seeds = list(dict.fromkeys(seed for each in found.values() for seed in each))
-    whole = [[np.mean(each[seed]) for seed in seeds] for each in found.values() if len(each) == len(seeds)]
-    grid = np.array(whole or [[np.mean([np.mean(v) for v in each.values()])] for each in found.values()], float)
+    whole = [
+        [np.mean(each[seed]) for seed in seeds]
+        for each in found.values()
+        if len(each) == len(seeds)
+    ]
+    grid = np.array(
+        whole or [[np.mean([np.mean(v) for v in each.values()])] for each in found.values()], float
+    )
     if not grid.size:
         return Estimate(math.nan, math.nan, math.nan, 0, 0)
     (p, s), mean = grid.shape, float(grid.mean())
@@ -57,9 +71,13 @@ def interval(cells: Mapping[tuple, float]) -> Estimate:
     of_pictures = s * np.var(rows, ddof=1) if p > 1 else 0.0
     of_seeds = p * np.var(columns, ddof=1) if s > 1 else 0.0
     if p > 1 and s > 1:
-        of_seeds = max(of_seeds - np.sum((grid - rows - columns + mean) ** 2) / ((p - 1) * (s - 1)), 0.0)
+        of_seeds = max(
+            of_seeds - np.sum((grid - rows - columns + mean) ** 2) / ((p - 1) * (s - 1)), 0.0
+        )
     total = of_pictures + of_seeds
-    freedom = total**2 / (of_pictures**2 / max(p - 1, 1) + of_seeds**2 / max(s - 1, 1)) if total else 1.0
+    freedom = (
+        total**2 / (of_pictures**2 / max(p - 1, 1) + of_seeds**2 / max(s - 1, 1)) if total else 1.0
+    )
     half = float(stdtrit(freedom, 0.975)) * math.sqrt(total / (p * s)) if p * s > 1 else math.nan
     return Estimate(mean, mean - half, mean + half, p, s)
 
@@ -69,11 +87,15 @@ def cells(rows: Iterable[Found], metric: str, by: Sequence[str] = ()) -> dict[tu
     found: dict[tuple, list[float]] = {}
     for r in rows:
         if isinstance(value := r.get(metric), (int, float)) and math.isfinite(value):
-            found.setdefault((r.get("picture", ""), r.get("seed"), *(r.get(k) for k in by)), []).append(value)
+            found.setdefault(
+                (r.get("picture", ""), r.get("seed"), *(r.get(k) for k in by)), []
+            ).append(value)
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 
-def paired(rows_a: Iterable[Found], rows_b: Iterable[Found], metric: str, by: Sequence[str] = ()) -> Estimate:
+def paired(
+    rows_a: Iterable[Found], rows_b: Iterable[Found], metric: str, by: Sequence[str] = ()
+) -> Estimate:
     """The mean of a less b within the same picture, seed and values of `by`, with its interval; what only one of them has is left out."""
     a, b = cells(rows_a, metric, by), cells(rows_b, metric, by)
     return interval({key: value - b[key] for key, value in a.items() if key in b})
@@ -81,7 +103,11 @@ def paired(rows_a: Iterable[Found], rows_b: Iterable[Found], metric: str, by: Se
 
 def rows(found: Found, **where: Any) -> list[Found]:
     """The rows of all done runs, each with its run's parameters beside it, that have these values: `rows(found, join="add", severity="mild")`."""
-    each = ({**r["parameters"], **dict(zip(r["rows"], values))} for r in found["runs"] for values in zip(*r["rows"].values()))
+    each = (
+        {**r["parameters"], **dict(zip(r["rows"], values))}
+        for r in found["runs"]
+        for values in zip(*r["rows"].values())
+    )
     return [row for row in each if all(row.get(k) == v for k, v in where.items())]
 
 
@@ -89,11 +115,19 @@ def table(found: Found) -> list[Found]:
     """For each part (values of `by`, then all), metric and arm: its mean and its difference from the baseline, each an `Estimate`."""
     arm, by, base, pool = found["arm"], found["by"], found["baseline"], rows(found)
     parts = list(dict.fromkeys(tuple(r.get(k) for k in by) for r in pool))
-    parts = sorted(parts) if all(isinstance(v, (int, float)) for part in parts for v in part) else parts
-    keys, lines = list(dict.fromkeys([*by, *(n for n in found["varied"] if n not in ("seed", arm))])), []
+    parts = (
+        sorted(parts) if all(isinstance(v, (int, float)) for part in parts for v in part) else parts
+    )
+    keys, lines = (
+        list(dict.fromkeys([*by, *(n for n in found["varied"] if n not in ("seed", arm))])),
+        [],
+    )
     for part in [*parts, *([()] if len(parts) > 1 else [])]:
         name = ", ".join(v if isinstance(v, str) else f"{k} {v}" for k, v in zip(by, part)) or "all"
-        group = {a: [r for r in pool if r.get(arm) == a and all(r.get(k) == v for k, v in zip(by, part))] for a in found["arms"]}
+        group = {
+            a: [r for r in pool if r.get(arm) == a and all(r.get(k) == v for k, v in zip(by, part))]
+            for a in found["arms"]
+        }
         lines += [{"part": name, "metric": m, "arm": a, "mean": interval(cells(own, m, keys)),
                    "difference": None if a == base else paired(own, group[base], m, keys)} for m in found["metrics"] for a, own in group.items()]  # fmt: skip
     return lines
@@ -105,12 +139,24 @@ def verdict(found: Found, line: Found) -> str:
         return "baseline"
     low, high = np.array(line["difference"][1:3], float)
     side, goal = "more" if low > 0 else "less" if high < 0 else UNCLEAR, aim(found, line["metric"])
-    return side if side == UNCLEAR or goal == "1 is best" else "better" if goal.startswith(side) else "worse"
+    return (
+        side
+        if side == UNCLEAR or goal == "1 is best"
+        else "better"
+        if goal.startswith(side)
+        else "worse"
+    )
 
 
 def aim(found: Found, metric: str) -> str:
     """Which values of a metric are good ones."""
-    return "1 is best" if metric.startswith("sharpness") else "less is better" if metric in found["lower"] else "more is better"
+    return (
+        "1 is best"
+        if metric.startswith("sharpness")
+        else "less is better"
+        if metric in found["lower"]
+        else "more is better"
+    )
 
 
 def gather(folder: Path) -> Found:
@@ -122,20 +168,50 @@ def gather(folder: Path) -> Found:
         each.append({**said, "made": made.index(by) if by else None})
     sweep, done = run.read_json(folder / "sweep.json"), [r for r in each if r["status"] == "done"]
     about, name = sweep.get("report") or {}, folder.resolve().name
-    values = {n: [json.loads(v) for v in dict.fromkeys(json.dumps(r["parameters"].get(n)) for r in done)] for r in done for n in r["parameters"]}
+    values = {
+        n: [json.loads(v) for v in dict.fromkeys(json.dumps(r["parameters"].get(n)) for r in done)]
+        for r in done
+        for n in r["parameters"]
+    }
     varied = {n: v for n, v in values.items() if len(v) > 1}
-    arm = about.get("arm") or max((n for n in varied if n != "seed"), key=lambda n: len(varied[n]), default="")
+    arm = about.get("arm") or max(
+        (n for n in varied if n != "seed"), key=lambda n: len(varied[n]), default=""
+    )
     arms = list(dict.fromkeys(r.get(arm) for r in rows({"runs": each})))
-    for r in each:  # a curve that bears the name of its arm belongs into one picture with those of the others
-        r["curves"] = {"learning" if curve == str(r["parameters"].get(arm)) else curve: points for curve, points in r["curves"].items()}
-    base, order = about.get("baseline", arms[0] if arms else None), (sweep.get("grid") or {}).get(arm) or arms
-    columns = {c: v[0] for r in done for c, v in r["rows"].items() if c not in ("picture", "seed", arm)}
-    split = dict.fromkeys([*(n for n in varied if n not in ("seed", arm)), *(c for c, v in columns.items() if isinstance(v, str))])
+    for r in (
+        each
+    ):  # a curve that bears the name of its arm belongs into one picture with those of the others
+        r["curves"] = {
+            "learning" if curve == str(r["parameters"].get(arm)) else curve: points
+            for curve, points in r["curves"].items()
+        }
+    base, order = (
+        about.get("baseline", arms[0] if arms else None),
+        (sweep.get("grid") or {}).get(arm) or arms,
+    )
+    columns = {
+        c: v[0] for r in done for c, v in r["rows"].items() if c not in ("picture", "seed", arm)
+    }
+    split = dict.fromkeys(
+        [
+            *(n for n in varied if n not in ("seed", arm)),
+            *(c for c, v in columns.items() if isinstance(v, str)),
+        ]
+    )
     by = about.get("by", list(split))
-    metrics = about.get("metrics") or [c for c, v in columns.items() if isinstance(v, float) and c not in by][:4]
-    for what, word, there in (("baseline", base, arms), *(("metrics", m, [*columns]) for m in metrics), *(("by", b, [*columns, *values]) for b in by)):
+    metrics = (
+        about.get("metrics")
+        or [c for c, v in columns.items() if isinstance(v, float) and c not in by][:4]
+    )
+    for what, word, there in (
+        ("baseline", base, arms),
+        *(("metrics", m, [*columns]) for m in metrics),
+        *(("by", b, [*columns, *values]) for b in by),
+    ):
         if done and word not in there:
-            raise ValueError(f"{what} of the report must be one of {', '.join(map(str, there))}, got {word}; the finished runs have no other")
+            raise ValueError(
+                f"{what} of the report must be one of {', '.join(map(str, there))}, got {word}; the finished runs have no other"
+            )
     found = {
         "name": name, "title": about.get("title") or name, "question": about.get("question", ""), "arm": arm, "baseline": base,
         "arms": sorted(arms, key=lambda a: (a != base, order.index(a) if a in order else len(order))), "by": by, "metrics": metrics,
@@ -148,7 +224,11 @@ def gather(folder: Path) -> Found:
 def _run(place: Path) -> tuple[Found, Found]:
     """A run's numbers, a column of its rows a list; and what made it."""
     said, curves = run.recorded(place), run.read_json(place / "curves.json")
-    told = json.loads(files.read_bytes(place / "rows.json")) if (place / "rows.json").is_file() else [{"picture": "", **said["metrics"]}]
+    told = (
+        json.loads(files.read_bytes(place / "rows.json"))
+        if (place / "rows.json").is_file()
+        else [{"picture": "", **said["metrics"]}]
+    )
     numbers = {
         **{k: said.get(k) for k in ("run", "status", "error", "seconds", "threads", "notebook", "sha256", "metrics", "parameters")},
         "rows": {c: [r.get(c) for r in told] for c in dict.fromkeys(c for r in told for c in r)} if said["status"] == "done" else {},

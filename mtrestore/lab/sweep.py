@@ -1,15 +1,15 @@
 """A sweep: one notebook, many parameters, a run for each, a table at the end.
 
-    notebook: ../notebooks/11_face_network.ipynb   # as seen from this file, like every text that begins with ./ or ../
-    parameters: {size: 64, steps: 300}             # the same in each run
-    grid: {join: [concat, add, none]}              # each with each
-    seeds: [0, 1, 2]                               # optional: all of that for each of them, as parameter `seed`
-    estimate: 40                                   # optional: seconds of a run
-    slurm: {timeout_min: 60}                       # optional: for submitit's executor
-    report: {question: "Do skips help?"}           # optional: for `mtrestore report`
+notebook: ../notebooks/11_face_network.ipynb   # as seen from this file, like every text that begins with ./ or ../
+parameters: {size: 64, steps: 300}             # the same in each run
+grid: {join: [concat, add, none]}              # each with each
+seeds: [0, 1, 2]                               # optional: all of that for each of them, as parameter `seed`
+estimate: 40                                   # optional: seconds of a run
+slurm: {timeout_min: 60}                       # optional: for submitit's executor
+report: {question: "Do skips help?"}           # optional: for `mtrestore report`
 
-    plan = read(file)          # checked before anything runs
-    table = sweep(plan, out)   # each point that is not done: notebook.execute in a thread here, on a Dask cluster or in a Slurm job
+plan = read(file)          # checked before anything runs
+table = sweep(plan, out)   # each point that is not done: notebook.execute in a thread here, on a Dask cluster or in a Slurm job
 """
 
 from __future__ import annotations
@@ -43,7 +43,15 @@ from .execute import KINDS, STOP, STOP_FILE, Task, check, execute, inspect, task
 if TYPE_CHECKING:
     import pandas
 
-KEYS = {"notebook": str, "parameters": dict, "grid": dict, "seeds": list, "estimate": (int, float), "slurm": dict, "report": dict}
+KEYS = {
+    "notebook": str,
+    "parameters": dict,
+    "grid": dict,
+    "seeds": list,
+    "estimate": (int, float),
+    "slurm": dict,
+    "report": dict,
+}
 Ended = Iterator[tuple[Task, dict[str, Any]]]  # each task with its status, as they end
 
 
@@ -67,34 +75,60 @@ def read(file: str | Path) -> Sweep:
         if key not in KEYS:
             raise ValueError(f"{file}: unknown setting {key!r}; known are {', '.join(KEYS)}")
         if not isinstance(value, KEYS[key]) or isinstance(value, bool):
-            raise ValueError(f"{file}: {key} must be {KINDS.get(KEYS[key], 'a number')}, got {value!r}")
+            raise ValueError(
+                f"{file}: {key} must be {KINDS.get(KEYS[key], 'a number')}, got {value!r}"
+            )
     if not settings.get("estimate", 1) > 0:
         raise ValueError(f"{file}: estimate must be seconds above 0, got {settings['estimate']}")
     fixed, grid = settings.get("parameters", {}), dict(settings.get("grid", {}))
     if "seeds" in settings:
         if "seed" in grid or not all(type(s) is int for s in settings["seeds"]):
-            raise ValueError(f"{file}: seeds must be whole numbers and the grid without a seed of its own, got {settings['seeds']!r}")
+            raise ValueError(
+                f"{file}: seeds must be whole numbers and the grid without a seed of its own, got {settings['seeds']!r}"
+            )
         grid["seed"] = settings["seeds"]
     if not grid or not all(isinstance(values, list) and values for values in grid.values()):
-        raise ValueError(f"{file}: nothing to run; grid needs a list of values for each name, as in grid: {{join: [concat, add]}}, or seeds: [0, 1, 2]")
+        raise ValueError(
+            f"{file}: nothing to run; grid needs a list of values for each name, as in grid: {{join: [concat, add]}}, or seeds: [0, 1, 2]"
+        )
     if both := grid.keys() & fixed.keys():
-        raise ValueError(f"{file}: {min(both, key=str)} stands in parameters and varies as well; keep one of them")
+        raise ValueError(
+            f"{file}: {min(both, key=str)} stands in parameters and varies as well; keep one of them"
+        )
     home = Path(os.path.abspath(file)).parent
     notebook = Path(os.path.normpath(home / settings["notebook"]))
     known, sha256 = inspect(notebook)
     points, names = [], []
     for values in itertools.product(*grid.values()):
         varied = dict(zip(grid, values))
-        points.append({k: located(v, home) for k, v in check(fixed | varied, known, f"{file}: {notebook.name}").items()})
-        text = ",".join(f"{k}={'-'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in varied.items())
+        points.append(
+            {
+                k: located(v, home)
+                for k, v in check(fixed | varied, known, f"{file}: {notebook.name}").items()
+            }
+        )
+        text = ",".join(
+            f"{k}={'-'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in varied.items()
+        )
         names.append(re.sub(r"[^A-Za-z0-9=,._+-]+", "-", text)[:80])
         if names[-1] != text:
             names[-1] += "~" + digest(points[-1])
     if twice := [name for point, name in zip(points, names) if points.count(point) > 1]:
         raise ValueError(f"{file}: the point {twice[0]} comes twice; list each value once")
-    count = Counter(name.casefold() for name in names)  # 1 and "1"; or s and S, which some file systems take for one
-    names = [name if count[name.casefold()] == 1 else f"{name}~{digest(point)}" for name, point in zip(names, points)]
-    return Sweep(notebook, sha256, {point.get("device", known.get("device", "cpu")) for point in points}, dict(zip(names, points)), settings)
+    count = Counter(
+        name.casefold() for name in names
+    )  # 1 and "1"; or s and S, which some file systems take for one
+    names = [
+        name if count[name.casefold()] == 1 else f"{name}~{digest(point)}"
+        for name, point in zip(names, points)
+    ]
+    return Sweep(
+        notebook,
+        sha256,
+        {point.get("device", known.get("device", "cpu")) for point in points},
+        dict(zip(names, points)),
+        settings,
+    )
 
 
 def digest(point: Mapping[str, Any]) -> str:
@@ -109,33 +143,77 @@ def located(value: Any, home: Path) -> Any:
     return path if path.startswith("..") else f"./{path}"
 
 
-def sweep(plan: Sweep, out: str | Path, *, jobs: int | None = None, dask: str | None = None, slurm: bool = False, overwrite: bool = False) -> pandas.DataFrame:
+def sweep(
+    plan: Sweep,
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    dask: str | None = None,
+    slurm: bool = False,
+    overwrite: bool = False,
+) -> pandas.DataFrame:
     """Run each point that is not done (overwrite: each), print a line for it, and return the table of all, which is OUT/table.csv too.
 
     A point is done when its status.json says so, with these parameters and this notebook. jobs: runs at a time, by default one for each GPU, or core.
     dask: a cluster's address. Raises ValueError where another sweep is at work in OUT, or nothing can run there.
     """
-    out, places, options = Path(os.path.abspath(out)), slots(plan, jobs), plan.settings.get("slurm", {})
-    threads = options.get("cpus_per_task", 1) if slurm else 1 if dask else max(1, run.cores() // len(places))
+    out, places, options = (
+        Path(os.path.abspath(out)),
+        slots(plan, jobs),
+        plan.settings.get("slurm", {}),
+    )
+    threads = (
+        options.get("cpus_per_task", 1)
+        if slurm
+        else 1
+        if dask
+        else max(1, run.cores() // len(places))
+    )
     if (out / "table.csv").exists():
         check_folder(out, ("sweep.json",), overwrite)
     out.mkdir(parents=True, exist_ok=True)
     with claimed(out):
         run.write_json(out / "sweep.json", plan.settings)
-        todo = [task(out / name, plan.notebook, plan.sha256, point, threads) for name, point in plan.points.items() if overwrite or not done(plan, out, name)]
-        ended = on_cluster(todo, dask, out) if dask and todo else on_slurm(todo, options, out) if slurm and todo else here(todo, places)
+        todo = [
+            task(out / name, plan.notebook, plan.sha256, point, threads)
+            for name, point in plan.points.items()
+            if overwrite or not done(plan, out, name)
+        ]
+        ended = (
+            on_cluster(todo, dask, out)
+            if dask and todo
+            else on_slurm(todo, options, out)
+            if slurm and todo
+            else here(todo, places)
+        )
         begin, failed = time.perf_counter(), {}
         with contextlib.closing(ended):
             for count, (job, status) in enumerate(ended, 1):
-                name, left, error = Path(job["folder"]).name, (time.perf_counter() - begin) / count * (len(todo) - count), status["error"]
+                name, left, error = (
+                    Path(job["folder"]).name,
+                    (time.perf_counter() - begin) / count * (len(todo) - count),
+                    status["error"],
+                )
                 if status["status"] != "done":
                     failed[name] = error
-                words = [f"{count}/{len(todo)}", status["status"], name, f"{status['seconds']:.1f} s", error, f"{clock(left)} left" if left else ""]
+                words = [
+                    f"{count}/{len(todo)}",
+                    status["status"],
+                    name,
+                    f"{status['seconds']:.1f} s",
+                    error,
+                    f"{clock(left)} left" if left else "",
+                ]
                 print(shown("  ".join(filter(None, words))), flush=True)
         table = run.runs(out).set_index("run").reindex(plan.points).reset_index(names="run")
-        for name, error in failed.items():  # once more, since the disk may have been too full for a status.json
+        for (
+            name,
+            error,
+        ) in failed.items():  # once more, since the disk may have been too full for a status.json
             table.loc[table["run"] == name, ["status", "error"]] = "failed", error
-        words = table.rename(columns=cell).map(lambda value: cell(value) if isinstance(value, str) else value)
+        words = table.rename(columns=cell).map(
+            lambda value: cell(value) if isinstance(value, str) else value
+        )
         files.write_bytes(out / "table.csv", words.to_csv(index=False).encode())
     return table
 
@@ -147,7 +225,9 @@ def claimed(out: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as e:
-        raise ValueError(f"another sweep is at work in {out}; wait for it, or choose another folder with -o") from e
+        raise ValueError(
+            f"another sweep is at work in {out}; wait for it, or choose another folder with -o"
+        ) from e
     with lock:
         (out / STOP_FILE).unlink(missing_ok=True)
         yield
@@ -155,22 +235,49 @@ def claimed(out: Path) -> Iterator[None]:
 
 def done(plan: Sweep, out: Path, name: str) -> bool:
     status = run.read_json(out / name / "status.json")
-    return (status.get("status"), status.get("parameters"), status.get("sha256")) == ("done", plan.points[name], plan.sha256)
+    return (status.get("status"), status.get("parameters"), status.get("sha256")) == (
+        "done",
+        plan.points[name],
+        plan.sha256,
+    )
 
 
 def forecast(plan: Sweep, out: str | Path, jobs: int | None = None, overwrite: bool = False) -> str:
     """What `sweep` would do: its points, those that are done, and about how long the others take."""
     ready = {name: not overwrite and done(plan, Path(out), name) for name in plan.points}
-    past = [status.get("seconds", 0.0) for path in Path(out).glob("*/status.json") if (status := run.read_json(path)).get("status") == "done"]
-    each, left, width = plan.settings.get("estimate") or (median(past) if past else None), list(ready.values()).count(False), len(slots(plan, jobs))
-    time = f"about {clock(each * -(-left // width))} ({each:.0f} s a run, {width} at a time)" if each else "no estimate yet; the file may give one"
+    past = [
+        status.get("seconds", 0.0)
+        for path in Path(out).glob("*/status.json")
+        if (status := run.read_json(path)).get("status") == "done"
+    ]
+    each, left, width = (
+        plan.settings.get("estimate") or (median(past) if past else None),
+        list(ready.values()).count(False),
+        len(slots(plan, jobs)),
+    )
+    time = (
+        f"about {clock(each * -(-left // width))} ({each:.0f} s a run, {width} at a time)"
+        if each
+        else "no estimate yet; the file may give one"
+    )
     first = f"{len(ready)} runs of {plan.notebook.name} in {out}: {len(ready) - left} done, {left} to do, {time}"
-    return "\n".join(map(shown, [first, *(f"{'done' if ready[name] else 'to do':5}  {name}" for name in plan.points)]))
+    return "\n".join(
+        map(
+            shown,
+            [first, *(f"{'done' if ready[name] else 'to do':5}  {name}" for name in plan.points)],
+        )
+    )
 
 
 def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return (
+        f"{minutes // 60} h {minutes % 60} min"
+        if minutes >= 60
+        else f"{minutes} min {seconds} s"
+        if minutes
+        else f"{seconds} s"
+    )
 
 
 def slots(plan: Sweep, jobs: int | None) -> list[str | None]:
@@ -228,7 +335,9 @@ def on_slurm(todo: Sequence[Task], options: Mapping[str, Any], out: Path) -> End
     try:
         import submitit
     except ImportError as e:
-        raise ValueError("--slurm needs the package submitit; install it with: pip install 'mtrestore[slurm]'") from e
+        raise ValueError(
+            "--slurm needs the package submitit; install it with: pip install 'mtrestore[slurm]'"
+        ) from e
     executor = submitit.AutoExecutor(folder=out / ".slurm")
     try:
         executor.update_parameters(**{"cpus_per_task": 1, **options})
@@ -251,7 +360,12 @@ def outcome(future: Any, job: Task) -> dict[str, Any]:
     try:
         return future.result()
     except (Exception, futures.CancelledError) as e:
-        status = {"status": "failed", "seconds": 0.0, "error": f"the cluster lost it: {one_line(e)}", "parameters": job["parameters"]}
+        status = {
+            "status": "failed",
+            "seconds": 0.0,
+            "error": f"the cluster lost it: {one_line(e)}",
+            "parameters": job["parameters"],
+        }
         with contextlib.suppress(ValueError, OSError):
             Path(job["folder"]).mkdir(exist_ok=True)
             run.write_json(Path(job["folder"]) / "status.json", status)

@@ -32,9 +32,19 @@ from ..plot import Plot
 from ..training import batches as data
 from .boxes import Boxes
 
-PRESETS = {"as it is": "clean", "mild": "mild", "medium": "medium", "severe": "severe", "old photo": "old-photo"}
+PRESETS = {
+    "as it is": "clean",
+    "mild": "mild",
+    "medium": "medium",
+    "severe": "severe",
+    "old photo": "old-photo",
+}
 NOISES = ("gaussian_noise", "poisson_noise", "grain", "colour_noise")
-NEUTRAL = dict.fromkeys(("sigma", "sigma_x", "sigma_y", "radius", "length", "lift", "cast"), 0) | {"factor": 1, "contrast": 1, "quality": 100}
+NEUTRAL = dict.fromkeys(("sigma", "sigma_x", "sigma_y", "radius", "length", "lift", "cast"), 0) | {
+    "factor": 1,
+    "contrast": 1,
+    "quality": 100,
+}
 LEVELS = 32  # where the maps of what was invented are brightest
 WIDE = {"layout": w.Layout(width="auto"), "style": {"description_width": "92px"}}
 
@@ -45,13 +55,21 @@ def stronger(recipe: degrade.Recipe, strength: float) -> degrade.Recipe:
     def turned(name: str, key: str, value: Any) -> Any:
         if key not in NEUTRAL:
             return value
-        value = float(np.clip(NEUTRAL[key] + (value - NEUTRAL[key]) * strength, *degrade.PARAMETERS[name][key]))
+        value = float(
+            np.clip(
+                NEUTRAL[key] + (value - NEUTRAL[key]) * strength, *degrade.PARAMETERS[name][key]
+            )
+        )
         return round(value) if key in degrade.INTEGERS else round(value, 4)
 
-    return replace(recipe, steps=tuple({k: turned(s["op"], k, v) for k, v in s.items()} for s in recipe.steps))
+    return replace(
+        recipe, steps=tuple({k: turned(s["op"], k, v) for k, v in s.items()} for s in recipe.steps)
+    )
 
 
-def invented(out: np.ndarray, given: np.ndarray, recipe: degrade.Recipe | None = None, radius: float = 2.0) -> np.ndarray:
+def invented(
+    out: np.ndarray, given: np.ndarray, recipe: degrade.Recipe | None = None, radius: float = 2.0
+) -> np.ndarray:
     """What of a restoration the picture given does not show: H×W×2 float32 at the size of `given`, in levels (1/255).
 
     [..., 0], unseen: the local RMS of out − D(out). D is the recipe without noise and without what a restoration keeps (grey, fading):
@@ -68,7 +86,9 @@ def invented(out: np.ndarray, given: np.ndarray, recipe: degrade.Recipe | None =
     out = image.resize(out, given.shape[:2])
     if recipe is None:
         apart = soft(out, 2) - soft(given, 2)
-        unseen = np.sqrt(soft(((out - soft(out, 2)) ** 2).mean(-1))) - np.sqrt(soft(((given - soft(given, 2)) ** 2).mean(-1)))
+        unseen = np.sqrt(soft(((out - soft(out, 2)) ** 2).mean(-1))) - np.sqrt(
+            soft(((given - soft(given, 2)) ** 2).mean(-1))
+        )
     else:
         steps = [s for s in recipe.steps if s["op"] not in data.TONE]
         optics = degrade.Recipe(tuple(s for s in steps if s["op"] not in NOISES))
@@ -77,24 +97,45 @@ def invented(out: np.ndarray, given: np.ndarray, recipe: degrade.Recipe | None =
     return 255 * np.dstack([np.maximum(unseen, 0), np.sqrt((apart**2).mean(-1))])
 
 
-def card(face: Face, crop: Crop, given: np.ndarray, out: np.ndarray, maps: np.ndarray) -> tuple[str, Plot]:
+def card(
+    face: Face, crop: Crop, given: np.ndarray, out: np.ndarray, maps: np.ndarray
+) -> tuple[str, Plot]:
     """One face: a line of words, and a figure of the input with its landmarks, the result, and the two maps of `invented` on one scale."""
     crop, inside = crop.resized(192), crop.mask(given.shape) > 0.5
     unseen, against = (float(maps[inside, i].mean()) if inside.any() else 0.0 for i in (0, 1))
     levels = 255 * crop.cut(np.dstack([maps, maps[..., 0]]) / 255)
     large = crop.scaled((out.shape[1] / given.shape[1], out.shape[0] / given.shape[0]))
-    plot = view.show({"input": crop.cut(given), "result": large.cut(out), "unseen in it": levels[..., 0], "against it": levels[..., 1]}, columns=4, size=2.4)
-    plot.axes[0].plot(*crop.points(face.landmarks).T, ".", color=view.COLOURS[0], markersize=6 if len(face.landmarks) <= 5 else 1)
+    plot = view.show(
+        {
+            "input": crop.cut(given),
+            "result": large.cut(out),
+            "unseen in it": levels[..., 0],
+            "against it": levels[..., 1],
+        },
+        columns=4,
+        size=2.4,
+    )
+    plot.axes[0].plot(
+        *crop.points(face.landmarks).T,
+        ".",
+        color=view.COLOURS[0],
+        markersize=6 if len(face.landmarks) <= 5 else 1,
+    )
     for axes in plot.axes[2:4]:
         axes.images[0].set(cmap="magma", clim=(0, LEVELS))
     plot.colorbar(plot.axes[3].images[0], ax=plot.axes[:4], label="levels, of 255", shrink=0.8)
     words = f"{face.status} · score {face.score:.2f} · {face.side:.0f} px · turned {np.degrees(crop.roll):+.0f}°"
-    return f"{words} · unseen in the input {unseen:.1f} levels · against the input {against:.1f} levels", plot
+    return (
+        f"{words} · unseen in the input {unseen:.1f} levels · against the input {against:.1f} levels",
+        plot,
+    )
 
 
 def slider(name: str, value: float, low: float, high: float, step: float) -> w.Widget:
     kind = w.IntSlider if isinstance(step, int) else w.FloatSlider
-    return kind(value=value, min=low, max=high, step=step, description=name, continuous_update=False, **WIDE)
+    return kind(
+        value=value, min=low, max=high, step=step, description=name, continuous_update=False, **WIDE
+    )
 
 
 def show(place: w.Output, *parts: Any) -> None:
@@ -105,37 +146,90 @@ def show(place: w.Output, *parts: Any) -> None:
             return {"image/png": base64.b64encode(part._repr_png_()).decode()}
         return {"text/plain": part} if isinstance(part, str) else {"text/html": part._repr_html_()}
 
-    place.outputs = tuple({"output_type": "display_data", "data": content(p), "metadata": {}} for p in parts)
+    place.outputs = tuple(
+        {"output_type": "display_data", "data": content(p), "metadata": {}} for p in parts
+    )
 
 
 class Workbench(w.VBox):
     """What `workbench` gives: `controls` holds its widgets by name; `photo`, `recipe`, `worn`, `faces`, `result` are what lies on it."""
 
-    def __init__(self, photo: Any, preset: str, strength: float, seed: int, working_size: int, face_strength: float, scale: float, options: dict) -> None:
+    def __init__(
+        self,
+        photo: Any,
+        preset: str,
+        strength: float,
+        seed: int,
+        working_size: int,
+        face_strength: float,
+        scale: float,
+        options: dict,
+    ) -> None:
         self.options, self.restorers, self.known = options, {}, None
         self.saved: set[Path] = set()
         self.controls = c = {
-            "upload": w.FileUpload(accept="image/*", description="Upload a photo", layout=w.Layout(width="auto")),
-            "sample": w.Button(description="Take the sample", tooltip="Eileen Collins, NASA, public domain"),
-            "path": w.Text(placeholder="or its path, then Enter", description="photo", continuous_update=False, **WIDE),
-            "preset": w.Dropdown(options=PRESETS, value=preset or "clean", description="wear it", **WIDE),
+            "upload": w.FileUpload(
+                accept="image/*", description="Upload a photo", layout=w.Layout(width="auto")
+            ),
+            "sample": w.Button(
+                description="Take the sample", tooltip="Eileen Collins, NASA, public domain"
+            ),
+            "path": w.Text(
+                placeholder="or its path, then Enter",
+                description="photo",
+                continuous_update=False,
+                **WIDE,
+            ),
+            "preset": w.Dropdown(
+                options=PRESETS, value=preset or "clean", description="wear it", **WIDE
+            ),
             "strength": slider("strength", strength, 0, 2, 0.05),
             "seed": slider("seed", seed, 0, 99, 1),
-            "boxes": w.Text(placeholder="drawn, found, or x0 y0 x1 y1; ...", description="face boxes", continuous_update=False, **WIDE),
+            "boxes": w.Text(
+                placeholder="drawn, found, or x0 y0 x1 y1; ...",
+                description="face boxes",
+                continuous_update=False,
+                **WIDE,
+            ),
             "working_size": slider("working size", working_size, 64, 1280, 32),
             "face_strength": slider("face strength", face_strength, 0, 1, 0.05),
             "scale": slider("scale", scale, 0.5, 4, 0.25),
             "restore": w.Button(description="Restore", button_style="primary"),
             "find": w.Button(description="Find faces"),
-            "save_as": w.Text("outputs/workbench/restored.png", description="save as", continuous_update=False, **WIDE),
+            "save_as": w.Text(
+                "outputs/workbench/restored.png",
+                description="save as",
+                continuous_update=False,
+                **WIDE,
+            ),
             "save": w.Button(description="Save picture and recipe", layout=w.Layout(width="auto")),
         }
         self.canvas, self.status, self.tabs = Boxes(), w.HTML(), [w.Output() for _ in range(4)]
-        rows = [w.HBox([c["upload"], c["sample"]]), *list(c.values())[2:10], w.HBox([c["restore"], c["find"]]), c["save_as"], c["save"]]
-        columns = [w.VBox(rows, layout=w.Layout(width="370px")), w.VBox([self.canvas], layout=w.Layout(flex="1 1 300px"))]
+        rows = [
+            w.HBox([c["upload"], c["sample"]]),
+            *list(c.values())[2:10],
+            w.HBox([c["restore"], c["find"]]),
+            c["save_as"],
+            c["save"],
+        ]
+        columns = [
+            w.VBox(rows, layout=w.Layout(width="370px")),
+            w.VBox([self.canvas], layout=w.Layout(flex="1 1 300px")),
+        ]
         tabs = w.Tab(self.tabs, titles=["Before / after", "Every step", "Faces", "Recipe"])
-        super().__init__([w.HBox(columns, layout=w.Layout(flex_flow="row wrap", grid_gap="12px")), self.status, tabs])
-        for name, act in {"sample": lambda: self.take(None), "restore": self.restore, "find": self.find, "save": self.save}.items():
+        super().__init__(
+            [
+                w.HBox(columns, layout=w.Layout(flex_flow="row wrap", grid_gap="12px")),
+                self.status,
+                tabs,
+            ]
+        )
+        for name, act in {
+            "sample": lambda: self.take(None),
+            "restore": self.restore,
+            "find": self.find,
+            "save": self.save,
+        }.items():
             c[name].on_click(lambda _, act=act: act())
         for name in ("preset", "strength", "seed"):
             c[name].observe(lambda _: self.wear(), "value")
@@ -158,7 +252,11 @@ class Workbench(w.VBox):
                 content, photo = photo["content"], Path(folder, Path(photo["name"]).name)
                 photo.write_bytes(content)
             self.photo = photo if isinstance(photo, image.Picture) else image.load(photo)
-            self.result, self.faces, self.auto = None, [], True  # auto: the detector finds the faces, until a box is edited
+            self.result, self.faces, self.auto = (
+                None,
+                [],
+                True,
+            )  # auto: the detector finds the faces, until a box is edited
             self._put([])
             for place in self.tabs:
                 show(place)
@@ -172,13 +270,18 @@ class Workbench(w.VBox):
             self.worn, self.recipe = degrade.apply(self.photo.pixels, recipe), recipe
             self.canvas.size = list(self.worn.shape[1::-1])
             self.canvas.picture = view.data_uri(image.shrink(self.worn, 800))
-            self._say(f"{self.worn.shape[1]}×{self.worn.shape[0]} px, worn by: {', '.join(recipe.ops) or 'nothing'}")
+            self._say(
+                f"{self.worn.shape[1]}×{self.worn.shape[0]} px, worn by: {', '.join(recipe.ops) or 'nothing'}"
+            )
 
     def find(self) -> None:
         """Let the detector look, now and at each restoration until a box is edited."""
         with self._working("looking for faces"):
             restorer = self._restorer()
-            self.faces, self.auto = detect(self.worn, restorer.detector, landmarks=self._net(restorer)), True
+            self.faces, self.auto = (
+                detect(self.worn, restorer.detector, landmarks=self._net(restorer)),
+                True,
+            )
             self._put(self.faces)
             self._say(f"faces found: {len(self.faces)}")
 
@@ -186,23 +289,50 @@ class Workbench(w.VBox):
         """Restore what lies on the bench; None where that failed."""
         with self._working("restoring"):
             restorer, recipe, worn = self._restorer(), self.recipe, self.worn
-            result = restorer(self.photo.with_pixels(worn), None if self.auto else [self._face(box, restorer) for box in self.canvas.boxes])
+            result = restorer(
+                self.photo.with_pixels(worn),
+                None if self.auto else [self._face(box, restorer) for box in self.canvas.boxes],
+            )
             maps = invented(result.image, worn, recipe if recipe.steps else None)
             cards = [card(f, restorer.rule(f), worn, result.image, maps) for f in result.faces]
-            settings = {name: self.controls[name].value for name in ("strength", "seed", "working_size", "face_strength", "scale")}
-            faces = [{"box": f.box, "score": f.score, "status": f.status, "card": words} for f, (words, _) in zip(result.faces, cards)]
-            about = {"photo": self.photo.path.name if self.photo.path else "array", "recipe": json.loads(recipe.to_json()), "settings": settings}
-            text = json.dumps(about | {"faces": faces, "timings": result.timings, "notes": result.notes}, indent=1)
+            settings = {
+                name: self.controls[name].value
+                for name in ("strength", "seed", "working_size", "face_strength", "scale")
+            }
+            faces = [
+                {"box": f.box, "score": f.score, "status": f.status, "card": words}
+                for f, (words, _) in zip(result.faces, cards)
+            ]
+            about = {
+                "photo": self.photo.path.name if self.photo.path else "array",
+                "recipe": json.loads(recipe.to_json()),
+                "settings": settings,
+            }
+            text = json.dumps(
+                about | {"faces": faces, "timings": result.timings, "notes": result.notes}, indent=1
+            )
             views = ([result.compare(labels=("worn" if recipe.steps else "before", "restored"))], [view.steps(result)],
                      [part for both in cards for part in both] or ["no face here: the whole-photo branch did all the work"], [text])  # fmt: skip
             for place, parts in zip(self.tabs, views):
                 show(place, *parts)
-            self.result, self.about, self.faces = result, text, [f if f.status == "too_small" else replace(f, status="found") for f in result.faces]
+            self.result, self.about, self.faces = (
+                result,
+                text,
+                [
+                    f if f.status == "too_small" else replace(f, status="found")
+                    for f in result.faces
+                ],
+            )
             self._put(self.faces)
             told = f"restored in {result.timings['total']:.1f} s, {sum(f.status == 'restored' for f in result.faces)} of {len(cards)} faces"
             if recipe.steps:
                 truth = degrade.apply(self.photo.pixels, data.tone(recipe))
-                told += ", PSNR {:.2f} dB from {:.2f}".format(*(metrics.psnr(image.resize(p, truth.shape[:2]), truth) for p in (result.image, worn)))
+                told += ", PSNR {:.2f} dB from {:.2f}".format(
+                    *(
+                        metrics.psnr(image.resize(p, truth.shape[:2]), truth)
+                        for p in (result.image, worn)
+                    )
+                )
             self._say(told)
             return result
 
@@ -245,7 +375,9 @@ class Workbench(w.VBox):
                 b.disabled = False
 
     def _say(self, words: str, colour: str = "inherit") -> None:
-        self.status.value = f'<div role="status" style="color:{colour};font-weight:600">{html.escape(words)}</div>'
+        self.status.value = (
+            f'<div role="status" style="color:{colour};font-weight:600">{html.escape(words)}</div>'
+        )
 
     def _restorer(self) -> Restorer:
         """The models with the sliders' settings; loaded at most twice, since only doublings have the second sharpener."""
@@ -289,7 +421,11 @@ class Workbench(w.VBox):
         if self.controls["boxes"].value == self._words():
             return
         with self._working("reading the boxes"):
-            boxes = [[float(v) for v in b.split()] for b in self.controls["boxes"].value.replace(",", " ").split(";") if b.strip()]
+            boxes = [
+                [float(v) for v in b.split()]
+                for b in self.controls["boxes"].value.replace(",", " ").split(";")
+                if b.strip()
+            ]
             faces_from(boxes)
             self.canvas.boxes = boxes
 
@@ -301,4 +437,13 @@ def workbench(photo: Any = None, *, preset: str = "medium", strength: float = 1.
     photo: what `read` takes; None is the sample. preset, strength, seed: how it is worn first ("clean" leaves it as it is); working_size,
     face_strength, scale: where the sliders begin. options: further ones of `Restorer`.
     """
-    return Workbench(None if photo is None else image.load(photo), preset, strength, seed, working_size, face_strength, scale, options)
+    return Workbench(
+        None if photo is None else image.load(photo),
+        preset,
+        strength,
+        seed,
+        working_size,
+        face_strength,
+        scale,
+        options,
+    )

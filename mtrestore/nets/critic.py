@@ -40,7 +40,9 @@ class Down(nn.Module):
 
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(EqualConv(cin, cin, 3), act(), EqualConv(cin, cout, 3), act(), nn.AvgPool2d(2))
+        self.body = nn.Sequential(
+            EqualConv(cin, cin, 3), act(), EqualConv(cin, cout, 3), act(), nn.AvgPool2d(2)
+        )
         self.skip = nn.Sequential(nn.AvgPool2d(2), EqualConv(cin, cout, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,7 +52,9 @@ class Down(nn.Module):
 def minibatch_std(x: Tensor, group: int = 4) -> Tensor:
     """Append one channel: the mean standard deviation over groups of samples, so that lack of variety can be seen."""
     b, _, h, w = x.shape
-    g = next((n for n in range(min(group, b), 1, -1) if b % n == 0), b)  # one group of all where none divides the batch
+    g = next(
+        (n for n in range(min(group, b), 1, -1) if b % n == 0), b
+    )  # one group of all where none divides the batch
     y = x.reshape(g, b // g, *x.shape[1:])
     std = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))  # one number for each group
     return torch.cat([x, std.repeat(g).reshape(b, 1, 1, 1).expand(b, 1, h, w)], 1)
@@ -102,7 +106,8 @@ class SpectralCritic(Net):
         w = plan_of(widths)
         self.stem = nn.Sequential(spectral(3, w[0], 3), act())
         self.body = nn.ModuleList(
-            nn.Sequential(spectral(a, b, 4, 2), act(), spectral(b, b, 3), act()) for a, b in zip(w[:4], w[1:5], strict=True)
+            nn.Sequential(spectral(a, b, 4, 2), act(), spectral(b, b, 3), act())
+            for a, b in zip(w[:4], w[1:5], strict=True)
         )
         self.skip = nn.ModuleList(spectral(a, b, 1) for a, b in zip(w[:4], w[1:5], strict=True))
         self.last = nn.Sequential(spectral(w[4] + 1, w[5], 3), act())
@@ -138,7 +143,10 @@ class PartCritic(Net):
     def __init__(self, widths: Sequence[int] = (16, 32, 64, 64)) -> None:
         super().__init__()
         pairs = zip((3, *widths), widths, strict=False)
-        self.body = nn.ModuleList(nn.Sequential(spectral(a, b, 3 if n == 0 else 4, 1 if n == 0 else 2), act()) for n, (a, b) in enumerate(pairs))
+        self.body = nn.ModuleList(
+            nn.Sequential(spectral(a, b, 3 if n == 0 else 4, 1 if n == 0 else 2), act())
+            for n, (a, b) in enumerate(pairs)
+        )
         self.head = spectral(widths[-1], 1, 1)
 
     def judge(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -153,7 +161,9 @@ class PartCritic(Net):
         return self.judge(x)[0][0].mean((2, 3))
 
 
-def spectral(cin: int, cout: int, kernel: int, stride: int = 1, pad: int | None = None) -> nn.Conv2d:
+def spectral(
+    cin: int, cout: int, kernel: int, stride: int = 1, pad: int | None = None
+) -> nn.Conv2d:
     """A convolution of largest singular value 1."""
     layer = nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2 if pad is None else pad)
     nn.init.kaiming_normal_(layer.weight, a=0.2)

@@ -21,12 +21,21 @@ class FaceEmbedding(Net):
     def __init__(self, widths: Sequence[int] = (24, 48, 96, 128, 192), out: int = 128) -> None:
         super().__init__()
         steps = zip((3, *widths), widths, strict=False)
-        self.body = nn.Sequential(*(nn.Sequential(conv(a, b, stride=2), nn.GroupNorm(8, b), act(), conv(b, b), act()) for a, b in steps))  # 3 x 3
-        self.project = nn.Sequential(nn.Linear(widths[-1], widths[-1]), act(), nn.Linear(widths[-1], out))
+        self.body = nn.Sequential(
+            *(
+                nn.Sequential(conv(a, b, stride=2), nn.GroupNorm(8, b), act(), conv(b, b), act())
+                for a, b in steps
+            )
+        )  # 3 x 3
+        self.project = nn.Sequential(
+            nn.Linear(widths[-1], widths[-1]), act(), nn.Linear(widths[-1], out)
+        )
 
     def features(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != (self.size, self.size):
-            x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True, align_corners=False)
+            x = F.interpolate(
+                x, (self.size, self.size), mode="bicubic", antialias=True, align_corners=False
+            )
         return self.body(2 * x - 1).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

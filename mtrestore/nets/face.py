@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from .blocks import Net, act, conv, up2, zero
 from .synthesis import Synthesis
 
-WIDTHS = {"XS": (8, 16, 24, 32, 48, 64), "S": (16, 32, 64, 128, 192, 256), "M": (16, 48, 96, 160, 256, 320)}  # at full size in sixteens, as a CPU convolves
+WIDTHS = {
+    "XS": (8, 16, 24, 32, 48, 64),
+    "S": (16, 32, 64, 128, 192, 256),
+    "M": (16, 48, 96, 160, 256, 320),
+}  # at full size in sixteens, as a CPU convolves
 JOINS = ("concat", "add", "add-matched", "none")
 DECODERS = ("plain", "synthesis")
 
@@ -23,7 +27,9 @@ def plan_of(widths: str | Sequence[int]) -> Sequence[int]:
     """The six widths, s ... s/32, of a plan's name."""
     plan = WIDTHS.get(widths, ()) if isinstance(widths, str) else widths
     if not isinstance(plan, Sequence) or len(plan) != 6:
-        raise ValueError(f"widths must be one of {', '.join(WIDTHS)} or six numbers, got {widths!r}")
+        raise ValueError(
+            f"widths must be one of {', '.join(WIDTHS)} or six numbers, got {widths!r}"
+        )
     return plan
 
 
@@ -33,7 +39,10 @@ class Encoder(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv(3, widths[0]), act())
-        self.downs = nn.ModuleList(nn.Sequential(conv(a, b, stride=2), act(), conv(b, b), act()) for a, b in zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList(
+            nn.Sequential(conv(a, b, stride=2), act(), conv(b, b), act())
+            for a, b in zip(widths, widths[1:], strict=False)
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         feats = [self.stem(2 * x - 1)]
@@ -54,7 +63,9 @@ class Join(nn.Module):
         self.join = join
         self.up = nn.Sequential(conv(cin, cout), act())
         first = conv(2 * cout if join == "concat" else cout, cout)
-        self.fuse = nn.Sequential(first, act(), *((conv(cout, cout), act()) if join == "add-matched" else ()))
+        self.fuse = nn.Sequential(
+            first, act(), *((conv(cout, cout), act()) if join == "add-matched" else ())
+        )
 
     def forward(self, y: Tensor, skip: Tensor) -> Tensor:
         y = self.up(up2(y))
@@ -74,7 +85,9 @@ class Decoder(nn.Module):
             raise ValueError(f"join must be one of {', '.join(JOINS)}, got {join!r}")
         self.widths = tuple(widths)
         self.start = nn.Sequential(conv(widths[-1], widths[-1]), act())
-        self.joins = nn.ModuleList(Join(a, b, join) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=False))
+        self.joins = nn.ModuleList(
+            Join(a, b, join) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=False)
+        )
         self.to_rgb = conv(widths[0], 3)
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
@@ -97,7 +110,9 @@ class Generator(Net):
     multiple = 32
     minimum = 32
 
-    def __init__(self, widths: str | Sequence[int] = "S", join: str = "concat", decoder: str = "plain") -> None:
+    def __init__(
+        self, widths: str | Sequence[int] = "S", join: str = "concat", decoder: str = "plain"
+    ) -> None:
         super().__init__()
         if decoder not in DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
@@ -107,17 +122,30 @@ class Generator(Net):
             self.decoder = Synthesis(plan_of(widths))
             return
         self.decoder = Decoder(plan_of(widths), join)
-        for layer in self.modules():  # the deepest tensor is to be heard through eleven layers (He et al., ICCV 2015)
+        for layer in (
+            self.modules()
+        ):  # the deepest tensor is to be heard through eleven layers (He et al., ICCV 2015)
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, a=0.2)
                 nn.init.zeros_(layer.bias)
-        if join == "concat":  # the noise at the joins begins faint, as StyleGAN's does, or the deepest tensor is drowned
+        if (
+            join == "concat"
+        ):  # the noise at the joins begins faint, as StyleGAN's does, or the deepest tensor is drowned
             for up in self.decoder.joins:
                 up.fuse[0].weight.data[:, up.fuse[0].out_channels :] *= 0.1
 
-    def draw(self, batch: int, size: int, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> list[Tensor]:
+    def draw(
+        self,
+        batch: int,
+        size: int,
+        generator: torch.Generator | None = None,
+        device: str | torch.device = "cpu",
+    ) -> list[Tensor]:
         """Fresh N(0,1) tensors: one of s/32×s/32 and one of every join's shape."""
-        return [torch.randn(shape, generator=generator, device=device) for shape in self.decoder.shapes(batch, size)]
+        return [
+            torch.randn(shape, generator=generator, device=device)
+            for shape in self.decoder.shapes(batch, size)
+        ]
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
         picture = self.decoder(feats)
@@ -138,12 +166,20 @@ class FaceNet(Net):
     multiple = 32
     minimum = 32
 
-    def __init__(self, widths: str | Sequence[int] = "S", join: str = "concat", residual: bool = True, decoder: str = "plain") -> None:
+    def __init__(
+        self,
+        widths: str | Sequence[int] = "S",
+        join: str = "concat",
+        residual: bool = True,
+        decoder: str = "plain",
+    ) -> None:
         super().__init__()
         plan = plan_of(widths)
         self.encoder, self.residual, self.draws = Encoder(plan), residual, decoder == "synthesis"
         if decoder not in DECODERS or (self.draws and join != "concat"):
-            raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, synthesis with join='concat', got {decoder!r} with {join!r}")
+            raise ValueError(
+                f"decoder must be one of {', '.join(DECODERS)}, synthesis with join='concat', got {decoder!r} with {join!r}"
+            )
         if self.draws:
             self.decoder = Synthesis(plan, normalised=False)
             for level, width in enumerate(plan):
@@ -171,18 +207,25 @@ class FaceNet(Net):
         Once, before training, from one batch (the idea of Salimans and Kingma, NeurIPS 2016, section 3).
         """
         for level, feature in enumerate(self.encoder(x)):
-            self.get_buffer(f"scale{level}").copy_(1 / feature.std((0, 2, 3), keepdim=True).clamp(min=1e-3))
+            self.get_buffer(f"scale{level}").copy_(
+                1 / feature.std((0, 2, 3), keepdim=True).clamp(min=1e-3)
+            )
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """noise: B booleans; those pictures' skips at s, s/2 and s/4 are replaced by fresh noise, so that they are drawn from the deep code."""
         if x.shape[-1] % 32 or x.shape[-2] % 32:
             h, w = (-(-n // 32) * 32 for n in x.shape[-2:])
-            raise ValueError(f"the face net needs sides that are multiples of 32, got {x.shape[-2]}x{x.shape[-1]}; try {h}x{w}")
+            raise ValueError(
+                f"the face net needs sides that are multiples of 32, got {x.shape[-2]}x{x.shape[-1]}; try {h}x{w}"
+            )
         feats = self.encoder(x)  # s, s/2, ... s/32
         if self.draws:
             feats = [f * self.get_buffer(f"scale{level}") for level, f in enumerate(feats)]
             if noise is not None:
-                feats[:3] = [torch.where(noise[:, None, None, None], torch.randn_like(f), f) for f in feats[:3]]
+                feats[:3] = [
+                    torch.where(noise[:, None, None, None], torch.randn_like(f), f)
+                    for f in feats[:3]
+                ]
             face, y = self.decoder.paint(feats)
             m = torch.sigmoid(self.mask(y))  # B 1 s s
             return m * x + (1 - m) * face

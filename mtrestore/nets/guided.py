@@ -38,7 +38,9 @@ def solve(guide: Tensor, target: Tensor, radius: int, eps: Tensor | float) -> tu
 def rows_of(x: Tensor, size: tuple[int, int], y0: int, y1: int) -> Tensor:
     """Rows y0..y1 of `x` brought bilinearly to `size` = (H, W): a strip of the enlargement without the rest of it."""
     h, (height, width) = x.shape[-2], size
-    y = ((torch.arange(y0, y1, device=x.device, dtype=torch.float64) + 0.5) * h / height - 0.5).clamp(0, h - 1)
+    y = (
+        (torch.arange(y0, y1, device=x.device, dtype=torch.float64) + 0.5) * h / height - 0.5
+    ).clamp(0, h - 1)
     low = y.floor().long()
     t = (y - low).to(x.dtype)[:, None]
     band = torch.lerp(x[..., low, :], x[..., (low + 1).clamp_max(h - 1), :], t)
@@ -79,13 +81,17 @@ class DeepGuidedFilter(Net):
     def __init__(self, radius: int = 1, eps: float = 1e-3, width: int = 8) -> None:
         super().__init__()
         self.radius = radius
-        self.log_eps = nn.Parameter(torch.tensor(math.log(eps)))  # torch.log of a tensor without values would load the compiler: two seconds
+        self.log_eps = nn.Parameter(
+            torch.tensor(math.log(eps))
+        )  # torch.log of a tensor without values would load the compiler: two seconds
         self.map = nn.Sequential(nn.Conv2d(3, width, 1), act(), zero(nn.Conv2d(width, 3, 1)))
 
     def guidance(self, x: Tensor) -> Tensor:
         return x + self.map(x)
 
-    def solve(self, small: Tensor, clean: Tensor, shift: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    def solve(
+        self, small: Tensor, clean: Tensor, shift: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         return solve(self.guidance(small), clean, self.radius, (self.log_eps + shift).exp())
 
     def apply_rows(self, ab: tuple[Tensor, Tensor], strip: Tensor, height: int, y0: int) -> Tensor:
@@ -117,7 +123,11 @@ class GuidedUpsampler(Net):
         super().__init__()
         self.filter = DeepGuidedFilter(radius, eps, guide_width)
         self.refiner = Refiner(width, blocks, concat) if refine else None
-        self.mood = nn.Sequential(nn.Linear(3, 16), act(), zero(nn.Linear(16, width + 3))) if refine and concat and adapt else None
+        self.mood = (
+            nn.Sequential(nn.Linear(3, 16), act(), zero(nn.Linear(16, width + 3)))
+            if refine and concat and adapt
+            else None
+        )
         self.reach = self.refiner.reach if self.refiner else 0
 
     def solve(self, small: Tensor, clean: Tensor, noise: Tensor, ratio: float) -> State:
@@ -126,7 +136,9 @@ class GuidedUpsampler(Net):
             return *self.filter.solve(small, clean), None
         change = (clean - small).square().mean((1, 2, 3)).sqrt()
         levels = torch.stack([noise, change], 1).float()
-        signs = torch.cat([(255 * levels + 0.5).log(), torch.full_like(levels[:, :1], ratio).log()], 1)
+        signs = torch.cat(
+            [(255 * levels + 0.5).log(), torch.full_like(levels[:, :1], ratio).log()], 1
+        )
         mood = self.mood(signs)
         return *self.filter.solve(small, clean, mood[:, :1, None, None]), mood[:, 1:]
 

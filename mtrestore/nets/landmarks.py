@@ -23,8 +23,12 @@ class LandmarkNet(Net):
     def __init__(self, widths: Sequence[int] = (16, 32, 64, 96, 128), hidden: int = 256) -> None:
         super().__init__()
         steps = zip((3, *widths), widths, strict=False)
-        self.body = nn.Sequential(*(nn.Sequential(conv(a, b, stride=2), act(), conv(b, b), act()) for a, b in steps))  # 4 x 4
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * 16, hidden), act(), nn.Linear(hidden, 2 * POINTS))
+        self.body = nn.Sequential(
+            *(nn.Sequential(conv(a, b, stride=2), act(), conv(b, b), act()) for a, b in steps)
+        )  # 4 x 4
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(widths[-1] * 16, hidden), act(), nn.Linear(hidden, 2 * POINTS)
+        )
         for layer in self.modules():  # He et al., ICCV 2015: by torch's default the signal shrinks 80-fold and nothing is learned for 600 steps
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(layer.weight, a=0.2)

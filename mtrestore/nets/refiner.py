@@ -22,12 +22,20 @@ class Refiner(Net):
         super().__init__()
         self.concat = concat
         inner = [ResBlock(width) for _ in range(blocks)] + [act()] * (blocks > 0)
-        self.body = nn.Sequential(conv(6 if concat else 3, width), act(), *inner, zero(conv(width, 3)))
-        self.reach = 2 + 2 * blocks  # receptive field to each side, px: what a strip needs as context
+        self.body = nn.Sequential(
+            conv(6 if concat else 3, width), act(), *inner, zero(conv(width, 3))
+        )
+        self.reach = (
+            2 + 2 * blocks
+        )  # receptive field to each side, px: what a strip needs as context
 
     def forward(self, oh0: Tensor, ih: Tensor, mood: Tensor | None = None) -> Tensor:
         first = self.body[0](torch.cat([oh0, ih], 1) if self.concat else oh0)
         if mood is None:
             return oh0 + self.body[1:](first)
         mood = mood[..., None, None]
-        return oh0 + mood[:, -2:-1] * (ih - oh0) + (1 + mood[:, -1:]) * self.body[1:](first + mood[:, :-2])
+        return (
+            oh0
+            + mood[:, -2:-1] * (ih - oh0)
+            + (1 + mood[:, -1:]) * self.body[1:](first + mood[:, :-2])
+        )

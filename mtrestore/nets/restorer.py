@@ -24,14 +24,22 @@ class RestorerNet(Net):
     def __init__(self, widths: Sequence[int] = (16, 32, 64, 128), blocks: int = 1) -> None:
         super().__init__()
         self.multiple = m = 2 ** (len(widths) - 1)
-        sight = 2 + (m - 1) * (2 * blocks + 2) + 2 * m * (blocks + 1)  # receptive field to each side: stem, levels down and up, middle
+        sight = (
+            2 + (m - 1) * (2 * blocks + 2) + 2 * m * (blocks + 1)
+        )  # receptive field to each side: stem, levels down and up, middle
         self.reach = -(-sight // m) * m  # the context a tile needs to equal the whole
         self.stem = conv(3, widths[0])
-        self.enc = nn.ModuleList(nn.Sequential(*(ResBlock(w) for _ in range(blocks))) for w in widths[:-1])
-        self.downs = nn.ModuleList(conv(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.enc = nn.ModuleList(
+            nn.Sequential(*(ResBlock(w) for _ in range(blocks))) for w in widths[:-1]
+        )
+        self.downs = nn.ModuleList(
+            conv(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False)
+        )
         self.middle = nn.Sequential(*(ResBlock(widths[-1]) for _ in range(blocks + 1)))
         ups = list(zip(widths[-2::-1], widths[:0:-1], strict=False))
-        self.thin = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in ups)  # before enlarging: a quarter of the work
+        self.thin = nn.ModuleList(
+            nn.Conv2d(b, a, 1) for a, b in ups
+        )  # before enlarging: a quarter of the work
         self.fuse = nn.ModuleList(nn.Sequential(conv(2 * a, a), act()) for a, b in ups)
         self.to_rgb = zero(conv(widths[0], 3))
 

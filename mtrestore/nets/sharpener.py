@@ -24,10 +24,19 @@ class Sharpener(Net):
         self.scale = scale
         inner = [ResBlock(width) for _ in range(blocks)] + [act()] * (blocks > 0)
         self.body = nn.Sequential(
-            nn.PixelUnshuffle(2), conv(12, width), act(), *inner, zero(conv(width, 3 * (2 * scale) ** 2)), nn.PixelShuffle(2 * scale)
+            nn.PixelUnshuffle(2),
+            conv(12, width),
+            act(),
+            *inner,
+            zero(conv(width, 3 * (2 * scale) ** 2)),
+            nn.PixelShuffle(2 * scale),
         )
         self.reach = 2 * (2 + 2 * blocks) + 2  # receptive field to each side, input px
 
     def forward(self, x: Tensor) -> Tensor:
-        base = x if self.scale == 1 else F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
+        base = (
+            x
+            if self.scale == 1
+            else F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
+        )
         return base + self.body(x)

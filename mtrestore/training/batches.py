@@ -30,26 +30,46 @@ def manifest(folder: str | Path, kinds: Sequence[str] | None = None) -> list[dic
     """Rows of folder/manifest.csv (at least the column `file`), kept when the file's first folder is one of `kinds`."""
     path = Path(folder) / "manifest.csv"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: training data is a folder with a manifest.csv (column file) and the pictures it names")
+        raise FileNotFoundError(
+            f"{path} is missing: training data is a folder with a manifest.csv (column file) and the pictures it names"
+        )
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if rows and "file" not in rows[0]:
-        raise ValueError(f"{path} must have a column called file, got {', '.join(map(str, rows[0]))}")
+        raise ValueError(
+            f"{path} must have a column called file, got {', '.join(map(str, rows[0]))}"
+        )
     return [r for r in rows if kinds is None or r["file"].split("/")[0] in kinds]
 
 
-def labelled_faces(folder: str | Path, kinds: Sequence[str] | None = None) -> Iterator[tuple[dict[str, str], np.ndarray, np.ndarray]]:
+def labelled_faces(
+    folder: str | Path, kinds: Sequence[str] | None = None
+) -> Iterator[tuple[dict[str, str], np.ndarray, np.ndarray]]:
     """(manifest row, photo, 468 mesh points in its pixels) of each face that has labels in folder/mesh468.npz."""
     with np.load(Path(folder) / "mesh468.npz") as labels:
-        points = dict(zip(labels["names"].tolist(), labels["points"].astype(np.float64), strict=True))
+        points = dict(
+            zip(labels["names"].tolist(), labels["points"].astype(np.float64), strict=True)
+        )
     for row in tqdm(manifest(folder, kinds), desc="faces", unit="face", leave=False, disable=None):
         if row["file"] in points:
             yield row, image.read(Path(folder) / row["file"]), points[row["file"]]
 
 
-GENERATED = {"omi512", "hmd256", "sg3_256", "sfhq", "sfhq_t2i"}  # sets of faces that a net drew; the others are of real people
-BEARS = {"ukmp": 128, "bw_portraits": 128, "sfhq_t2i": 256}  # px, sizes at which the faces of a set are still sharp
-HALOED = {"civil512": 0.5}  # sets that were sharpened too much, and the share of their size at which that is gone
+GENERATED = {
+    "omi512",
+    "hmd256",
+    "sg3_256",
+    "sfhq",
+    "sfhq_t2i",
+}  # sets of faces that a net drew; the others are of real people
+BEARS = {
+    "ukmp": 128,
+    "bw_portraits": 128,
+    "sfhq_t2i": 256,
+}  # px, sizes at which the faces of a set are still sharp
+HALOED = {
+    "civil512": 0.5
+}  # sets that were sharpened too much, and the share of their size at which that is gone
 
 
 def truth_side(row: dict[str, str], side: float) -> float:
@@ -71,12 +91,19 @@ def to_uint8(photo: np.ndarray) -> np.ndarray:
 
 def stack(photos: Sequence[np.ndarray]) -> Tensor:
     """Photos of one size -> B×3×H×W."""
-    return torch.from_numpy(np.ascontiguousarray(np.stack(photos).transpose(0, 3, 1, 2), np.float32))
+    return torch.from_numpy(
+        np.ascontiguousarray(np.stack(photos).transpose(0, 3, 1, 2), np.float32)
+    )
 
 
 def widened(crop: Crop, margin: float, size: int) -> Crop:
     """The crop with `margin` times its side about the same centre, at `size` px."""
-    return Crop.at(crop.corners().mean(0), margin * crop.side, np.arctan2(crop.matrix[1, 0], crop.matrix[0, 0]), size)
+    return Crop.at(
+        crop.corners().mean(0),
+        margin * crop.side,
+        np.arctan2(crop.matrix[1, 0], crop.matrix[0, 0]),
+        size,
+    )
 
 
 def mirrored(mean: np.ndarray) -> np.ndarray:
@@ -85,7 +112,15 @@ def mirrored(mean: np.ndarray) -> np.ndarray:
     return linear_sum_assignment(distance)[1].argsort()
 
 
-def jitter(rng: np.random.Generator, stored: int, margin: float, size: int, turn: float, zoom: float, shift: float) -> Crop:
+def jitter(
+    rng: np.random.Generator,
+    stored: int,
+    margin: float,
+    size: int,
+    turn: float,
+    zoom: float,
+    shift: float,
+) -> Crop:
     """A random crop inside a stored square, of 1/margin its side: turned by at most `turn` degrees, zoomed `zoom`, moved `shift`."""
     side = stored / margin * np.exp(rng.uniform(-1, 1) * np.log(zoom))
     centre = (stored - 1) / 2 + rng.uniform(-shift, shift, 2) * side
@@ -97,7 +132,12 @@ def quick_cut(stored: np.ndarray, crop: Crop) -> np.ndarray:
     if crop.side > 1.25 * crop.size:
         return crop.cut(stored.astype(np.float32) / 255)
     flags, size = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, (crop.size, crop.size)
-    return cv2.warpAffine(stored, crop.matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101).astype(np.float32) / 255
+    return (
+        cv2.warpAffine(
+            stored, crop.matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101
+        ).astype(np.float32)
+        / 255
+    )
 
 
 class FaceBatches:
@@ -118,8 +158,21 @@ class FaceBatches:
         kinds: Sequence[str] | None = None, sharpness: float = 0.7, enlarged: float = 0.0, even: bool = False, loose: float = 1.0,
         leave_out: Sequence[str] = (), labels: bool = False,
     ) -> None:  # fmt: skip
-        self.sizes, self.batch, self.preset, self.seed, self.enlarged = tuple(sizes), batch, preset, seed, enlarged
-        self.loose, self.labels, self.faces, self.points, sides, real = loose, labels, [], [], [], []
+        self.sizes, self.batch, self.preset, self.seed, self.enlarged = (
+            tuple(sizes),
+            batch,
+            preset,
+            seed,
+            enlarged,
+        )
+        self.loose, self.labels, self.faces, self.points, sides, real = (
+            loose,
+            labels,
+            [],
+            [],
+            [],
+            [],
+        )
         for path in [folder] if isinstance(folder, (str, Path)) else folder:
             for row, photo, points in labelled_faces(path, kinds):
                 crop, kind = landmark_crop(points), row["file"].split("/")[0]
@@ -131,9 +184,14 @@ class FaceBatches:
                     self.points.append(wide.points(points))
                     sides.append(side)
                     real.append(kind not in GENERATED)
-        self.pools = {size: self._pools(np.array(sides) >= sharpness * size, np.array(real), even) for size in self.sizes}
+        self.pools = {
+            size: self._pools(np.array(sides) >= sharpness * size, np.array(real), even)
+            for size in self.sizes
+        }
         if blurred := [size for size, pools in self.pools.items() if not pools]:
-            raise ValueError(f"no labelled face in {folder} is sharp enough for {max(blurred)} px; lower sharpness or the size")
+            raise ValueError(
+                f"no labelled face in {folder} is sharp enough for {max(blurred)} px; lower sharpness or the size"
+            )
         upright = [(eye_crop(p, size=128).points(p) + 0.5) / 128 for p in self.points]
         self.mirror = mirrored(np.mean(upright, 0))
 
@@ -150,15 +208,31 @@ class FaceBatches:
         clean, poor, points, blurs = [], [], [], []
         for _ in range(count):
             face, marks = self._face(rng, size)
-            small = round(size / rng.uniform(1, 3)) if self.enlarged and rng.random() < self.enlarged else size
-            recipe = degrade.draw(self.preset, rng, scale=(small / 256) ** 0.5, order="shuffled" if rng.random() < 0.3 else "fixed")
+            small = (
+                round(size / rng.uniform(1, 3))
+                if self.enlarged and rng.random() < self.enlarged
+                else size
+            )
+            recipe = degrade.draw(
+                self.preset,
+                rng,
+                scale=(small / 256) ** 0.5,
+                order="shuffled" if rng.random() < 0.3 else "fixed",
+            )
             clean.append(degrade.apply(face, tone(recipe)))
-            poor.append(image.resize(degrade.apply(image.resize(face, (small, small)), recipe), (size, size)))
+            poor.append(
+                image.resize(
+                    degrade.apply(image.resize(face, (small, small)), recipe), (size, size)
+                )
+            )
             points.append((marks + 0.5) / size)
             blurs.append(degrade.blur_scale(recipe) * size / small)
         batch = {"inputs": (stack(poor),), "target": stack(clean)}
         if self.labels:
-            batch |= {"points": torch.from_numpy(np.float32(points)), "blur": torch.tensor(blurs, dtype=torch.float32)}
+            batch |= {
+                "points": torch.from_numpy(np.float32(points)),
+                "blur": torch.tensor(blurs, dtype=torch.float32),
+            }
         return batch
 
     def _face(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +241,15 @@ class FaceBatches:
         pool = pools[rng.integers(len(pools))] if len(pools) > 1 else pools[0]
         number = pool[rng.integers(len(pool))]
         stored, move = self.faces[number], self.loose
-        crop = jitter(rng, len(stored), self.MARGIN, size, turn=8 * move, zoom=1 + 0.12 * move, shift=0.04 * move)
+        crop = jitter(
+            rng,
+            len(stored),
+            self.MARGIN,
+            size,
+            turn=8 * move,
+            zoom=1 + 0.12 * move,
+            shift=0.04 * move,
+        )
         face, points = quick_cut(stored, crop), crop.points(self.points[number])
         if rng.random() < 0.5:
             return face[:, ::-1].copy(), (points * [-1, 1] + [size - 1, 0])[self.mirror]
@@ -179,7 +261,14 @@ class LandmarkBatches:
 
     SIZE, MARGIN = 128, 1.5
 
-    def __init__(self, folder: str | Path, batch: int = 32, preset: str = "mixed", seed: int = 0, kinds: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        batch: int = 32,
+        preset: str = "mixed",
+        seed: int = 0,
+        kinds: Sequence[str] | None = None,
+    ) -> None:
         self.batch, self.preset, self.seed, self.faces, self.points = batch, preset, seed, [], []
         stored = round(self.SIZE * self.MARGIN)
         for _, photo, points in labelled_faces(folder, kinds):
@@ -187,8 +276,12 @@ class LandmarkBatches:
             self.faces.append(to_uint8(wide.cut(photo)))
             self.points.append(wide.points(points))
         if not self.faces:
-            raise ValueError(f"no labelled face in {folder}; mesh468.npz must name files of manifest.csv")
-        self.mean = (np.mean([(p + 0.5) / stored for p in self.points], 0) - 0.5) * self.MARGIN + 0.5
+            raise ValueError(
+                f"no labelled face in {folder}; mesh468.npz must name files of manifest.csv"
+            )
+        self.mean = (
+            np.mean([(p + 0.5) / stored for p in self.points], 0) - 0.5
+        ) * self.MARGIN + 0.5
         self.mirror = mirrored(self.mean)
 
     def __call__(self, step: int) -> Batch:
@@ -201,7 +294,9 @@ class LandmarkBatches:
             points = (crop.points(self.points[i]) + 0.5) / size
             if rng.random() < 0.5:
                 face, points = face[:, ::-1].copy(), (points * [-1, 1] + [1, 0])[self.mirror]
-            poor.append(degrade.apply(face, degrade.draw(self.preset, rng, scale=rng.uniform(0.5, 1))))
+            poor.append(
+                degrade.apply(face, degrade.draw(self.preset, rng, scale=rng.uniform(0.5, 1)))
+            )
             labels.append(points)
         return {"inputs": (stack(poor),), "target": torch.from_numpy(np.float32(labels))}
 
@@ -215,14 +310,22 @@ class PersonBatches:
 
     SIZE, MARGIN = 96, 1.25
 
-    def __init__(self, folder: str | Path, batch: int = 64, seed: int = 0, kinds: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, batch: int = 64, seed: int = 0, kinds: Sequence[str] | None = None
+    ) -> None:
         self.batch, self.seed, people = batch, seed, {}
         for row, photo, points in labelled_faces(folder, kinds):
-            stored = to_uint8(widened(landmark_crop(points), self.MARGIN, round(self.SIZE * self.MARGIN)).cut(photo))
+            stored = to_uint8(
+                widened(landmark_crop(points), self.MARGIN, round(self.SIZE * self.MARGIN)).cut(
+                    photo
+                )
+            )
             people.setdefault(row.get("person") or row["file"], []).append(stored)
         self.people = list(people.values())
         if len(self.people) < batch:
-            raise ValueError(f"{folder} has {len(self.people)} people, fewer than the batch of {batch}; lower the batch")
+            raise ValueError(
+                f"{folder} has {len(self.people)} people, fewer than the batch of {batch}; lower the batch"
+            )
 
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -232,24 +335,51 @@ class PersonBatches:
 
     def _view(self, pictures: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         stored = pictures[rng.integers(len(pictures))]
-        face = jitter(rng, len(stored), self.MARGIN, self.SIZE, turn=8, zoom=1.1, shift=0.05).cut(stored.astype(np.float32) / 255)
+        face = jitter(rng, len(stored), self.MARGIN, self.SIZE, turn=8, zoom=1.1, shift=0.05).cut(
+            stored.astype(np.float32) / 255
+        )
         face = face[:, ::-1] if rng.random() < 0.5 else face
-        face = (face - 0.5) * rng.uniform(0.7, 1.2) + 0.5 + rng.uniform(-0.12, 0.12) + rng.uniform(-0.06, 0.06, 3)
-        face = np.clip(face if rng.random() < 0.8 else face.mean(-1, keepdims=True).repeat(3, -1), 0, 1).astype(np.float32)
-        return degrade.apply(face, degrade.draw("mild", rng, scale=self.SIZE / 256)) if rng.random() < 0.5 else face
+        face = (
+            (face - 0.5) * rng.uniform(0.7, 1.2)
+            + 0.5
+            + rng.uniform(-0.12, 0.12)
+            + rng.uniform(-0.06, 0.06, 3)
+        )
+        face = np.clip(
+            face if rng.random() < 0.8 else face.mean(-1, keepdims=True).repeat(3, -1), 0, 1
+        ).astype(np.float32)
+        return (
+            degrade.apply(face, degrade.draw("mild", rng, scale=self.SIZE / 256))
+            if rng.random() < 0.5
+            else face
+        )
 
 
 class Photos:
     """Clean photographs in memory, and real noisy/clean pairs; `patch` draws a clean square, `pair` a real noisy one with its truth."""
 
-    def __init__(self, folder: str | Path, faces: str | Path | None = None, face_kinds: Sequence[str] = ("civil512", "london512")) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        faces: str | Path | None = None,
+        face_kinds: Sequence[str] = ("civil512", "london512"),
+    ) -> None:
         rows = manifest(folder)
         names = [Path(folder) / r["file"] for r in rows if not r["file"].startswith("polyu_pairs")]
         if faces:
             names += [Path(faces) / r["file"] for r in manifest(faces, face_kinds)]
         real = sorted(Path(folder) / r["file"] for r in rows if r["file"].endswith("_real.JPG"))
-        self.photos = [to_uint8(image.read(n)) for n in tqdm(names, desc="photos", unit="photo", leave=False, disable=None)]
-        self.pairs = [tuple(to_uint8(image.read(str(n).replace("_real.", kind))) for kind in ("_real.", "_mean.")) for n in real]
+        self.photos = [
+            to_uint8(image.read(n))
+            for n in tqdm(names, desc="photos", unit="photo", leave=False, disable=None)
+        ]
+        self.pairs = [
+            tuple(
+                to_uint8(image.read(str(n).replace("_real.", kind)))
+                for kind in ("_real.", "_mean.")
+            )
+            for n in real
+        ]
         if not self.photos:
             raise ValueError(f"no photograph in {folder}")
 
@@ -257,7 +387,9 @@ class Photos:
         """A clean size×size patch of a photo shrunk by up to `shrink` (shrinking sharpens and hides JPEG traces), turned and mirrored."""
         photo = self.photos[rng.integers(len(self.photos))]
         least = max(size / min(photo.shape[:2]), shrink)
-        source = max(size, min(round(size / rng.uniform(least, 1)) if least < 1 else size, *photo.shape[:2]))
+        source = max(
+            size, min(round(size / rng.uniform(least, 1)) if least < 1 else size, *photo.shape[:2])
+        )
         square = self._square([photo], rng, min(source, *photo.shape[:2]))[0]
         return image.resize(square, (size, size)) if len(square) != size else square
 
@@ -266,16 +398,31 @@ class Photos:
         return noisy, truth
 
     @staticmethod
-    def _square(photos: Sequence[np.ndarray], rng: np.random.Generator, size: int) -> list[np.ndarray]:
+    def _square(
+        photos: Sequence[np.ndarray], rng: np.random.Generator, size: int
+    ) -> list[np.ndarray]:
         h, w = photos[0].shape[:2]
-        y, x, turns, flip = rng.integers(h - size + 1), rng.integers(w - size + 1), rng.integers(4), rng.random() < 0.5
+        y, x, turns, flip = (
+            rng.integers(h - size + 1),
+            rng.integers(w - size + 1),
+            rng.integers(4),
+            rng.random() < 0.5,
+        )
         squares = [np.rot90(p[y : y + size, x : x + size], turns) for p in photos]
         return [np.ascontiguousarray(s[:, ::-1] if flip else s, np.float32) / 255 for s in squares]
 
 
 def plain_noise(rng: np.random.Generator) -> degrade.Recipe:
     """Gaussian noise alone, sigma 2..55, by which nets are compared."""
-    return degrade.Recipe(({"op": "gaussian_noise", "sigma": float(rng.uniform(2, 55)), "seed": int(rng.integers(2**31))},))
+    return degrade.Recipe(
+        (
+            {
+                "op": "gaussian_noise",
+                "sigma": float(rng.uniform(2, 55)),
+                "seed": int(rng.integers(2**31)),
+            },
+        )
+    )
 
 
 class PhotoBatches:
@@ -287,7 +434,13 @@ class PhotoBatches:
 
     def __init__(self, photos: Photos, size: int = 96, batch: int = 16, preset: str = "photo", seed: int = 0,
                  real: float = 0.1, jpeg: float = 0.0, noise: float = 0.0) -> None:  # fmt: skip
-        self.photos, self.size, self.batch, self.preset, self.seed = photos, size, batch, preset, seed
+        self.photos, self.size, self.batch, self.preset, self.seed = (
+            photos,
+            size,
+            batch,
+            preset,
+            seed,
+        )
         self.real, self.jpeg, self.noise = real, jpeg, noise
 
     def __call__(self, step: int) -> Batch:
@@ -300,10 +453,15 @@ class PhotoBatches:
             return self.photos.pair(rng, self.size)
         truth = self.photos.patch(rng, self.size)
         if self.jpeg and rng.random() < self.jpeg:
-            return degrade.apply(truth, degrade.Recipe(({"op": "jpeg", "quality": int(rng.integers(5, 51))},))), truth
+            return degrade.apply(
+                truth, degrade.Recipe(({"op": "jpeg", "quality": int(rng.integers(5, 51))},))
+            ), truth
         if self.noise and rng.random() < self.noise:
             return degrade.apply(truth, plain_noise(rng)), truth
-        return degrade.apply(truth, degrade.draw(self.preset, rng, order="shuffled" if rng.random() < 0.3 else "fixed")), truth
+        return degrade.apply(
+            truth,
+            degrade.draw(self.preset, rng, order="shuffled" if rng.random() < 0.3 else "fixed"),
+        ), truth
 
 
 class UpsamplerBatches:
@@ -318,10 +476,20 @@ class UpsamplerBatches:
         ratios: Sequence[float] = (1.25, 1.5, 2, 3, 4, 6), scales: Sequence[float] = (1, 1, 1, 1.5, 2), most: int = 384,
         clean: float = 0.0, noise: float = 0.0,
     ) -> None:  # fmt: skip
-        self.photos, self.restorer, self.small, self.batch, self.seed = photos, restorer, small, batch, seed
-        self.kinds = [(r, s) for r in ratios for s in scales if small * r * s <= most] + [(1, s) for s in set(scales) if s > 1]
+        self.photos, self.restorer, self.small, self.batch, self.seed = (
+            photos,
+            restorer,
+            small,
+            batch,
+            seed,
+        )
+        self.kinds = [(r, s) for r in ratios for s in scales if small * r * s <= most] + [
+            (1, s) for s in set(scales) if s > 1
+        ]
         if not self.kinds:
-            raise ValueError(f"no ratio times scale times small = {small} px stays within most = {most} px; lower small or raise most")
+            raise ValueError(
+                f"no ratio times scale times small = {small} px stays within most = {most} px; lower small or raise most"
+            )
         self.most, self.clean, self.noise = most, clean, noise
 
     def __call__(self, step: int) -> Batch:
@@ -333,7 +501,10 @@ class UpsamplerBatches:
         for _ in range(count):
             target = self.photos.patch(rng, round(side * scale), shrink=0.7)
             photo = image.resize(target, (side, side)) if scale != 1 else target
-            recipe, chance = degrade.draw("photo", rng, scale=rng.uniform(1, max(1, ratio) ** 0.7)), rng.random()
+            recipe, chance = (
+                degrade.draw("photo", rng, scale=rng.uniform(1, max(1, ratio) ** 0.7)),
+                rng.random(),
+            )
             if chance < self.clean + self.noise:
                 noise = plain_noise(rng)
                 recipe = noise if chance >= self.clean else degrade.Recipe(())
@@ -356,7 +527,14 @@ class SharpenerBatches:
 
     def __init__(self, photos: Photos, scale: int = 1, size: int = 96, batch: int = 16, seed: int = 0,
                  restorer: Callable[[Tensor], Tensor] | None = None) -> None:  # fmt: skip
-        self.photos, self.scale, self.size, self.batch, self.seed, self.restorer = photos, scale, size, batch, seed, restorer
+        self.photos, self.scale, self.size, self.batch, self.seed, self.restorer = (
+            photos,
+            scale,
+            size,
+            batch,
+            seed,
+            restorer,
+        )
 
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -376,4 +554,6 @@ class SharpenerBatches:
             return degrade.apply(truth, degrade.draw("photo", rng))
         if chance < 0.65:
             return truth
-        return cv2.GaussianBlur(truth, (0, 0), rng.uniform(0.3, 1.6), borderType=cv2.BORDER_REFLECT_101)
+        return cv2.GaussianBlur(
+            truth, (0, 0), rng.uniform(0.3, 1.6), borderType=cv2.BORDER_REFLECT_101
+        )

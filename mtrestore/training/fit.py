@@ -46,7 +46,9 @@ class EMA:
     @torch.no_grad()
     def update(self, net: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        for mine, theirs in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
+        for mine, theirs in zip(
+            self.net.state_dict().values(), net.state_dict().values(), strict=True
+        ):
             if mine.is_floating_point():
                 mine.lerp_(theirs.to(mine.dtype), 1 - decay)
             else:
@@ -61,7 +63,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
     path = image.write_bytes(folder / f"step-{step:08d}.pt", buffer.getvalue())
     names = sorted(folder.glob("step-*.pt"))
     here = names.index(path)
-    for old in names[: max(here + 1 - keep, 0)] + names[here + 1 :]:  # those beyond were unreadable, or this run would have begun there
+    for old in (
+        names[: max(here + 1 - keep, 0)] + names[here + 1 :]
+    ):  # those beyond were unreadable, or this run would have begun there
         old.unlink(missing_ok=True)
     return path
 
@@ -69,7 +73,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
 def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None; only tensors and plain values are ever loaded."""
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
-        content = image.read_bytes(path, max_bytes=path.stat().st_size)  # a disk that cannot be read is an error
+        content = image.read_bytes(
+            path, max_bytes=path.stat().st_size
+        )  # a disk that cannot be read is an error
         try:
             return weights.tensors_only(content)
         except Exception as e:  # a damaged file must not stop a resume from the one before it
@@ -79,7 +85,9 @@ def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def prefetch(batches: Callable[[int], Any], start: int, stop: int, workers: int) -> Iterator[tuple[int, Any]]:
+def prefetch(
+    batches: Callable[[int], Any], start: int, stop: int, workers: int
+) -> Iterator[tuple[int, Any]]:
     """(n, batches(n)) for n in start..stop-1 in order, `workers` of them made ahead in threads; 0 makes each when asked."""
     if workers <= 0:
         yield from ((n, batches(n)) for n in range(start, stop))
@@ -96,7 +104,11 @@ def prefetch(batches: Callable[[int], Any], start: int, stop: int, workers: int)
 def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, torch.Tensor):
         channels_last = batch.ndim == 4
-        return batch.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format, non_blocking=True)
+        return batch.to(
+            device,
+            memory_format=torch.channels_last if channels_last else torch.preserve_format,
+            non_blocking=True,
+        )
     if isinstance(batch, dict):
         return {k: to_device(v, device) for k, v in batch.items()}
     return tuple(to_device(v, device) for v in batch)
@@ -106,7 +118,9 @@ def to_device(batch: Any, device: torch.device) -> Any:
 def undivided() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait until the block is done: a checkpoint must never hold half a step."""
     came, before = [], {}
-    if threading.current_thread() is threading.main_thread():  # the only one that may set handlers, and that runs them
+    if (
+        threading.current_thread() is threading.main_thread()
+    ):  # the only one that may set handlers, and that runs them
         for number in (signal.SIGINT, signal.SIGTERM):
             if callable(signal.getsignal(number)):
                 before[number] = signal.signal(number, lambda n, _: came.append(n))
@@ -156,7 +170,9 @@ def fit(
     stage.ema = average.net if average else stage.averaged
     done, state = 0, None
     if folder and rank == 0:
-        for torn in (folder / "checkpoints").glob(".mtrestore-*.tmp"):  # of a run that was killed while it saved
+        for torn in (folder / "checkpoints").glob(
+            ".mtrestore-*.tmp"
+        ):  # of a run that was killed while it saved
             torn.unlink()
         if resume:
             state = newest_checkpoint(folder / "checkpoints")
@@ -164,29 +180,42 @@ def fit(
             for old in (folder / "checkpoints").glob("step-*.pt"):
                 old.unlink()
     if world > 1:
-        state = fabric.broadcast(state)  # what the first process read, so that all begin at one step
+        state = fabric.broadcast(
+            state
+        )  # what the first process read, so that all begin at one step
     if state:
         try:
             stage.load_state_dict(state["stage"])
         except (RuntimeError, ValueError, KeyError) as e:
-            raise ValueError(f"{folder} holds a training of another net; choose another folder, or restart it (resume=False)") from e
+            raise ValueError(
+                f"{folder} holds a training of another net; choose another folder, or restart it (resume=False)"
+            ) from e
         if average:
             average.net.load_state_dict(state["ema"])
         done = state["step"]
-        torch.manual_seed(seed + rank + world * done)  # fresh draws; only one process on a CPU is promised to resume bit for bit
+        torch.manual_seed(
+            seed + rank + world * done
+        )  # fresh draws; only one process on a CPU is promised to resume bit for bit
         if rank == 0:
             torch.set_rng_state(state["rng"])
 
     def checkpoint(step: int) -> None:
         if folder and rank == 0 and getattr(stage, "healthy", True):
-            kept = {"step": step, "stage": stage.state_dict(), "ema": stage.ema.state_dict(), "rng": torch.get_rng_state()}
+            kept = {
+                "step": step,
+                "stage": stage.state_dict(),
+                "ema": stage.ema.state_dict(),
+                "rng": torch.get_rng_state(),
+            }
             save_checkpoint(folder / "checkpoints", step, kept)
             if hasattr(stage, "picture") and (shown := stage.picture()) is not None:
                 save_pictures(folder / "pictures" / f"step-{step:08d}.png", shown)
 
     began, rate, saved, first = time.monotonic(), 0.0, done, done
     log = None
-    board = open_board(folder, done) if tensorboard and folder and rank == 0 and done < steps else None
+    board = (
+        open_board(folder, done) if tensorboard and folder and rank == 0 and done < steps else None
+    )
     try:
         for n, batch in prefetch(lambda n: batches(n * world + rank), done, steps, workers):
             tick = time.monotonic()
@@ -231,7 +260,9 @@ def open_board(folder: Path, done: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as e:
-        raise ValueError("tensorboard is not installed; pip install tensorboard, or leave it off (log.jsonl has every number)") from e
+        raise ValueError(
+            "tensorboard is not installed; pip install tensorboard, or leave it off (log.jsonl has every number)"
+        ) from e
     return SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
 
@@ -246,5 +277,10 @@ def open_log(folder: Path, done: int) -> Any:
             return False
 
     if path.exists():
-        image.write_bytes(path, "".join(line + "\n" for line in path.read_text(errors="replace").splitlines() if valid(line)).encode())
+        image.write_bytes(
+            path,
+            "".join(
+                line + "\n" for line in path.read_text(errors="replace").splitlines() if valid(line)
+            ).encode(),
+        )
     return path.open("a")

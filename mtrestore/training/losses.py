@@ -51,12 +51,18 @@ def hinge_real(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
 
     soft: each picture's margin is drawn from 1 - soft to 1, so that nobody is asked to be quite sure (Salimans et al., NeurIPS 2016, section 3.4).
     """
-    return sum(F.relu(1 - soft * torch.rand_like(v[:, :1, :1, :1].float()) - v.float()).mean() for v in verdicts)
+    return sum(
+        F.relu(1 - soft * torch.rand_like(v[:, :1, :1, :1].float()) - v.float()).mean()
+        for v in verdicts
+    )
 
 
 def hinge_fake(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
     """The same on generated pictures."""
-    return sum(F.relu(1 - soft * torch.rand_like(v[:, :1, :1, :1].float()) + v.float()).mean() for v in verdicts)
+    return sum(
+        F.relu(1 - soft * torch.rand_like(v[:, :1, :1, :1].float()) + v.float()).mean()
+        for v in verdicts
+    )
 
 
 def ranked(higher: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
@@ -70,7 +76,9 @@ def ranked(higher: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
 
 def features(restored: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     """Feature matching: L1 between the discriminator's features of both, a mean over levels (Wang et al., pix2pixHD, CVPR 2018, equation 4)."""
-    return sum((a.float() - b.detach().float()).abs().mean() for a, b in zip(restored, truth, strict=True)) / len(restored)
+    return sum(
+        (a.float() - b.detach().float()).abs().mean() for a, b in zip(restored, truth, strict=True)
+    ) / len(restored)
 
 
 def r1(critic: torch.nn.Module, pictures: Tensor) -> Tensor:
@@ -143,7 +151,11 @@ def landmark(restored: Tensor, where: Tensor, net: torch.nn.Module) -> Tensor:
 
 
 def likeness(
-    restored: Tensor, truth: Tensor, where: Tensor, net: torch.nn.Module, levels: Sequence[int] = (4, 8)
+    restored: Tensor,
+    truth: Tensor,
+    where: Tensor,
+    net: torch.nn.Module,
+    levels: Sequence[int] = (4, 8),
 ) -> tuple[Tensor, Tensor]:
     """(identity, perception) by a frozen likeness.FaceResNet, of faces with points `where` (B×468×2).
 

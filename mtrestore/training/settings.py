@@ -26,7 +26,23 @@ from . import batches as data
 from . import stages
 from .fit import Record, fit
 
-KEYS = {"stage", "net", "batches", "train", "steps", "schedule", "seed", "ema", "save_every", "init", "prior", "critic", "restorer", "faces", "weights"}
+KEYS = {
+    "stage",
+    "net",
+    "batches",
+    "train",
+    "steps",
+    "schedule",
+    "seed",
+    "ema",
+    "save_every",
+    "init",
+    "prior",
+    "critic",
+    "restorer",
+    "faces",
+    "weights",
+}
 STAGES: dict[str, tuple[type[Net], Callable[..., Any]]] = {  # name -> its net, and how that is trained
     "prior": (nets.Generator, stages.GanPrior), "restoration": (nets.FaceNet, stages.FaceRestoration), "face": (nets.FaceNet, stages.Supervised),
     "landmarks": (nets.LandmarkNet, stages.Supervised), "embedding": (nets.FaceEmbedding, stages.Supervised),
@@ -39,17 +55,30 @@ def read_settings(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     """The settings in a YAML file, checked: known keys, a known stage (`stage`, when given), steps at least 1."""
     settings = files.read_yaml(path)
     if not isinstance(settings, dict) or not {"stage", "steps"} <= settings.keys():
-        raise ValueError(f"{path} must be a mapping with at least stage and steps; see experiments/train/")
+        raise ValueError(
+            f"{path} must be a mapping with at least stage and steps; see experiments/train/"
+        )
     if unknown := sorted(set(map(str, settings)) - KEYS):
-        raise ValueError(f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(KEYS))}")
+        raise ValueError(
+            f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(KEYS))}"
+        )
     if str(settings["stage"]) not in STAGES or stage not in (None, settings["stage"]):
-        raise ValueError(f"{path} trains {settings['stage']!r}, expected {stage or ' or '.join(STAGES)}")
+        raise ValueError(
+            f"{path} trains {settings['stage']!r}, expected {stage or ' or '.join(STAGES)}"
+        )
     for key, least in {"steps": 1, "schedule": 1, "save_every": 1, "seed": 0}.items():
         if type(settings.get(key, least)) is not int or settings.get(key, least) < least:
-            raise ValueError(f"{path}: {key} must be a whole number from {least} up, got {settings[key]!r}")
-    for key, kinds in {"prior": ("restoration", "face"), "critic": ("prior", "restoration")}.items():
+            raise ValueError(
+                f"{path}: {key} must be a whole number from {least} up, got {settings[key]!r}"
+            )
+    for key, kinds in {
+        "prior": ("restoration", "face"),
+        "critic": ("prior", "restoration"),
+    }.items():
         if key in settings and settings["stage"] not in kinds:
-            raise ValueError(f"{path}: {key} is for {' or '.join(kinds)}, not for {settings['stage']}")
+            raise ValueError(
+                f"{path}: {key} is for {' or '.join(kinds)}, not for {settings['stage']}"
+            )
     for key in ("net", "batches", "train"):
         if not isinstance(settings.get(key, {}), dict):
             raise ValueError(f"{path}: {key} must be a mapping of options, got {settings[key]!r}")
@@ -67,7 +96,10 @@ def make(kind: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[[int], data.Batch]:
     """The batches of a stage; `root` holds train_faces/ and train_photos/."""
-    stage, options = settings["stage"], {"seed": settings.get("seed", 0), **settings.get("batches", {})}
+    stage, options = (
+        settings["stage"],
+        {"seed": settings.get("seed", 0), **settings.get("batches", {})},
+    )
     if stage in ("face", "prior", "restoration"):
         folders = [root / name for name in options.pop("folders", ["train_faces"])]
         return make(data.FaceBatches, folders, **options)
@@ -77,7 +109,9 @@ def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[
         batches = make(data.LandmarkBatches, root / "train_faces", **options)
         net.mean.copy_(torch.from_numpy(batches.mean))
         return batches
-    photos = data.Photos(root / "train_photos", root / "train_faces" if settings.get("faces", True) else None)
+    photos = data.Photos(
+        root / "train_photos", root / "train_faces" if settings.get("faces", True) else None
+    )
     if stage == "restorer":
         return make(data.PhotoBatches, photos, **options)
     name = settings.get("restorer", "restorer" if stage == "refiner" else None)
@@ -97,12 +131,16 @@ def make_stage(settings: Mapping[str, Any]) -> Any:
         if prior := settings.get("prior"):
             net.take(weights.load(prior, nets.Generator))
     except RuntimeError as e:
-        raise ValueError(f"{settings.get('prior') or init} was made with other widths or joins than net: {settings.get('net', {})}") from e
+        raise ValueError(
+            f"{settings.get('prior') or init} was made with other widths or joins than net: {settings.get('net', {})}"
+        ) from e
     options = dict(settings.get("train", {}))
     if critic := settings.get("critic"):
         loaded = weights.load(critic)
         if not isinstance(loaded, (nets.Critic, nets.SpectralCritic)):
-            raise ValueError(f"critic must be the weights of a discriminator, got those of a {type(loaded).__name__}: {critic}")
+            raise ValueError(
+                f"critic must be the weights of a discriminator, got those of a {type(loaded).__name__}: {critic}"
+            )
         options["critic"] = loaded.requires_grad_(True).train()
     if settings["stage"] == "restoration":
         options["judges"] = judges(options.get("weights", {}))
@@ -135,7 +173,17 @@ def run(
     if settings.get("prior") and stage.averaged.draws:
         stage.averaged.fit_scales(batches(0)["inputs"][0])
     options = {k: settings[k] for k in ("seed", "schedule", "ema", "save_every") if k in settings}
-    yield from fit(stage, batches, settings["steps"], out, resume=resume, workers=workers, fabric=fabric, tensorboard=tensorboard, **options)
+    yield from fit(
+        stage,
+        batches,
+        settings["steps"],
+        out,
+        resume=resume,
+        workers=workers,
+        fabric=fabric,
+        tensorboard=tensorboard,
+        **options,
+    )
     if fabric is None or fabric.global_rank == 0:
         write_weights(settings, stage, Path(out))
     if fabric is not None:
@@ -144,7 +192,11 @@ def run(
 
 def write_weights(settings: Mapping[str, Any], stage: Any, out: Path) -> None:
     """The averaged net, where the settings say or in `out`, and the discriminator of an adversarial stage in `out`."""
-    notes = {"settings": dict(settings), "steps": settings["steps"], "device": str(next(stage.averaged.parameters()).device)}
+    notes = {
+        "settings": dict(settings),
+        "steps": settings["steps"],
+        "device": str(next(stage.averaged.parameters()).device),
+    }
     target = Path(settings.get("weights") or out / f"{settings['stage']}.safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)
     weights.save(stage.ema, target, **notes)

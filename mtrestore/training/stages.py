@@ -21,7 +21,9 @@ from .augment import KINDS, augment
 from .parts import crop_parts
 
 Losses = dict[str, float]
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {f.__name__: f for f in (losses.pixel, losses.frequency, losses.points, losses.same_person)}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    f.__name__: f for f in (losses.pixel, losses.frequency, losses.points, losses.same_person)
+}
 
 
 class Collapse(FloatingPointError):
@@ -41,15 +43,28 @@ def micro(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
     parts = max(1, min(parts, len(batch["target"])))
     inputs = list(zip(*(x.chunk(parts) for x in batch["inputs"]), strict=True))
     others = {name: value.chunk(parts) for name, value in batch.items() if name != "inputs"}
-    return [{"inputs": i, **{name: chunks[n] for name, chunks in others.items()}} for n, i in enumerate(inputs)]
+    return [
+        {"inputs": i, **{name: chunks[n] for name, chunks in others.items()}}
+        for n, i in enumerate(inputs)
+    ]
 
 
 class Descent:
     """Adam over one net's parameter groups: finite losses and gradients only, clipped, with or without a lightning Fabric."""
 
-    def __init__(self, net: nn.Module, groups: Sequence[tuple[nn.Module, float]], betas: tuple[float, float], clip: float) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        groups: Sequence[tuple[nn.Module, float]],
+        betas: tuple[float, float],
+        clip: float,
+    ) -> None:
         self.net, self.rates, self.clip = net, [lr for _, lr in groups], clip
-        self.adam = torch.optim.Adam([{"params": list(m.parameters()), "lr": lr} for m, lr in groups], betas=betas, fused=True)
+        self.adam = torch.optim.Adam(
+            [{"params": list(m.parameters()), "lr": lr} for m, lr in groups],
+            betas=betas,
+            fused=True,
+        )
         self.fabric: Any = None
         self.scaled = False  # float16 losses are scaled up, and the scaler leaves out a step whose gradients overflow
 
@@ -77,20 +92,28 @@ class Descent:
         """The mean over all processes, so that they decide alike."""
         if self.fabric is None or self.fabric.world_size == 1:
             return value
-        return self.fabric.all_reduce(torch.tensor(value, device=self.fabric.device), reduce_op="mean").item()
+        return self.fabric.all_reduce(
+            torch.tensor(value, device=self.fabric.device), reduce_op="mean"
+        ).item()
 
     def backward(self, loss: Tensor, what: str = "loss") -> None:
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the {what} is {loss.item()}; try a smaller learning rate than {max(self.rates)}")
+            raise FloatingPointError(
+                f"the {what} is {loss.item()}; try a smaller learning rate than {max(self.rates)}"
+            )
         self.fabric.backward(loss) if self.fabric else loss.backward()
 
     def step(self) -> None:
         if self.fabric:
-            norm = self.fabric.clip_gradients(self.net, self.adam, max_norm=self.clip, error_if_nonfinite=False)
+            norm = self.fabric.clip_gradients(
+                self.net, self.adam, max_norm=self.clip, error_if_nonfinite=False
+            )
         else:
             norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
         if not torch.isfinite(norm) and not self.scaled:
-            raise FloatingPointError(f"the gradient is {norm.item()}; try a smaller learning rate than {max(self.rates)}")
+            raise FloatingPointError(
+                f"the gradient is {norm.item()}; try a smaller learning rate than {max(self.rates)}"
+            )
         self.adam.step()
 
 
@@ -102,12 +125,23 @@ class Supervised:
     `accumulate`: parts in which a batch is computed, for batches that do not fit into memory.
     """
 
-    def __init__(self, net: nn.Module, lr: float = 6e-4, weights: Mapping[str, float] | None = None, clip: float = 1.0, accumulate: int = 1) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        lr: float = 6e-4,
+        weights: Mapping[str, float] | None = None,
+        clip: float = 1.0,
+        accumulate: int = 1,
+    ) -> None:
         self.weights = dict(weights or {"pixel": 1.0})
         if unknown := self.weights.keys() - LOSSES.keys():
-            raise ValueError(f"weights must name losses out of {', '.join(LOSSES)}, got {sorted(map(str, unknown))[0]!r}")
+            raise ValueError(
+                f"weights must name losses out of {', '.join(LOSSES)}, got {sorted(map(str, unknown))[0]!r}"
+            )
         if accumulate > 1 and "same_person" in self.weights:
-            raise ValueError("same_person compares all faces of a batch, so it cannot be accumulated; leave accumulate at 1")
+            raise ValueError(
+                "same_person compares all faces of a batch, so it cannot be accumulated; leave accumulate at 1"
+            )
         self.terms = {name: LOSSES[name] for name in self.weights}
         self.descent, self.accumulate = Descent(net, [(net, lr)], (0.9, 0.99), clip), accumulate
         self.averaged = net  # what EMA follows and what is shipped
@@ -159,8 +193,14 @@ class Adversary:
         chance: float = 1.0, target: float | None = None,
     ) -> None:  # fmt: skip
         if unknown := set(kinds) - set(KINDS):
-            raise ValueError(f"augment must name some of {', '.join(KINDS)}, got {sorted(unknown)[0]!r}")
-        net = critic if isinstance(critic, nn.Module) else (SpectralCritic if hinge else Critic)(critic)
+            raise ValueError(
+                f"augment must name some of {', '.join(KINDS)}, got {sorted(unknown)[0]!r}"
+            )
+        net = (
+            critic
+            if isinstance(critic, nn.Module)
+            else (SpectralCritic if hinge else Critic)(critic)
+        )
         self.critic = net.to(memory_format=torch.channels_last)
         self.r1, self.every, self.kinds, self.patience = r1, every, tuple(kinds), patience
         self.paired, self.hinge, self.target = paired, hinge, target
@@ -195,7 +235,9 @@ class Adversary:
         """The loss of a generator whose pictures were judged so."""
         return -sum(v.float().mean() for v in verdicts) if self.hinge else losses.real(verdicts)
 
-    def compare(self, truth: Tensor, fake: Tensor, told: Losses, share: float) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def compare(
+        self, truth: Tensor, fake: Tensor, told: Losses, share: float
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """(the loss, verdicts on real, verdicts on generated pictures)."""
         if self.hinge:
             (on_real, redrawn), (on_fake, _) = self.study(truth), self.judge(fake)
@@ -204,7 +246,11 @@ class Adversary:
             hinge = losses.hinge_real(on_real, 0.2) + losses.hinge_fake(on_fake, 0.2)
             return hinge + 2 * redraw, on_real, on_fake
         on_real, on_fake = self.judge(truth)[0], self.judge(fake)[0]
-        loss = losses.ranked(on_real, on_fake) if self.paired else losses.real(on_real) + losses.fake(on_fake)
+        loss = (
+            losses.ranked(on_real, on_fake)
+            if self.paired
+            else losses.real(on_real) + losses.fake(on_fake)
+        )
         return loss, on_real, on_fake
 
     def train(self, truths: Sequence[Tensor], made: Sequence[Tensor], factor: float) -> Losses:
@@ -214,7 +260,11 @@ class Adversary:
         penalise = self.r1 != 0 and self.watch["steps"] % self.every == 0
         for truth, fake in self.descent.each(list(zip(truths, made, strict=True))):
             share, fake = len(truth) / count, fake.detach()
-            truth, fake = self.varied([truth, fake]) if self.paired else self.varied([truth]) + self.varied([fake])
+            truth, fake = (
+                self.varied([truth, fake])
+                if self.paired
+                else self.varied([truth]) + self.varied([fake])
+            )
             loss, on_real, on_fake = self.compare(truth, fake, told, share)
             told["critic"] += loss.item() * share
             sign += share * on_real[0].sign().mean().item()
@@ -240,11 +290,21 @@ class Adversary:
             towards = math.copysign(count / self.ADAPTED, watch["sign"] - self.target)
             watch["chance"] = min(max(watch["chance"] + towards, 0.0), 0.7)
         if watch["overwhelmed"] > self.patience:
-            raise Collapse(f"the discriminator was right on more than 99.5 % for {self.patience} steps; lower its rate or raise r1")
-        return told | {"balance": watch["balance"], "sign": watch["sign"], "chance": watch["chance"]}
+            raise Collapse(
+                f"the discriminator was right on more than 99.5 % for {self.patience} steps; lower its rate or raise r1"
+            )
+        return told | {
+            "balance": watch["balance"],
+            "sign": watch["sign"],
+            "chance": watch["chance"],
+        }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"critic": self.critic.state_dict(), "optimizer": self.descent.adam.state_dict(), "watch": dict(self.watch)}
+        return {
+            "critic": self.critic.state_dict(),
+            "optimizer": self.descent.adam.state_dict(),
+            "watch": dict(self.watch),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.critic.load_state_dict(state["critic"])
@@ -270,7 +330,11 @@ class Adversarial:
         self.adversary.descent.setup(fabric, "judge", *(["study"] if self.adversary.hinge else []))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"net": self.averaged.state_dict(), "optimizer": self.descent.adam.state_dict(), "adversary": self.adversary.state_dict()}
+        return {
+            "net": self.averaged.state_dict(),
+            "optimizer": self.descent.adam.state_dict(),
+            "adversary": self.adversary.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.averaged.load_state_dict(state["net"])
@@ -292,11 +356,19 @@ class GanPrior(Adversarial):
         every: int = 16, augment: Sequence[str] = KINDS, clip: float = 10.0, accumulate: int = 1, hinge: bool = False,
         betas: tuple[float, float] = (0.0, 0.99), chance: float = 1.0, target: float | None = None, hold: float = 1.0,
     ) -> None:  # fmt: skip
-        self.averaged, self.accumulate, self.alike, self.size, self.hold = net, accumulate, 0, 128, hold
+        self.averaged, self.accumulate, self.alike, self.size, self.hold = (
+            net,
+            accumulate,
+            0,
+            128,
+            hold,
+        )
         betas = float(betas[0]), float(betas[1])
         self.descent = Descent(net, [(net, lr)], betas, clip)
         options = {"hinge": hinge, "betas": betas, "chance": chance, "target": target}
-        self.adversary = Adversary(critic or net.decoder.widths, critic_lr, r1, every, augment, **options)
+        self.adversary = Adversary(
+            critic or net.decoder.widths, critic_lr, r1, every, augment, **options
+        )
 
     def factor(self, progress: float) -> float:
         """Of the learning rates: a short rise, a plateau, and after `hold` a straight fall to a tenth."""
@@ -310,7 +382,13 @@ class GanPrior(Adversarial):
     def update(self, batch: Mapping[str, Any], progress: float = 0.0) -> Losses:
         self.midway = True
         parts, factor = micro(batch, self.accumulate), self.factor(progress)
-        net, adversary, told, variety, made = self.descent.net, self.adversary, {"loss": 0.0}, 0.0, []
+        net, adversary, told, variety, made = (
+            self.descent.net,
+            self.adversary,
+            {"loss": 0.0},
+            0.0,
+            [],
+        )
         self.descent.start(factor)
         adversary.critic.requires_grad_(False)
         for part in self.descent.each(parts):
@@ -324,7 +402,10 @@ class GanPrior(Adversarial):
         adversary.critic.requires_grad_(True)
         self.descent.step()
         judged = adversary.train([part["target"] for part in parts], made, factor)
-        self.alike, self.size = self.alike + 1 if self.descent.mean(variety) < 0.01 else 0, truth.shape[-1]
+        self.alike, self.size = (
+            self.alike + 1 if self.descent.mean(variety) < 0.01 else 0,
+            truth.shape[-1],
+        )
         if self.alike > 100:
             raise Collapse("the generated faces are all alike; lower the rates or raise r1")
         self.midway = False
@@ -372,13 +453,31 @@ class FaceRestoration(Adversarial):
     ) -> None:  # fmt: skip
         self.weights = self.TERMS | dict(weights or {})
         if unknown := self.weights.keys() - self.TERMS.keys():
-            raise ValueError(f"weights must name losses out of {', '.join(self.TERMS)}, got {sorted(map(str, unknown))[0]!r}")
-        self.averaged, self.accumulate, self.frozen, self.noise, self.steps = net, accumulate, frozen, noise, 0
-        groups = [(net.encoder, lr), (net.decoder, decoder_lr), *([(net.mask, lr)] if net.draws else [])]
+            raise ValueError(
+                f"weights must name losses out of {', '.join(self.TERMS)}, got {sorted(map(str, unknown))[0]!r}"
+            )
+        self.averaged, self.accumulate, self.frozen, self.noise, self.steps = (
+            net,
+            accumulate,
+            frozen,
+            noise,
+            0,
+        )
+        groups = [
+            (net.encoder, lr),
+            (net.decoder, decoder_lr),
+            *([(net.mask, lr)] if net.draws else []),
+        ]
         self.descent = Descent(net, groups, (0.0, 0.99), clip)
-        self.adversary = Adversary(critic or net.decoder.widths, critic_lr, r1, every, augment, paired=True)
+        self.adversary = Adversary(
+            critic or net.decoder.widths, critic_lr, r1, every, augment, paired=True
+        )
         options = {"kinds": (), "paired": True, "r1": 0}
-        self.parts = {part: Adversary(PartCritic(), critic_lr, **options) for part in ("eyes", "mouth") if self.wants("parts", "gram")}
+        self.parts = {
+            part: Adversary(PartCritic(), critic_lr, **options)
+            for part in ("eyes", "mouth")
+            if self.wants("parts", "gram")
+        }
         self.judges = dict(judges or {})
         self.last: Tensor | None = None
 
@@ -419,7 +518,10 @@ class FaceRestoration(Adversarial):
         if self.wants("adversarial", "parts") and not frozen:
             told |= self._judges_learn(parts, made, max(factor, 0.3))
         self.steps += 1
-        self.last, self.midway = torch.cat([batch["inputs"][0][:6], torch.cat(made)[:6], batch["target"][:6]]), False
+        self.last, self.midway = (
+            torch.cat([batch["inputs"][0][:6], torch.cat(made)[:6], batch["target"][:6]]),
+            False,
+        )
         return told
 
     def _drawn(self, part: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -438,7 +540,11 @@ class FaceRestoration(Adversarial):
         """Every loss of the restored faces, by name."""
         truth, adversary, terms = part["target"], self.adversary, {}
         known = "blur" in part
-        terms["pixel"] = losses.scaled_pixel(restored, truth, self._halvings(part)) if known else losses.pixel(restored, truth)
+        terms["pixel"] = (
+            losses.scaled_pixel(restored, truth, self._halvings(part))
+            if known
+            else losses.pixel(restored, truth)
+        )
         terms["frequency"] = losses.frequency(restored, truth)
         if self.wants("ldl"):
             with torch.no_grad():
@@ -447,13 +553,18 @@ class FaceRestoration(Adversarial):
         if self.wants("landmarks"):
             terms["landmarks"] = losses.landmark(restored, part["points"], self.judges["landmarks"])
         if self.wants("identity", "perception"):
-            terms["identity"], terms["perception"] = losses.likeness(restored, truth, part["points"], self.judges["likeness"])
+            terms["identity"], terms["perception"] = losses.likeness(
+                restored, truth, part["points"], self.judges["likeness"]
+            )
         if adversary.ready and self.wants("features", "adversarial"):
             seen, real = adversary.varied([restored, truth])
             verdicts, found = adversary.judge(seen)
             with torch.no_grad():
                 standard, wanted = adversary.judge(real)
-            terms |= {"features": losses.features(found, wanted), "adversarial": losses.ranked(verdicts, standard)}
+            terms |= {
+                "features": losses.features(found, wanted),
+                "adversarial": losses.ranked(verdicts, standard),
+            }
         if adversary.ready and self.parts:
             terms |= self._part_terms(restored, truth, part["points"])
         return terms
@@ -461,7 +572,12 @@ class FaceRestoration(Adversarial):
     def _part_terms(self, restored: Tensor, truth: Tensor, points: Tensor) -> dict[str, Tensor]:
         """The losses of eyes and mouth."""
         terms = {"parts": 0.0, "gram": 0.0}
-        for learner, mine, real in zip(self.parts.values(), crop_parts(restored, points), crop_parts(truth, points), strict=True):
+        for learner, mine, real in zip(
+            self.parts.values(),
+            crop_parts(restored, points),
+            crop_parts(truth, points),
+            strict=True,
+        ):
             verdicts, found = learner.judge(mine)
             with torch.no_grad():
                 standard, wanted = learner.judge(real)
@@ -469,14 +585,19 @@ class FaceRestoration(Adversarial):
             terms["gram"] = terms["gram"] + losses.gram(found, wanted) / 2
         return terms
 
-    def _judges_learn(self, parts: Sequence[Mapping[str, Any]], made: Sequence[Tensor], factor: float) -> Losses:
+    def _judges_learn(
+        self, parts: Sequence[Mapping[str, Any]], made: Sequence[Tensor], factor: float
+    ) -> Losses:
         """A step of every discriminator."""
         truths = [part["target"] for part in parts]
         told = self.adversary.train(truths, made, factor)
         if not self.parts:
             return told
         points = [part["points"] for part in parts]
-        real, fake = ([crop_parts(x, p) for x, p in zip(faces, points, strict=True)] for faces in (truths, made))
+        real, fake = (
+            [crop_parts(x, p) for x, p in zip(faces, points, strict=True)]
+            for faces in (truths, made)
+        )
         for n, (name, learner) in enumerate(self.parts.items()):
             part_told = learner.train([r[n] for r in real], [f[n] for f in fake], factor)
             told |= {f"{name} critic": part_told["critic"], f"{name} balance": part_told["balance"]}
@@ -484,7 +605,11 @@ class FaceRestoration(Adversarial):
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict() | {"steps": self.steps}
-        return state | ({"parts": {name: part.state_dict() for name, part in self.parts.items()}} if self.parts else {})
+        return state | (
+            {"parts": {name: part.state_dict() for name, part in self.parts.items()}}
+            if self.parts
+            else {}
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)

@@ -26,17 +26,48 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("MTRESTORE_SHARED", ROOT.parent / "shared")) / "badinput"
 SEED, SECONDS, BOMB_SECONDS, BOMB_MIB, WEIGHTS_SECONDS = 2020, 30, 2.0, 300, 1.0
-REFUSALS = {"E_TRUNCATED", "E_FORMAT", "E_TOO_LARGE", "E_EMPTY", "E_PERMISSION", "E_NOT_A_FILE", "E_NONFINITE", "E_NAME", "E_MISSING"}
-CODES = {"truncated": {"E_TRUNCATED", "E_EMPTY"}, "notimage": {"E_FORMAT", "E_EMPTY", "E_TRUNCATED"}}  # what a refusal of a class must be called
-NOTES = {"anim": "first of 8 frames", "gen_20000_frames.gif": "first of 20000 frames"}  # what must be said of a picture that is restored
+REFUSALS = {
+    "E_TRUNCATED",
+    "E_FORMAT",
+    "E_TOO_LARGE",
+    "E_EMPTY",
+    "E_PERMISSION",
+    "E_NOT_A_FILE",
+    "E_NONFINITE",
+    "E_NAME",
+    "E_MISSING",
+}
+CODES = {
+    "truncated": {"E_TRUNCATED", "E_EMPTY"},
+    "notimage": {"E_FORMAT", "E_EMPTY", "E_TRUNCATED"},
+}  # what a refusal of a class must be called
+NOTES = {
+    "anim": "first of 8 frames",
+    "gen_20000_frames.gif": "first of 20000 frames",
+}  # what must be said of a picture that is restored
 NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-NO_RIGHTS = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]  # where the interpreter lies in root's home: root, but bound by permissions
+NO_RIGHTS = [
+    "setpriv",
+    "--inh-caps=-all",
+    "--bounding-set=-all",
+]  # where the interpreter lies in root's home: root, but bound by permissions
 
 
 def make(folder: Path, *options: str, prefix: list[str] = ()) -> None:
     """Run make_corpus.py, in `folder`, as whoever `prefix` says."""
-    command = [*prefix, sys.executable, "-B", str(SHARED / "make_corpus.py"), *options, "--faces", str(SHARED / "face")]
-    env = {**os.environ, "TMPDIR": str(folder)}  # hostile files leave their canary in the temporary folder
+    command = [
+        *prefix,
+        sys.executable,
+        "-B",
+        str(SHARED / "make_corpus.py"),
+        *options,
+        "--faces",
+        str(SHARED / "face"),
+    ]
+    env = {
+        **os.environ,
+        "TMPDIR": str(folder),
+    }  # hostile files leave their canary in the temporary folder
     subprocess.run(command, check=True, cwd=folder, env=env, capture_output=True, timeout=300)
 
 
@@ -45,16 +76,25 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
     make(folder, "--seed", str(SEED), "--out", "corpus", "--csv", "rows.csv")
     rows = list(csv.DictReader(open(folder / "rows.csv")))
     wanted = list(csv.DictReader(open(SHARED / "generated.csv")))
-    assert [(r["class"], r["expected"]) for r in rows] == [(r["class"], r["expected"]) for r in wanted], "the seed gave another corpus"
+    assert [(r["class"], r["expected"]) for r in rows] == [
+        (r["class"], r["expected"]) for r in wanted
+    ], "the seed gave another corpus"
     return rows
 
 
-def restore(source: Path, out: Path, *, jobs: int = 2, faces: bool = False, prefix: list[str] = ()) -> tuple[dict[str, dict], str]:
+def restore(
+    source: Path, out: Path, *, jobs: int = 2, faces: bool = False, prefix: list[str] = ()
+) -> tuple[dict[str, dict], str]:
     """Input path -> row of the report, and what was printed, of one folder run; raises when it leaves no report."""
     report = out.parent / f"{out.name}.json"
     command = [*prefix, sys.executable, "-m", "mtrestore", "restore", str(source), "-o", str(out), "--jobs", str(jobs), "--report", str(report),
                "--timeout", str(SECONDS), "--device", "cpu", *([] if faces else ["--no-faces", "--working-size", "64"])]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(out.parent), "HOME": str(out.parent)}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "MPLCONFIGDIR": str(out.parent),
+        "HOME": str(out.parent),
+    }
     done = subprocess.run(command, cwd=out.parent, env=env, capture_output=True)
     text = (done.stdout + done.stderr).decode("utf-8", "surrogateescape")
     if done.returncode not in (0, 1, 3) or not report.is_file():
@@ -73,14 +113,20 @@ def disagreement(row: dict | None, kind: str, name: str, expected: str) -> str:
         if note and note not in row.get("notes", ()):
             return f"nothing says {note!r}: {row.get('notes')}"
         return "" if expected != "clear error" else "it was restored"
-    if row["code"] not in REFUSALS or "Traceback" in row["message"] or not row["message"].isprintable():
+    if (
+        row["code"] not in REFUSALS
+        or "Traceback" in row["message"]
+        or not row["message"].isprintable()
+    ):
         return f"no clear error: {row['code']} {row['message'][:200]}"
     if row["code"] not in CODES.get(kind, REFUSALS):
         return f"wrong code: {row['code']} {row['message'][:200]}"
     return "" if expected != "restored" else f"it was refused: {row['code']} {row['message'][:200]}"
 
 
-def pictures(folder: Path, rows: list[dict[str, str]], every: int, jobs: int, faces: bool) -> tuple[Counter, list[str]]:
+def pictures(
+    folder: Path, rows: list[dict[str, str]], every: int, jobs: int, faces: bool
+) -> tuple[Counter, list[str]]:
     """One folder run over the corpus, or every n-th file of each class."""
     chosen, seen = [], Counter()
     for row in rows:
@@ -98,8 +144,12 @@ def pictures(folder: Path, rows: list[dict[str, str]], every: int, jobs: int, fa
     for row in chosen:
         path = base / Path(row["file"]).relative_to("corpus")
         got = found.pop(str(path), None)
-        weights = row["class"] == "ckpt"  # judged by the weights loaders; among pictures they are refused as no pictures
-        bad = disagreement(got, row["class"], path.name, "clear error" if weights else row["expected"])
+        weights = (
+            row["class"] == "ckpt"
+        )  # judged by the weights loaders; among pictures they are refused as no pictures
+        bad = disagreement(
+            got, row["class"], path.name, "clear error" if weights else row["expected"]
+        )
         if not bad and got["status"] == "restored":
             bad = size_changed(path, Path(folder / "out" / got["name"]))
         counts[got["status"] if got else "missing"] += 1
@@ -118,7 +168,11 @@ def size_changed(source: Path, output: Path) -> str:
         return f"its output: {e}"
     if before.pixels.shape != after.pixels.shape:
         return f"{before.pixels.shape} became {after.pixels.shape}"
-    return "" if image.SUFFIXES[output.suffix.lower()] == after.format else f"{output.name} holds {after.format}"
+    return (
+        ""
+        if image.SUFFIXES[output.suffix.lower()] == after.format
+        else f"{output.name} holds {after.format}"
+    )
 
 
 BOMB = """
@@ -140,7 +194,9 @@ def bomb(path: Path) -> tuple[float, float, str]:
     # Through a shell that stays: on Linux a program begins with the peak of the process that started it.
     command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", BOMB, str(path)]
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=10 * SECONDS, check=True)
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=10 * SECONDS, check=True
+        )
     except subprocess.SubprocessError as e:
         return float("inf"), 0.0, type(e).__name__
     seconds, mib, *code = done.stdout.split()
@@ -154,7 +210,10 @@ def bombs(folder: Path, rows: list[dict[str, str]]) -> tuple[Counter, list[str]]
             seconds, mib, code = bomb(folder / row["file"])
             bad = seconds > BOMB_SECONDS or mib > BOMB_MIB
             counts += Counter({"files": 1, "within 2 s and 300 MiB": not bad})
-            counts["most MiB"], counts["most ms"] = max(counts["most MiB"], round(mib)), max(counts["most ms"], round(1000 * min(seconds, 1e6)))
+            counts["most MiB"], counts["most ms"] = (
+                max(counts["most MiB"], round(mib)),
+                max(counts["most ms"], round(1000 * min(seconds, 1e6))),
+            )
             wrong += [f"{row['file']}: {seconds:.1f} s, {mib:.0f} MiB ({code or 'read'})"] * bad
     return counts, wrong
 
@@ -166,7 +225,9 @@ def weights(folder: Path, rows: list[dict[str, str]]) -> tuple[Counter, list[str
     from mtrestore import weights
     from mtrestore.io import files
 
-    toy = lambda: nn.ModuleDict({"enc": nn.Sequential(nn.Conv2d(3, 8, 3)), "dec": nn.Sequential(nn.Conv2d(8, 3, 3))})
+    toy = lambda: nn.ModuleDict(
+        {"enc": nn.Sequential(nn.Conv2d(3, 8, 3)), "dec": nn.Sequential(nn.Conv2d(8, 3, 3))}
+    )
     # A file from elsewhere has no checksum of ours: a flipped bit among its values shows only against the sha256 of the good one.
     good = hashlib.sha256((folder / "corpus/ckpt/good_toy.safetensors").read_bytes()).hexdigest()
     counts, wrong, canary = Counter(), [], Path(folder, "mtrestore_canary_PWNED")
@@ -181,8 +242,15 @@ def weights(folder: Path, rows: list[dict[str, str]]) -> tuple[Counter, list[str
             try:
                 read(path)
             except ValueError as e:
-                message = str(e) if path.suffix == ".yaml" or isinstance(e, weights.WeightsError) else f"no WeightsError\n{e!r}"
-            seconds, expected = time.process_time() - began, row["expected"] if i == 0 else "clear error"
+                message = (
+                    str(e)
+                    if path.suffix == ".yaml" or isinstance(e, weights.WeightsError)
+                    else f"no WeightsError\n{e!r}"
+                )
+            seconds, expected = (
+                time.process_time() - began,
+                row["expected"] if i == 0 else "clear error",
+            )
             if ("restored" if not message else "clear error") != expected:
                 bad = f"{expected} was expected: {message or 'it was loaded'}"
             elif not (message.isprintable() and len(message) < 400) or seconds > WEIGHTS_SECONDS:
@@ -205,7 +273,11 @@ def fs_cases(folder: Path, prefix: list[str] = ()) -> list[dict[str, str]]:
 
 def fs_expected(case: dict[str, str], powerful: bool) -> str:
     """What must become of a case: root may read what the others may not."""
-    return "restored" if powerful and case["file"] in ("unreadable.jpg", "noexec_dir/a.jpg") else case["expected"]
+    return (
+        "restored"
+        if powerful and case["file"] in ("unreadable.jpg", "noexec_dir/a.jpg")
+        else case["expected"]
+    )
 
 
 def fs(folder: Path, prefix: list[str] = ()) -> tuple[Counter, list[str]]:
@@ -220,20 +292,38 @@ def fs(folder: Path, prefix: list[str] = ()) -> tuple[Counter, list[str]]:
         name, expected = case["file"], fs_expected(case, powerful)
         if name == "deep.jpg":
             row = next((r for n, r in by_name.items() if n.startswith("ddd")), None)
-        elif name.endswith("/"):  # an empty folder called .png: nothing in it to restore, and nothing made of it
-            row = None if name[:-1] in by_name else {"status": "failed", "code": "E_NOT_A_FILE", "message": "walked"}
+        elif name.endswith(
+            "/"
+        ):  # an empty folder called .png: nothing in it to restore, and nothing made of it
+            row = (
+                None
+                if name[:-1] in by_name
+                else {"status": "failed", "code": "E_NOT_A_FILE", "message": "walked"}
+            )
         else:
-            row = by_name.get(name) or by_name.get(os.path.dirname(name))  # a folder that cannot be listed stands for its files
+            row = by_name.get(name) or by_name.get(
+                os.path.dirname(name)
+            )  # a folder that cannot be listed stands for its files
         bad = disagreement(row, "fs", name, expected)
-        if not bad and row["status"] == "restored" and not os.path.isfile(folder / "out" / row["name"]):
+        if (
+            not bad
+            and row["status"] == "restored"
+            and not os.path.isfile(folder / "out" / row["name"])
+        ):
             bad = "its output is not there"
         counts["as they must"] += not bad
         wrong += [f"{name!r}: {bad} ({case['why']})"] * bool(bad)
     made = [row["name"] for row in found.values() if row["status"] == "restored"]
     wrong += ["two inputs share an output"] * (len(made) != len(set(made)))
-    wrong += ["a file name was run as a command"] * any("PWNED" in n for d in (base, folder) for n in os.listdir(d) if "touch" not in n)
-    wrong += ["an input was changed"] * (before != {p: (os.lstat(p).st_ino, os.lstat(p).st_mtime_ns) for p in base.iterdir()})
-    wrong += ["terminal control characters were printed"] * any(not (c.isprintable() or c in "\n\r") for c in text)
+    wrong += ["a file name was run as a command"] * any(
+        "PWNED" in n for d in (base, folder) for n in os.listdir(d) if "touch" not in n
+    )
+    wrong += ["an input was changed"] * (
+        before != {p: (os.lstat(p).st_ino, os.lstat(p).st_mtime_ns) for p in base.iterdir()}
+    )
+    wrong += ["terminal control characters were printed"] * any(
+        not (c.isprintable() or c in "\n\r") for c in text
+    )
     return counts, wrong
 
 
@@ -243,17 +333,36 @@ def without_rights() -> list[str] | None:
         return []
     probe = "import cv2, torch, subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"  # workers are started by it
     for prefix in (NOBODY, NO_RIGHTS):
-        if shutil.which(prefix[0]) and not subprocess.run([*prefix, sys.executable, "-c", probe], capture_output=True).returncode:
+        if (
+            shutil.which(prefix[0])
+            and not subprocess.run(
+                [*prefix, sys.executable, "-c", probe], capture_output=True
+            ).returncode
+        ):
             return prefix
     return None
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--every", type=int, default=1, help="of each class of pictures every n-th file (default: all)")
+    p.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        help="of each class of pictures every n-th file (default: all)",
+    )
     p.add_argument("--jobs", type=int, default=2, help="worker processes (default: %(default)s)")
-    p.add_argument("--faces", action="store_true", help="with the faces' branch, at the full working size: as users run it, and slow")
-    p.add_argument("--parts", nargs="+", default=["pictures", "bombs", "weights", "fs"], choices=["pictures", "bombs", "weights", "fs"])
+    p.add_argument(
+        "--faces",
+        action="store_true",
+        help="with the faces' branch, at the full working size: as users run it, and slow",
+    )
+    p.add_argument(
+        "--parts",
+        nargs="+",
+        default=["pictures", "bombs", "weights", "fs"],
+        choices=["pictures", "bombs", "weights", "fs"],
+    )
     args = p.parse_args()
     if not (SHARED / "make_corpus.py").is_file():
         print(f"needs {SHARED / 'make_corpus.py'}, and it is not there (set MTRESTORE_SHARED)")
@@ -263,7 +372,12 @@ def main() -> int:
 
     def tell(part: str, result: tuple[Counter, list[str]]) -> None:
         nonlocal failed
-        print(f"{part:42}", ", ".join(f"{n} {what}" for what, n in result[0].items()), f"({time.perf_counter() - began:.0f} s)", flush=True)
+        print(
+            f"{part:42}",
+            ", ".join(f"{n} {what}" for what, n in result[0].items()),
+            f"({time.perf_counter() - began:.0f} s)",
+            flush=True,
+        )
         for text in result[1]:
             print("   WRONG", text.encode("utf-8", "backslashreplace").decode())
         failed |= bool(result[1])
@@ -284,7 +398,9 @@ def main() -> int:
             else:
                 for who, prefix in (("fs", []), ("fs without rights", without_rights())):
                     if prefix is None:
-                        print(f"{who:42} skipped: nobody cannot run this interpreter, and setpriv cannot take root's privileges away")
+                        print(
+                            f"{who:42} skipped: nobody cannot run this interpreter, and setpriv cannot take root's privileges away"
+                        )
                         continue
                     who += f" ({' '.join(prefix[1:3])})" * bool(prefix)
                     began, place = time.perf_counter(), folder / f"fs{len(prefix)}"

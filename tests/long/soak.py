@@ -57,11 +57,26 @@ def make_pictures(folder: Path, count: int, height: int = 72, width: int = 96) -
 
 
 def command(source: Path, out: Path, *options: object) -> list[str]:
-    return [sys.executable, "-m", "mtrestore", "restore", str(source), "-o", str(out), *map(str, options)]
+    return [
+        sys.executable,
+        "-m",
+        "mtrestore",
+        "restore",
+        str(source),
+        "-o",
+        str(out),
+        *map(str, options),
+    ]
 
 
 def run(source: Path, out: Path, *options: object) -> int:
-    done = subprocess.run(command(source, out, *options), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command(source, out, *options),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     if "Traceback" in done.stderr or done.returncode not in (0, 3):
         sys.exit(f"unexpected end ({done.returncode}): {done.stderr[-2000:]}")
     return done.returncode
@@ -99,7 +114,13 @@ def ended(pid: int, seconds: float = 5) -> bool:
 
 def report(**numbers: int) -> int:
     """Print the numbers; those called bad_... must be 0. The exit code."""
-    print(", ".join(f"{value} {name.removeprefix('bad_').replace('_', ' ')}" for name, value in numbers.items()), flush=True)
+    print(
+        ", ".join(
+            f"{value} {name.removeprefix('bad_').replace('_', ' ')}"
+            for name, value in numbers.items()
+        ),
+        flush=True,
+    )
     return int(any(value for name, value in numbers.items() if name.startswith("bad_")))
 
 
@@ -115,9 +136,17 @@ def kills(work: Path, count: int, pictures: int, seed: int, jobs: int) -> int:
             process = subprocess.Popen(command(source, out, "--jobs", jobs, "--resume"), cwd=ROOT, start_new_session=True,
                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
             there = len(digests(out)) if out.exists() else 0
-            enough = there + rng.randrange(max(1, min(len(truth) - there, pictures // 4) + 1)) if killed % 5 else -1
+            enough = (
+                there + rng.randrange(max(1, min(len(truth) - there, pictures // 4) + 1))
+                if killed % 5
+                else -1
+            )
             end = time.monotonic() + rng.uniform(0, 4)  # every fifth while it starts
-            while process.poll() is None and (time.monotonic() < end if enough < 0 else len(digests(out) if out.exists() else ()) < enough):
+            while process.poll() is None and (
+                time.monotonic() < end
+                if enough < 0
+                else len(digests(out) if out.exists() else ()) < enough
+            ):
                 time.sleep(0.005)
             time.sleep(rng.uniform(0, 0.3))
             alive = process.poll() is None
@@ -136,7 +165,9 @@ def kills(work: Path, count: int, pictures: int, seed: int, jobs: int) -> int:
         total["lost"] += len(truth.keys() - now.keys())
         total["different"] += sum(truth.get(name) != value for name, value in now.items())
         rows = json.loads((out / ".mtrestore" / "report.json").read_text())["files"]
-        total["unaccounted"] += abs(len(rows) - pictures) + sum(row["status"] == "failed" for row in rows)
+        total["unaccounted"] += abs(len(rows) - pictures) + sum(
+            row["status"] == "failed" for row in rows
+        )
         shutil.rmtree(out)
     return report(kills=killed, folders=folders, outputs_compared=folders * len(truth),
                   **{f"bad_{k}": total[k] for k in ("torn", "lost", "different", "unaccounted", "orphans", "tracebacks")})  # fmt: skip
@@ -147,14 +178,32 @@ def spoil(folder: Path) -> int:
     files = sorted(p for p in folder.rglob("*") if p.is_file())[::10]
     for i, path in enumerate(files):
         data = path.read_bytes()
-        path.write_bytes([data[: len(data) // 2], b"", b"not a picture", b"\0" * 64 + data[64:], random.Random(i).randbytes(500)][i % 5])
+        path.write_bytes(
+            [
+                data[: len(data) // 2],
+                b"",
+                b"not a picture",
+                b"\0" * 64 + data[64:],
+                random.Random(i).randbytes(500),
+            ][i % 5]
+        )
     return len(files)
 
 
 def folder(work: Path, pictures: int, jobs: int) -> int:
     source = make_pictures(work / "in", pictures)
     bad = spoil(source)
-    told = ("name", "status", "code", "faces_found", "faces_restored", "faces_failed", "notes", "input_sha256", "output_sha256")
+    told = (
+        "name",
+        "status",
+        "code",
+        "faces_found",
+        "faces_restored",
+        "faces_failed",
+        "notes",
+        "input_sha256",
+        "output_sha256",
+    )
     kept, code = {}, 0
     for place in ("local", "dask"):
         out, options = work / place, ["--jobs", jobs]
@@ -162,7 +211,9 @@ def folder(work: Path, pictures: int, jobs: int) -> int:
         if place == "dask":
             from distributed import LocalCluster
 
-            with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+            with LocalCluster(
+                n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            ) as cluster:
                 exit_code = run(source, out, "--dask", cluster.scheduler_address)
         else:
             exit_code = run(source, out, *options)
@@ -172,7 +223,12 @@ def folder(work: Path, pictures: int, jobs: int) -> int:
         kept[place] = {row["name"]: [row.get(key) for key in told] for row in rows}
         status = Counter(row["status"] for row in rows)
         once = len(rows) == len(kept[place]) == lines == pictures
-        right = exit_code == 3 and once and status == {"restored": pictures - bad, "failed": bad} and len(digests(out)) == pictures - bad
+        right = (
+            exit_code == 3
+            and once
+            and status == {"restored": pictures - bad, "failed": bad}
+            and len(digests(out)) == pictures - bad
+        )
         print(f"{place}: {status['restored']} restored, {status['failed']} told ({Counter(r['code'] for r in rows if r['code'])}), exit {exit_code}, "
               f"every input once: {once}, {time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
         code |= not right
@@ -195,9 +251,17 @@ def doubles(work: Path, count: int, pictures: int, jobs: int) -> int:
         total["lost"] += len(truth.keys() - now.keys())
         total["torn"] += sum(truth.get(name) != value for name, value in now.items())
         total["wrong_ends"] += codes != [0, 1]
-        total["unclear"] += sum("another run" not in e or len(e.strip().splitlines()) != 1 for e in refused)
-        total["torn"] += sum(not json.loads(line) for line in (out / ".mtrestore" / "journal.jsonl").read_text().splitlines())
-    return report(double_starts=count, **{f"bad_{k}": total[k] for k in ("torn", "lost", "wrong_ends", "unclear")})
+        total["unclear"] += sum(
+            "another run" not in e or len(e.strip().splitlines()) != 1 for e in refused
+        )
+        total["torn"] += sum(
+            not json.loads(line)
+            for line in (out / ".mtrestore" / "journal.jsonl").read_text().splitlines()
+        )
+    return report(
+        double_starts=count,
+        **{f"bad_{k}": total[k] for k in ("torn", "lost", "wrong_ends", "unclear")},
+    )
 
 
 BARE = """
@@ -221,11 +285,16 @@ def throughput(work: Path, pictures: int, megapixels: float) -> int:
     height = round((megapixels * 1e6 * 0.75) ** 0.5)
     source = make_pictures(work / "in", pictures, height, round(height / 0.75))
     cores = sorted(os.sched_getaffinity(0))[:2]
-    print(f"{pictures} pictures of {megapixels:g} MP on processors {cores}, one thread for each worker", flush=True)
+    print(
+        f"{pictures} pictures of {megapixels:g} MP on processors {cores}, one thread for each worker",
+        flush=True,
+    )
     seconds = {}
     for jobs in (1, 2):
         began = time.monotonic()
-        os.sched_setaffinity(0, cores[:jobs])  # the child inherits it: one processor for each worker
+        os.sched_setaffinity(
+            0, cores[:jobs]
+        )  # the child inherits it: one processor for each worker
         run(source, work / f"out{jobs}", "--jobs", jobs)
         seconds[jobs] = time.monotonic() - began
     os.sched_setaffinity(0, cores)
@@ -241,22 +310,46 @@ def throughput(work: Path, pictures: int, megapixels: float) -> int:
     print(f"one worker {pictures / seconds[1]:.3f}/s ({seconds[1]:.1f} s), two workers {pictures / seconds[2]:.3f}/s ({seconds[2]:.1f} s), "
           f"bare models on both processors {pictures / bare:.3f}/s ({bare:.1f} s)")  # fmt: skip
     gain, share = seconds[1] / seconds[2], bare / seconds[2]
-    print(f"two workers are {gain:.2f} times one (at least 1.7), and {share:.0%} of the bare models (at least 85 %)")
+    print(
+        f"two workers are {gain:.2f} times one (at least 1.7), and {share:.0%} of the bare models (at least 85 %)"
+    )
     return int(gain < 1.7 or share < 0.85)
 
 
 def training_kills(work: Path, count: int, seed: int) -> int:
     rng, data = random.Random(seed), work / "data" / "train_photos"
     make_pictures(data, 6)
-    data.joinpath("manifest.csv").write_text("file\n" + "".join(f"{p.relative_to(data).as_posix()}\n" for p in sorted(data.rglob("*.*g"))))
+    data.joinpath("manifest.csv").write_text(
+        "file\n"
+        + "".join(f"{p.relative_to(data).as_posix()}\n" for p in sorted(data.rglob("*.*g")))
+    )
     settings = work / "tiny.yaml"
     settings.write_text("stage: restorer\nnet: {widths: [4, 8], blocks: 1}\nbatches: {size: 32, batch: 2, real: 0}\nfaces: false\n"
                         "train: {lr: 1.0e-3, weights: {pixel: 1.0}}\nsteps: 40\nseed: 3\nsave_every: 2\n")  # fmt: skip
     strace = shutil.which("strace")
 
     def start(out: Path, *before: str) -> subprocess.Popen:
-        arguments = ["-m", "mtrestore", "train", "restorer", "--settings", str(settings), "--data", str(work / "data"), "--out", str(out), "--threads", "1"]
-        return subprocess.Popen([*before, sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        arguments = [
+            "-m",
+            "mtrestore",
+            "train",
+            "restorer",
+            "--settings",
+            str(settings),
+            "--data",
+            str(work / "data"),
+            "--out",
+            str(out),
+            "--threads",
+            "1",
+        ]
+        return subprocess.Popen(
+            [*before, sys.executable, *arguments],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def finish(out: Path) -> str:
         process = start(out)
@@ -268,7 +361,10 @@ def training_kills(work: Path, count: int, seed: int) -> int:
     began = time.monotonic()
     truth = finish(work / "unbroken")
     span, total, folders = time.monotonic() - began, Counter(), 0
-    print(f"an unbroken training took {span:.1f} s; strace: {strace or 'not here, all kills are at random moments'}", flush=True)
+    print(
+        f"an unbroken training took {span:.1f} s; strace: {strace or 'not here, all kills are at random moments'}",
+        flush=True,
+    )
     while total["kills"] < count:
         out, folders = work / f"run{folders}", folders + 1
         for _ in range(6):  # then let it come to its end
@@ -277,9 +373,14 @@ def training_kills(work: Path, count: int, seed: int) -> int:
             call = ("fsync", "rename", None)[total["kills"] % 3] if strace else None
             if call:  # in the middle of a save: the file is written but not yet safe, or safe but not yet under its name
                 inject = f"inject={call}:signal=SIGKILL:when={rng.randrange(2, 9)}"
-                process = start(out, strace, "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject)
+                process = start(
+                    out, strace, "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject
+                )
                 process.communicate()
-                dead = process.returncode == -signal.SIGKILL or process.returncode == 128 + signal.SIGKILL
+                dead = (
+                    process.returncode == -signal.SIGKILL
+                    or process.returncode == 128 + signal.SIGKILL
+                )
                 total["inside the save"] += dead
             else:
                 process = start(out)
@@ -297,21 +398,34 @@ def training_kills(work: Path, count: int, seed: int) -> int:
         total["left over"] += len(list(out.rglob("*.tmp")))
         shutil.rmtree(out)
     print(f"{total['left over']} temporary files were left beside the checkpoints")
-    return report(kills=total["kills"], inside_the_save=total["inside the save"], trainings=folders, bad_different_weights=total["different"])
+    return report(
+        kills=total["kills"],
+        inside_the_save=total["inside the save"],
+        trainings=folders,
+        bad_different_weights=total["different"],
+    )
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("trial", choices=FULL)
     p.add_argument("--full", action="store_true", help="the promised sizes instead of small ones")
     p.add_argument("--count", type=int, help="kills or double starts")
     p.add_argument("--pictures", type=int, help="pictures in the folder")
     p.add_argument("--megapixels", type=float, help="size of a picture, for throughput")
     p.add_argument("--jobs", type=int, default=2, help="worker processes (default: %(default)s)")
-    p.add_argument("--seed", type=int, default=0, help="of the moments of the kills (default: %(default)s)")
+    p.add_argument(
+        "--seed", type=int, default=0, help="of the moments of the kills (default: %(default)s)"
+    )
     args = p.parse_args()
     options = (FULL if args.full else SMALL)[args.trial]
-    options |= {name: getattr(args, name) for name in ("count", "pictures", "megapixels") if getattr(args, name) is not None}
+    options |= {
+        name: getattr(args, name)
+        for name in ("count", "pictures", "megapixels")
+        if getattr(args, name) is not None
+    }
     with tempfile.TemporaryDirectory(prefix="mtrestore soak ") as work:
         if args.trial in ("kills", "training-kills"):
             options["seed"] = args.seed
