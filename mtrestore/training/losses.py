@@ -163,9 +163,14 @@ def likeness(
     two people. perception: L1 between features at `levels` (after 4 blocks, 64×17×17, and 8, 128×8×8),
     each over the truth's mean, since they are never below 0.
     """
-    both = torch.cat([restored, truth.detach()]).float()
-    maps = net.features(parts.chips(both, where.float().repeat(2, 1, 1), CHIP_POINTS, CHIP))
-    a, b = net.project(maps[-1].mean((2, 3))).chunk(2)
-    pairs = [maps[level].chunk(2) for level in levels]
-    perception = sum((x - y.detach()).abs().mean() / y.mean().clamp(min=1e-6) for x, y in pairs)
-    return (a - b.detach()).square().sum(1).mean(), perception / len(pairs)
+
+    def features(pictures: Tensor) -> tuple[list[Tensor], Tensor]:
+        maps = net.features(parts.chips(pictures.float(), where.float(), CHIP_POINTS, CHIP))
+        return [maps[level] for level in levels], net.project(maps[-1].mean((2, 3)))
+
+    with torch.no_grad():
+        wanted, person = features(truth)
+    seen, who = features(restored)
+    pairs = zip(seen, wanted, strict=True)
+    apart = sum((a - b).abs().mean() / b.mean().clamp(min=1e-6) for a, b in pairs)
+    return (who - person).square().sum(1).mean(), apart / len(levels)
