@@ -1,9 +1,11 @@
-"""Do the judges of identity know people? Neutral and smiling pictures of the 68 London sitters, whom none of the nets was trained on.
+"""Do the judges of identity know people? 68 London sitters, neutral and smiling.
 
     python experiments/embedding_report.py --data ../shared/data
 
-For our own embedding and for each net of others that is installed (mtrestore/likeness.py) it prints the share of (same, other) comparisons
-that are ordered rightly (area under the ROC curve) and the rate at which the nearest of all pictures of the other expression is the same person.
+None of the nets was trained on these people. For our own embedding and for each net of others that
+is installed (mtrestore/training/likeness.py) it prints the share of (same, other) comparisons that
+are ordered rightly (area under the ROC curve), and the rate at which the nearest of all pictures of
+the other expression is the same person.
 """
 
 import argparse
@@ -43,13 +45,10 @@ def main() -> None:
             np.mean(same[:, None] < other[None]),
             np.mean(far.argmin(1) == np.arange(len(people))),
         )
-        print(
-            f"{name:7} {len(people)} people; distance of the same person {same.mean():.3f} (at most {same.max():.3f}), ",
-            end="",
-        )
-        print(
-            f"of two {other.mean():.3f} (at least {other.min():.3f}); ordered rightly {right:.4f}, nearest is the same {nearest:.3f}"
-        )
+        print(f"{name}, {len(people)} people")
+        print(f"  one person  {same.mean():.3f}, at most {same.max():.3f}")
+        print(f"  two people  {other.mean():.3f}, at least {other.min():.3f}")
+        print(f"  ordered rightly {right:.4f}, nearest is the same {nearest:.3f}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mtrestore import face, image, metrics, weights
 from mtrestore.crop import five_from_mesh, landmark_crop
+from mtrestore.io.text import one_line
 from mtrestore.lab import evaluate
 from mtrestore.nets import Generator, SpectralCritic
 from mtrestore.training import batches as data
@@ -50,14 +51,20 @@ def from_checkpoint(folder: Path) -> tuple[Generator, SpectralCritic | None, int
         )
     widths = [drawn[f"decoder.gain.{k}"].shape[1] for k in range(5)]  # s/16 ... s
     net = Generator([*widths[::-1], drawn["decoder.start_place"].shape[1]], decoder="synthesis")
-    net.load_state_dict(drawn)
     critic = None
     if "stem.0.parametrizations.weight.original" in judge:
         layers = ["stem.0", *(f"body.{i}.0" for i in range(4)), "last.0"]
         critic = SpectralCritic([len(judge[f"{name}.bias"]) for name in layers])
-        critic.load_state_dict(judge)
-        critic.eval().requires_grad_(False)
-    return net.eval().requires_grad_(False), critic, state["step"]
+    try:
+        net.load_state_dict(drawn)
+        if critic is not None:
+            critic.load_state_dict(judge)
+    except RuntimeError as e:
+        why = one_line(e)[:200]
+        raise SystemExit(f"{folder} holds the training of another version: {why}") from e
+    for part in filter(None, (net, critic)):
+        part.eval().requires_grad_(False)
+    return net, critic, state["step"]
 
 
 def variance_shares(

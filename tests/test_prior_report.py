@@ -71,6 +71,16 @@ def test_a_running_training_is_read_from_its_newest_checkpoint(report, tmp_path)
     )
 
 
+def test_a_training_of_another_version_is_one_line(report, tmp_path):
+    state = {f"decoder.gain.{k}": torch.zeros(1, 4, 1, 1) for k in range(5)} | {
+        "decoder.start_place": torch.zeros(1, 8, 2, 2)
+    }
+    train.save_checkpoint(tmp_path, 1, {"step": 1, "ema": state, "stage": {}})
+    with pytest.raises(SystemExit, match="holds the training of another version: ") as e:
+        report.from_checkpoint(tmp_path)
+    assert len(str(e.value).splitlines()) == 1
+
+
 def test_a_folder_without_checkpoints_is_one_line(report, tmp_path):
     with pytest.raises(
         SystemExit,

