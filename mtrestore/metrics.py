@@ -154,7 +154,7 @@ def weave(photo: np.ndarray, truth: np.ndarray, points: np.ndarray, window: int 
 
 
 def _square(pictures: np.ndarray, centre: np.ndarray, side: int) -> np.ndarray:
-    """The side×side part of N×H×W pictures around (x, y), moved inside where it would leave them."""
+    """The side×side part of N×H×W pictures around (x, y), moved inside where it would leave."""
     high = np.array(pictures.shape[:0:-1]) - side
     x, y = np.clip(np.rint(centre - side / 2), 0, np.maximum(high, 0)).astype(int)
     return pictures[:, y : y + side, x : x + side]

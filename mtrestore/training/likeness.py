@@ -50,13 +50,13 @@ GAP = 1024  # bytes between two tensors of dlib's file, at most
 
 
 class MissingJudge(ImportError):
-    """A face net of others is not on this machine; the message is one line that says how to get it."""
+    """A face net of others is not on this machine; the message is a line on how to get it."""
 
 
 class Block(nn.Module):
     """relu(x + conv(relu(conv(x)))); with stride 2 the way round is averaged over 2×2.
 
-    The smaller of both is padded with zeros, in channels or below and right, as dlib's add_prev does.
+    The smaller is padded with zeros, in channels or below and right, as dlib's add_prev does.
     """
 
     def __init__(self, cin: int, cout: int, stride: int) -> None:
@@ -106,8 +106,8 @@ def parse(data: bytes) -> FaceResNet:
     """The net of dlib's file; raises WeightsError where a tensor is missing, cut or not finite.
 
     dlib writes an integer as its count of bytes and the bytes, least first, and a tensor as the
-    integers 2 and its four sides, then its float32 values. Which tensors follow each other is known,
-    so each one's beginning is looked for behind the end of the one before.
+    integers 2 and its four sides, then its float32 values. Which tensors follow each other is
+    known, so each one's beginning is looked for behind the end of the one before.
     """
     net, at = FaceResNet(), 0
 

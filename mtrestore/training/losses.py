@@ -157,11 +157,11 @@ def likeness(
     net: torch.nn.Module,
     levels: Sequence[int] = (4, 8),
 ) -> tuple[Tensor, Tensor]:
-    """(identity, perception) by a frozen likeness.FaceResNet, of faces with points `where` (B×468×2).
+    """(identity, perception) by a frozen FaceResNet, of faces with points `where` (B×468×2).
 
     identity: the squared distance of both descriptors, 0.05 for one person smiling or not, 0.7 for
-    two people. perception: L1 between features at `levels` (after 4 blocks, 64×17×17, and 8, 128×8×8),
-    each over the truth's mean, since they are never below 0.
+    two people. perception: L1 between features at `levels` (after 4 blocks, 64×17×17, and after 8,
+    128×8×8), each over the truth's mean, since they are never below 0.
     """
 
     def features(pictures: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -1,7 +1,7 @@
-"""Parts of faces as tensors, cut so that a gradient finds its way back: what losses of parts look at.
+"""Parts of faces as tensors, cut so that a gradient finds its way back, for losses to look at.
 
-Points are B×468×2 in units of the picture's side, 0 and 1 its outer edges, as LandmarkNet gives them,
-so they hold at every size. A part is a square, upright in the face: a similarity (B×2×3) takes its
+Points are B×468×2 in units of the picture's side, 0 and 1 its outer edges, as LandmarkNet gives
+them, so they hold at every size. A part is a square, upright in the face: a similarity (B×2×3) takes its
 units to the picture's.
 """
 
@@ -43,7 +43,7 @@ def square(centre: Tensor, side: Tensor, axis: Tensor, mirrored: bool = False) -
 
 
 def frame(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(five points, the x axis, the unit of length: eye distance or 0.9 × eyes to mouth) of a face."""
+    """(five points, x axis, unit of length: eye distance or 0.9 × eyes to mouth) of a face."""
     p = five(points)
     across, down = p[:, 1] - p[:, 0], p[:, 3:].mean(1) - p[:, :2].mean(1)
     axis = across + torch.stack([down[:, 1], -down[:, 0]], 1)
@@ -58,7 +58,7 @@ def eye_square(points: Tensor) -> Tensor:
 
 
 def fitted(points: Tensor, wanted: Tensor) -> Tensor:
-    """The square in which the points (B×N×2) lie nearest to `wanted` (N×2, in the square's units)."""
+    """The square in which points (B×N×2) lie nearest to `wanted` (N×2, in its own units)."""
     middle, mean = wanted.mean(0), points.mean(1)
     z, w = wanted - middle, points - mean[:, None]
     scale = z.square().sum()
