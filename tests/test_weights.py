@@ -19,6 +19,8 @@ SMALL = {
     "FaceNet": {"widths": (4, 4, 6, 6, 8, 8), "join": "add-matched", "residual": False},
     "Generator": {"widths": [4, 4, 6, 6, 8, 8], "join": "add"},
     "Critic": {"widths": [4, 4, 4, 4, 4, 4]},
+    "SpectralCritic": {"widths": [4, 4, 4, 4, 4, 4]},
+    "PartCritic": {"widths": [4, 4]},
     "FaceEmbedding": {"widths": [8, 8, 8, 8, 8], "out": 4},
     "RestorerNet": {"widths": (4, 6), "blocks": 2},
     "DeepGuidedFilter": {"radius": 2, "eps": 0.01, "width": 4},
