@@ -7,7 +7,7 @@
 
 Whatever the bytes, it has 2 s of the processor and 300 MiB. With atheris in .venv/fuzz (`make soak`
 puts it there) libFuzzer chooses what to change by what the change reached in our Python code and in
-that of Pillow, tifffile and PyYAML; what it learns stays in runs/fuzz/corpus. Without atheris a
+that of Pillow and PyYAML; what it learns stays in runs/fuzz/corpus. Without atheris a
 seeded mutator does: case n of a seed is always the same bytes. The decoders in C are fuzzed along,
 without being watched. Good files (fuzz_seeds/) are cut, spliced, repeated and overwritten, most at
 the places where formats keep their sizes; checksums are then often mended, so that what lies behind
