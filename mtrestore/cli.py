@@ -268,7 +268,7 @@ def rerun(args: argparse.Namespace) -> int:
 
     if args.out:
         check_folder(args.out, ("run.json", "status.json"), args.overwrite)
-    repeat = rerun(args.record, args.run_name, args.out, args.tolerance)
+    repeat = rerun(args.record, args.run_name, args.out, args.tolerance, changed=args.changed)
     print(repeat)
     return 0 if repeat.agrees else 1
 
@@ -520,6 +520,11 @@ def parser() -> argparse.ArgumentParser:
         help="relative difference that is allowed (default: 0 on the same processor, else 0.01)",
     )
     a.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    a.add_argument(
+        "--changed",
+        action="store_true",
+        help="run the notebook although it is no longer the one of then",
+    )
     a.set_defaults(run=rerun)
 
     h = commands.add_parser("report", help="write one HTML page about finished runs")

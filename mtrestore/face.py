@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from .crop import eye_crop, five_from_mesh
+from .fast import onnxfile
 from .guard import forks
 from .image import as_photo, as_samples, resize, shrink, to_tensor
-from .io.files import read_bytes
 
 __all__ = ["Face", "dense", "detect", "faces_from", "five_from_mesh", "suppress"]
 
@@ -292,7 +292,7 @@ def _yunet(file: Path) -> Detector:
     )  # OpenCV 5 warns that its new engine has no targets
     net = cv2.FaceDetectorYN.create(
         "onnx",
-        np.frombuffer(read_bytes(file), np.uint8),
+        np.frombuffer(onnxfile.read(file), np.uint8),
         np.zeros(0, np.uint8),
         (320, 320),
         0.5,

@@ -34,6 +34,7 @@ from . import face as faces_module
 from . import image, weights
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
 from .face import Face, detect
+from .fast import onnxfile
 from .guard import forks
 from .image import Picture
 from .io.claims import Claims
@@ -223,6 +224,7 @@ def onnx_net(path: Path) -> Callable[..., Tensor]:
     """An ONNX model as a callable on tensors; runs on the CPU."""
     import onnxruntime
 
+    data = onnxfile.read(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong comes as an exception
     options.intra_op_num_threads = (
@@ -230,11 +232,7 @@ def onnx_net(path: Path) -> Callable[..., Tensor]:
     )  # what this process was given, and none of them waits by spinning
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(
-            image.read_bytes(path), options, providers=["CPUExecutionProvider"]
-        )
-    except image.ImageError as e:
-        raise weights.WeightsError(f"the ONNX file cannot be read: {e}") from e
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as e:  # onnxruntime raises its own exception classes, without a public base
         raise weights.WeightsError(
             f"{path.name} is not an ONNX model that can be run: {' '.join(str(e).split())[:200]}"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickletools
+import re
 import struct
 import warnings
 import zipfile
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import image
-from .io.text import one_line
+from .io.text import one_line, shown
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "weights"
 MOST_BYTES, MOST_HEADER = 256 * 2**20, 2**18
+MOST = {"radius": 16, "eps": 1.0}  # of a net's arguments; of every other number 2048
+MOST_TENSORS, MOST_PARAMETERS = 2048, MOST_BYTES // 2  # that a file holds, in float16
+MOST_LEVELS = 8  # widths in a list, each of which may halve the size
+MOST_STEPS = 200_000  # of a pickle
+SAFE = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage"
+)
 CACHE = Path("~/.cache/mtrestore")
 OPTIONAL = {
     "yunet": (
@@ -93,13 +102,14 @@ def check(name: str | Path) -> tuple[dict[str, str], bytes]:
         meta = header["__metadata__"]
         if not KEYS <= meta.keys() or not all(isinstance(v, str) for v in meta.values()):
             raise ValueError("not ours")
+        sha256 = digest(header, values)
     except (struct.error, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
         raise WeightsError(
             f"{path.name} is not a weights file of mtrestore, or it is damaged; expected a .safetensors made by `mtrestore train`"
             + "; this one is a pointer: run `git lfs pull`"
             * data.startswith(b"version https://git-lfs")
         ) from e
-    if digest(header, values) != meta["sha256"]:
+    if sha256 != meta["sha256"]:
         raise WeightsError(f"{path.name} is damaged: its sha256 does not match; get the file again")
     return meta, data
 
@@ -113,32 +123,16 @@ def load(name: str | Path, kind: type[Net] | None = None) -> Net:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
-    from torch.overrides import TorchFunctionMode
 
     from .nets import REGISTRY
 
-    class Undrawn(TorchFunctionMode):
-        """Nothing is drawn for weights that are about to be replaced; normal_ of a meta tensor alone loads torch's compiler: two seconds."""
-
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            return (
-                args[0]
-                if func in (torch.Tensor.normal_, torch.Tensor.uniform_)
-                else func(*args, **(kwargs or {}))
-            )
-
     file = find(name).name
     try:
-        if not modest(config := json.loads(meta["config"])):
-            raise ValueError("its configuration is larger than any net of ours")
-        with (
-            torch.device("meta"),
-            Undrawn(),
-        ):  # shapes alone, so that a hostile configuration cannot claim memory
-            net = REGISTRY[meta["net"]](**config)
-        net.load_state_dict(fitting(net, parse(data)), assign=True)
+        net_class, config, tensors = REGISTRY[meta["net"]], json.loads(meta["config"]), parse(data)
+        if wrong := immodest(config):
+            raise ValueError(wrong)
+        net = sketch(net_class, config, len(tensors))
+        net.load_state_dict(fitting(net, tensors), assign=True)
         notes = {**json.loads(meta["notes"]), "sha256": meta["sha256"], "file": file}
     except (
         SafetensorError,
@@ -153,6 +147,35 @@ def load(name: str | Path, kind: type[Net] | None = None) -> Net:
         raise WeightsError(f"{file} holds a {meta['net']}, expected a {kind.__name__}")
     net.notes = notes
     return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def sketch(kind: type[Net], config: dict[str, Any], tensors: int) -> Net:
+    """A net of shapes alone, on torch's meta device, so that no configuration can claim memory.
+
+    Raises ValueError as soon as it has more than so many tensors, and what its constructor raises.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Undrawn(TorchFunctionMode):
+        """Nothing is drawn: normal_ of a meta tensor alone loads torch's compiler, two seconds."""
+
+        left = tensors
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            self.left -= func in (torch.empty, torch.randn)  # what weights begin as
+            if self.left < 0:
+                raise ValueError(f"its net has more tensors than the {tensors} that there may be")
+            return (
+                args[0]
+                if func in (torch.Tensor.normal_, torch.Tensor.uniform_)
+                else func(*args, **(kwargs or {}))
+            )
+
+    with torch.device("meta"), Undrawn():
+        return kind(**config)
 
 
 def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Module:
@@ -207,6 +230,20 @@ def tensors_only(data: bytes) -> dict[Any, Any]:
                 bad := parts.testzip()
             ):  # torch.load does not look at the checksums that torch.save writes
                 raise ValueError(f"wrong checksum of {bad!r}")
+            pickled = [
+                parts.read(name)
+                for name in parts.namelist()
+                if name.rpartition("/")[2] == "data.pkl"
+            ]
+        if len(pickled) != 1:
+            raise ValueError("expected one data.pkl in it, as torch.save writes")
+        asked = constructors(io.BytesIO(pickled[0]), 1)
+    else:
+        asked = constructors(
+            io.BytesIO(data), 5
+        )  # a magic number, a version, the system, the mapping and the storages' names
+    if odd := [name for name in asked if not SAFE.fullmatch(name)]:
+        raise ValueError(f"it asks for {shown(odd[0])[:60]}, which is no tensor and no plain value")
     try:
         with warnings.catch_warnings(action="ignore"):
             found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -215,6 +252,30 @@ def tensors_only(data: bytes) -> dict[Any, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"expected a mapping of names to tensors, got {type(found).__name__}")
     return found
+
+
+def constructors(stream: io.BytesIO, pickles: int) -> set[str]:
+    """The names of all that so many pickles in a row would call.
+
+    torch's careful loader runs no code, but lets a few bytes ask for any memory (bytearray).
+    """
+    asked, steps = set(), 0
+    try:
+        for _ in range(pickles):
+            for step, argument, _ in pickletools.genops(stream):
+                steps += 1
+                if steps > MOST_STEPS:
+                    raise ValueError("it has more parts than any net of ours")
+                if step.name in ("GLOBAL", "INST"):
+                    asked.add(argument)
+    except (
+        OverflowError,
+        IndexError,
+        AttributeError,
+        TypeError,
+    ) as e:  # of an end that is missing, say
+        raise ValueError("it is damaged, or no file of torch.save") from e
+    return asked
 
 
 def fitting(
@@ -250,13 +311,27 @@ def fitting(
     return kept
 
 
-def modest(value: Any) -> bool:
-    """Whether every number and length in a configuration is one that a net of ours could have, so that it is built at once."""
-    if isinstance(value, (list, dict)):
-        return len(value) <= 16 and all(
-            map(modest, value.values() if isinstance(value, dict) else value)
-        )
-    return not isinstance(value, (int, float)) or abs(value) <= 2048
+def immodest(config: Any) -> str | None:
+    """What is wrong with a net's arguments; None where each is one that a net of ours can have."""
+    if not isinstance(config, dict) or len(config) > 16:
+        return "its configuration must be a mapping of a few arguments"
+    for name, value in config.items():
+        most = MOST.get(name, 2048)
+        if isinstance(value, (list, tuple)):
+            right = len(value) <= MOST_LEVELS and all(
+                type(v) is int and 1 <= v <= most for v in value
+            )
+        elif isinstance(value, str):
+            right = len(value) <= 40
+        else:
+            least = 1 if name.endswith("width") or name in ("hidden", "out") else 0
+            right = isinstance(value, (int, float)) and least <= value <= most
+        if not right:
+            return (
+                f"{name[:40]} must be a number up to {most}, a word, or at most {MOST_LEVELS} whole numbers from 1 to {most};"
+                f" got {shown(repr(value)[:60])}"
+            )
+    return None
 
 
 def find(name: str | Path) -> Path:

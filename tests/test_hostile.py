@@ -4,6 +4,7 @@ Pictures made to harm are in test_image.py, test_corpus.py and test_fuzz.py.
 """
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -18,13 +19,16 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 from safetensors.torch import save as safetensors
 from test_weights import SMALL, forged, made
 
 from mtrestore import image, nets, pipeline, view, weights
+from mtrestore.fast import onnxfile
+from mtrestore.folder import one_file as task
 from mtrestore.io import files
 from mtrestore.training import settings as plan
 from mtrestore.weights import WeightsError
@@ -256,6 +260,132 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path):
     assert "git lfs pull" in refused(weights.load, tmp_path / "face.safetensors")
 
 
+def empty_tensors(names) -> dict:
+    return {name: torch.zeros(0) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("net", "config", "count"),
+    [
+        ("Refiner", {"width": 4, "blocks": 2048}, 0),
+        ("RestorerNet", {"widths": [4] * 8, "blocks": 2048}, 0),
+        ("RestorerNet", {"widths": [16] * 16, "blocks": 2048}, 0),
+        ("GuidedUpsampler", {"width": 4, "blocks": 2048}, 0),
+        ("Sharpener", {"width": 4, "blocks": 2048}, 0),
+        ("Refiner", {"width": 4, "blocks": 2048}, 900),
+        ("RestorerNet", {"widths": [2048] * 8, "blocks": 2048}, 900),
+        ("FaceNet", {"widths": [2048] * 6}, 0),
+        ("Generator", {"widths": [2048] * 6}, 0),
+        ("Critic", {"widths": [2048] * 6}, 0),
+        ("FaceEmbedding", {"widths": [2048] * 8, "out": 2048}, 0),
+        ("LandmarkNet", {"widths": [2048] * 8, "hidden": 2048}, 0),
+        ("DeepGuidedFilter", {"width": 2048, "radius": 2048}, 0),
+        ("GuidedUpsampler", {"guide_width": 2048, "radius": 17}, 0),
+        ("RestorerNet", {"widths": [1] * 9}, 0),
+        ("Refiner", {"width": 0, "blocks": 2048}, 0),
+        ("FaceNet", {"widths": {"0": 4}}, 0),
+    ],
+    ids=lambda v: str(v)[:40],
+)
+def test_a_net_of_many_pieces_or_great_widths_is_refused_at_once(tmp_path, net, config, count):
+    """Whatever a header says: no more is made than the file has tensors for."""
+    (tmp_path / "x.safetensors").write_bytes(
+        forged(net, config, tensors=empty_tensors(f"t{i}" for i in range(count)))
+    )
+    assert "does not fit its net" in refused(weights.load, tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        {
+            n
+            for c in nets.REGISTRY.values()
+            for n in inspect.signature(c.__init__).parameters
+            if n != "self"
+        }
+    ),
+)
+def test_every_argument_of_every_net_is_bounded(name):
+    numbers = 2049, 10**30, -1, -1e9, 1e300, float("nan")
+    for value in (
+        *numbers,
+        [1] * 9,
+        [2049],
+        [0],
+        [1.5],
+        [[1]],
+        ["4"],
+        [True],
+        {},
+        {"a": 1},
+        "x" * 41,
+    ):
+        assert weights.immodest({name: value}).startswith(f"{name} must be a number up to")
+
+
+@pytest.mark.parametrize("net", SMALL)
+def test_arguments_that_nets_have_are_taken(net):
+    assert weights.immodest(json.loads(json.dumps(SMALL[net]))) is None
+    assert weights.immodest(nets.REGISTRY[net]().config) is None
+
+
+COST = """
+import resource, sys, time
+from mtrestore import weights
+from mtrestore.weights import WeightsError
+import torch, mtrestore.nets, safetensors.torch
+net = mtrestore.nets.Refiner()
+imported, base = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for read in (weights.load, lambda path: weights.adopt(net, path)):
+    try:
+        read(sys.argv[1])
+    except WeightsError as e:
+        print(str(e).isprintable())
+print(time.process_time() - imported, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024)
+"""
+
+
+class Allocate:
+    """Unpickled, it makes 3 GiB of zeros: no code, so a careful loader may allow it."""
+
+    def __reduce__(self):
+        return bytearray, (3 << 30,)
+
+
+COSTLY = {
+    "many tensors of a real net": lambda: forged(
+        "Refiner", {"width": 1, "blocks": 640}, tensors=nets.Refiner(1, 640).state_dict()
+    ),
+    "one megabyte": lambda: forged(
+        "Refiner", {"width": 1, "blocks": 2048}, tensors={"t": torch.zeros(240_000)}
+    ),
+    "deep header": lambda: headed(b'{"a":' * 900 + b"1" + b"}" * 900),
+    "bytearray": lambda: torch_file({"a": Allocate()}),
+    "old bytearray": lambda: torch_file({"a": Allocate()}, _use_new_zipfile_serialization=False),
+    "bare bytearray": lambda: pickle.dumps(Allocate(), 2),
+    "a million steps": lambda: pickle.dumps([()] * 900_000, 2),
+    "many views": lambda: torch_file({f"t{i}": v for i, v in enumerate([torch.zeros(9)] * 3000)}),
+}
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_a_weights_file_of_one_megabyte_costs_two_seconds_and_300_mib_at_most(tmp_path, root, kind):
+    data = COSTLY[kind]()
+    assert len(data) <= 1 << 20
+    (tmp_path / "x.safetensors").write_bytes(data)
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", COST, tmp_path / "x.safetensors"],
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    *lines, numbers = done.stdout.splitlines()
+    seconds, mib = map(float, numbers.split())
+    assert set(lines) == {"True"} and not done.stderr and seconds < 2 and mib < 300
+
+
 # ---- ONNX ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +437,193 @@ def test_onnx_good_giant_and_missing(tmp_path):
         assert refused(pipeline.onnx_net, tmp_path / name).startswith(
             "the ONNX file cannot be read"
         )
+
+
+def far(size: int = 48) -> TensorProto:
+    """Values in x.bin of the current folder, as many as onnxruntime reads (it refuses a few)."""
+    tensor = outside("x.bin")
+    del tensor.dims[:]
+    tensor.dims.append(size)
+    tensor.external_data[2].value = str(4 * size)
+    return tensor
+
+
+def hidden(place: str) -> ModelProto:
+    """A model that keeps values in another file, and says so at this place only."""
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, "h", "w"]) for n in "xy")
+    node = helper.make_node("Identity", ["x"], ["y"])
+    inner = helper.make_graph(
+        [helper.make_node("Identity", ["b"], ["z"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("z", 1, None)],
+        [far()],
+    )
+    sparse = SparseTensorProto(
+        values=far(), indices=numpy_helper.from_array(np.arange(48), "i"), dims=[64]
+    )
+    about = {
+        "t": {"t": far()},
+        "tensors": {"tensors": [far()]},
+        "subgraph": {"g": inner},
+        "subgraphs": {"graphs": [inner]},
+        "sparse": {"sparse_tensor": sparse},
+        "sparse list": {"sparse_tensors": [sparse]},
+    }
+    attribute = AttributeProto(name="value", **about.get(place.removeprefix("function "), {}))
+    if place in about:
+        node.attribute.append(attribute)
+    graph = helper.make_graph([node], "g", [x], [y], [far()] if place == "initializer" else [])
+    if place.startswith("sparse ini"):
+        graph.sparse_initializer.append(sparse)
+    if place == "sparse initializer's indices":
+        graph.sparse_initializer[0].CopyFrom(
+            SparseTensorProto(
+                values=numpy_helper.from_array(np.ones(48, np.float32), "b"),
+                indices=far(),
+                dims=[64],
+            )
+        )
+    if place == "deep":
+        for _ in range(20):
+            outer = helper.make_node("If", ["c"], ["z"])
+            outer.attribute.append(AttributeProto(name="then_branch", g=inner))
+            inner = helper.make_graph([outer], "g", [], [])
+        graph.node[0].attribute.append(AttributeProto(name="value", g=inner))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if place.startswith("function "):
+        inside = helper.make_node("Constant", [], ["q"])
+        function = helper.make_function(
+            "own", "F", [], ["q"], [inside], [helper.make_opsetid("", 17)]
+        )
+        (
+            function.attribute_proto if place.endswith("default") else function.node[0].attribute
+        ).append(AttributeProto(name="value", t=far()))
+        model.functions.append(function)
+    if place == "training":
+        model.training_info.add().algorithm.CopyFrom(inner)
+    return model
+
+
+PLACES = [
+    "initializer",
+    "t",
+    "tensors",
+    "subgraph",
+    "subgraphs",
+    "sparse",
+    "sparse list",
+    "sparse initializer",
+    "sparse initializer's indices",
+    "deep",
+    "function t",
+    "function default",
+    "training",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_onnx_file_that_keeps_values_elsewhere_is_refused_wherever_it_says_so(
+    tmp_path, monkeypatch, place
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MTRESTORE_YUNET", str(tmp_path / "x.onnx"))
+    (tmp_path / "x.bin").write_bytes(np.full(48, 0.25, np.float32).tobytes())
+    (tmp_path / "x.onnx").write_bytes(hidden(place).SerializeToString())
+    for read in (
+        pipeline.onnx_net,
+        onnxfile.read,
+        lambda p: task.made_by({"restorer": str(p)}),
+        lambda _: task.made_by({}),
+    ):
+        assert "some of its values lie in another file; save it with all of them inside" in refused(
+            read, tmp_path / "x.onnx"
+        )
+
+
+def test_a_model_of_the_current_folder_reads_nothing_of_it(tmp_path, monkeypatch):
+    """onnxruntime, given bytes, would multiply with the mean of x.bin; inside it is taken."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.bin").write_bytes(np.full(48, 0.25, np.float32).tobytes())
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, None, None]) for n in "xy")
+    nodes = [
+        helper.make_node("ReduceMean", ["b"], ["s"], keepdims=0),
+        helper.make_node("Mul", ["x", "s"], ["y"]),
+    ]
+    for values, good in (
+        (far(), False),
+        (numpy_helper.from_array(np.full(48, 0.25, np.float32), "b"), True),
+    ):
+        model = helper.make_model(
+            helper.make_graph(nodes, "g", [x], [y], [values]),
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=8,
+        )
+        (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+        if good:
+            assert (
+                float(pipeline.onnx_net(tmp_path / "x.onnx")(torch.ones(1, 3, 2, 2)).mean()) == 0.25
+            )
+        else:
+            refused(pipeline.onnx_net, tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x3b" + b"\x3c",
+        b"\x00\x01",
+        b"\x3a\xff\xff\xff\xff\x7f",
+        b"\x3a\x05abc",
+        b"\xba\x80\x80\x80\x80\x01\x00",
+        b"\x08" + b"\x80" * 12,
+        b"\x08",
+        b"\x08\x00ABORTM" + bytes(40),
+        b"\x0f",
+        b"\x08\x01" * 1_000_001,
+    ],
+    ids=[
+        "group",
+        "number 0",
+        "longer than the file",
+        "cut",
+        "long tag",
+        "long number",
+        "no number",
+        "onnxruntime's own",
+        "wire type 7",
+        "many parts",
+    ],
+)
+def test_what_is_no_protobuf_is_refused_before_onnxruntime_sees_it(tmp_path, data):
+    (tmp_path / "x.onnx").write_bytes(data)
+    assert refused(onnxfile.read, tmp_path / "x.onnx", seconds=2).startswith(
+        "x.onnx is not an ONNX model that can be run"
+    )
+
+
+def test_the_walk_follows_every_field_of_onnx_that_can_hold_a_tensor():
+    """Compared with the schema in the package onnx: each message that can hold a tensor."""
+    kinds = {
+        "ModelProto": "model",
+        "TrainingInfoProto": "training",
+        "FunctionProto": "function",
+        "GraphProto": "graph",
+        "NodeProto": "node",
+        "AttributeProto": "attribute",
+        "SparseTensorProto": "sparse",
+        "TensorProto": "tensor",
+    }
+    for message, kind in kinds.items():
+        fields = getattr(onnx, message).DESCRIPTOR.fields
+        holds = {
+            f.number: kinds[f.message_type.name]
+            for f in fields
+            if f.message_type is not None and f.message_type.name in kinds
+        }
+        assert onnxfile.FIELDS[kind] == holds, message
+    numbers = {f.name: f.number for f in TensorProto.DESCRIPTOR.fields}
+    assert (numbers["external_data"], numbers["data_location"]) == (13, 14)
 
 
 # ---- YAML ----------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -422,3 +423,224 @@ def test_a_committed_page_is_its_bundles(path, tmp_path):
             assert kept[key] == again[key] or np.array(kept[key], float) == pytest.approx(
                 np.array(again[key], float), rel=1e-3, abs=1e-4, nan_ok=True
             )
+
+
+# --- what comes from elsewhere and is damaged, or made to harm
+
+REMOTE = "http://example.org/x.png"
+FIGURES = (
+    "",
+    "x.png",
+    REMOTE,
+    "//example.org/x",
+    "data:text/html;base64,AAAA",
+    "data:image/png,%20",
+    "javascript:alert(1)",
+    'data:image/png;base64,AAAA" onerror="alert(1)',
+    "data:image/svg+xml;utf8,<svg/>",
+    None,
+    3,
+    ["data:image/png;base64,AAAA"],
+    "data:image/png;base64,AAAA\nhttp://example.org",
+    " data:image/png;base64,AAAA",
+    "file:///etc/passwd",
+    "DATA:image/png;base64,A",
+)
+ODD = (
+    None,
+    True,
+    0,
+    -1,
+    3,
+    1e308,
+    -1e308,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "x" * 30_000,
+    NASTY,
+    REMOTE,
+    "\ud800",
+    [],
+    [[]],
+    {},
+    {"": []},
+    [None],
+    ["a"],
+    {"a": {"b": [1]}},
+    [[1, 2]],
+    [[1, "2"]],
+    0.5,
+    1e-320,
+    [1, 2, 3, 4, 5],
+    "data:image/png;base64,",
+)
+
+
+def places(value, path=()):
+    """Every place in a JSON value, of a long list the first two and the last."""
+    yield path
+    items = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        items = [(i, value[i]) for i in sorted({0, 1, len(value) - 1} & set(range(len(value))))]
+    for key, part in items:
+        yield from places(part, (*path, key))
+
+
+def deep(rng):
+    """A list in a list in a list ..., some too deep for a page, some too deep for json."""
+    value = []
+    for _ in range(int(rng.choice([9, 60, 700]))):
+        value = [value]
+    return value
+
+
+def mutated(rng, text):
+    """One harm done to a JSON file, as bytes: to a value in it, or to the bytes."""
+    value, kind = (
+        json.loads(text),
+        rng.choice(
+            ["delete", "swap", "swap", "swap", "wrap", "deep", "cut", "bytes", "twice", "nest"]
+        ),
+    )
+    path = (
+        list(places(value))[rng.integers(1, max(2, sum(1 for _ in places(value))))]
+        if places(value)
+        else ()
+    )
+    if kind == "cut":
+        return text.encode()[: rng.integers(len(text))]
+    if kind == "bytes":
+        data = bytearray(text.encode())
+        data[rng.integers(len(data))] = int(rng.integers(128, 256))
+        return bytes(data)
+    if kind == "nest":
+        return b"[" * 100_000
+    at = value
+    for key in path[:-1]:
+        at = at[key]
+    last = path[-1]
+    if kind == "delete":
+        del at[last]
+    elif kind == "swap":
+        at[last] = ODD[rng.integers(len(ODD))]
+    elif kind == "wrap":
+        at[last] = [at[last]]
+    elif kind == "deep":
+        at[last] = deep(rng)
+    elif isinstance(at, list):
+        at.append(at[last])
+    else:
+        at[f"{last}2"] = at[last]
+    return json.dumps(value).encode("utf-8", "surrogatepass")
+
+
+def page_or_line(source, out):
+    """Whether there is a page, which asks for nothing from outside; or else there is one line."""
+    try:
+        text = report.write(source, out).read_text()
+    except (ValueError, FileNotFoundError) as e:
+        assert (
+            type(e) is not UnicodeEncodeError and str(e).isprintable() and 20 < len(str(e)) < 1500
+        ), e
+        return False
+    page = Page(text)
+    assert all(p["src"].startswith("data:image/") for p in page.all("img"))
+    assert not any(
+        name in attributes
+        for _, attributes in page.tags
+        for name in ("href", "onerror", "onload", "srcset", "background")
+    )
+    assert text.count("<script") <= 1 and "<script>alert" not in text
+    return True
+
+
+@pytest.fixture(scope="module")
+def tiny_sweep(tmp_path_factory, _astronaut):
+    """Two arms, two seeds, small pictures."""
+    about = {
+        "title": "T",
+        "question": "Q",
+        "arm": "join",
+        "baseline": "a",
+        "by": ["severity"],
+        "metrics": ["psnr"],
+    }
+    photo = _astronaut[60:92, 181:213].copy()
+    return made_up_sweep(
+        tmp_path_factory.mktemp("tiny") / "s", photo, about, arms={"a": 0.0, "b": 1.0}, seeds=(0, 1)
+    )
+
+
+def test_four_hundred_damaged_bundles_give_a_page_or_one_line(tiny_sweep, tmp_path):
+    text = report.bundle(tiny_sweep, tmp_path / "good.json").read_text()
+    assert page_or_line(tmp_path / "good.json", tmp_path / "a.html")
+    rng, pages = np.random.default_rng(0), 0
+    for _ in range(400):
+        (tmp_path / "x.json").write_bytes(mutated(rng, text))
+        pages += page_or_line(tmp_path / "x.json", tmp_path / "x.html")
+    assert 10 < pages < 200, "some harm is none, and most is noticed"
+
+
+def test_three_hundred_damaged_folders_give_a_page_or_one_line(tiny_sweep, tmp_path, monkeypatch):
+    folder, drawn = tmp_path / "s", report._svg
+    shutil.copytree(tiny_sweep, folder)
+    rng, pages = np.random.default_rng(1), 0
+    files = sorted(p for p in folder.glob("**/*.json") if "zz" not in str(p))
+    for turn in range(300):
+        monkeypatch.setattr(
+            report,
+            "_svg",
+            drawn if turn % 30 == 0 else lambda plot: "data:image/svg+xml;base64,AAAA",
+        )  # it takes long
+        file = files[rng.integers(len(files))]
+        before = file.read_bytes()
+        file.write_bytes(mutated(rng, before.decode()))
+        pages += page_or_line(folder, tmp_path / "x.html")
+        file.write_bytes(before)
+    assert 50 < pages < 300
+
+
+@pytest.mark.parametrize("place", ["figure", "before", "after"])
+@pytest.mark.parametrize("value", FIGURES, ids=lambda v: str(v)[:25])
+def test_only_pictures_inside_the_bundle_get_into_a_page(tiny_sweep, tmp_path, place, value):
+    found = json.loads(report.bundle(tiny_sweep, tmp_path / "x.json").read_text())
+    part, key = (found["figures"], "psnr") if place == "figure" else (found["pictures"][0], place)
+    part[key] = value
+    (tmp_path / "x.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="a picture inside the file") as e:
+        report.write(tmp_path / "x.json", tmp_path / "x.html")
+    assert str(e.value).isprintable() and not (tmp_path / "x.html").exists()
+
+
+def test_a_damaged_run_is_listed_as_failed_and_the_others_are_reported(tiny_sweep, tmp_path):
+    folder = tmp_path / "s"
+    shutil.copytree(tiny_sweep, folder)
+    (folder / "b_1" / "rows.json").write_text('[{"picture": ["a"]}]')
+    (folder / "a_1" / "status.json").write_text('{"status": "done", "parameters": [1]}')
+    text = Page(report.write(folder, tmp_path / "a.html").read_text()).text
+    assert "3 of 5 runs not finished" in text
+    for words in (
+        "expected [0].picture to be text, a finite number, true, false or null",
+        "expected parameters to be a mapping",
+    ):
+        assert words in text
+
+
+def test_a_table_without_end_is_refused(tmp_path):
+    for seed in range(2):
+        each = [{"picture": "p", "name": f"n{i}", "psnr": 1.0 + i} for i in range(3000)]
+        Run(tmp_path / "s" / str(seed), seed=seed).save({"psnr": 1.0}, rows=each)
+    with pytest.raises(ValueError, match="a table of 3000 parts, .* is too long; name fewer"):
+        report.load(tmp_path / "s")
+
+
+def test_lists_are_no_arms(tmp_path):
+    """Widths that vary are told apart in the tables of runs, and nothing is compared by them."""
+    for seed, width in enumerate([[8, 16], [16, 32]]):
+        Run(tmp_path / "s" / str(seed), width=width, seed=0).save({"psnr": 1.0 + seed})
+    assert report.write(tmp_path / "s", tmp_path / "a.html").is_file()
+    (tmp_path / "s" / "sweep.json").write_text(json.dumps({"report": {"arm": "width"}}))
+    with pytest.raises(ValueError, match="width is compared, so it must be a number or a text"):
+        report.load(tmp_path / "s")

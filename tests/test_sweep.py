@@ -1,6 +1,7 @@
 """A sweep runs what it can, tells what failed, and goes on where it was; a repeated run gives its numbers again."""
 
 import contextlib
+import hashlib
 import json
 import os
 import resource
@@ -180,6 +181,43 @@ def test_what_cannot_run_is_refused_before_anything_runs(settings, said, tmp_pat
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"grid": {k: list(range(1499)) for k in ("size", "scale", "join", "flag")}},
+            "make over a million million points, more than 10,000",
+        ),
+        ({"grid": {"size": list(range(101)), "scale": list(range(100))}}, "make 10,100 points"),
+        ({"grid": {"size": list(range(101))}, "seeds": list(range(100))}, "make 10,100 points"),
+        ({"grid": {f"n{i}": [0, 1] for i in range(2000)}}, "make over a million million points"),
+        ({"grid": {"size": [10**4000]}}, "size must be a number that 64 bits hold"),
+        ({"grid": {"scale": [10**400]}}, "scale must be a number that 64 bits hold"),
+        ({"seeds": [2**63]}, "seed must be a number that 64 bits hold"),
+        ({"seeds": [0], "estimate": 1e300}, "estimate must be seconds above 0, at most 1e8"),
+        ({"seeds": [0], "estimate": float("inf")}, "estimate must be seconds above 0"),
+    ],
+    ids=lambda v: str(v)[:40],
+)
+def test_a_sweep_without_end_is_refused_before_its_points_are_made(
+    settings, said, tmp_path, capsys
+):
+    file, began = write(tmp_path, **settings), time.process_time()
+    for options in (["--dry-run"], ["-o", str(tmp_path / "out")]):
+        assert main(["sweep", str(file), *options]) == 1
+        told = capsys.readouterr()
+        assert said in told.err and told.err.count("\n") == 1 and not told.out
+    assert time.process_time() - began < 4 and not (tmp_path / "out").exists()
+
+
+def test_ten_thousand_points_are_read_soon(tmp_path):
+    grid = {"size": list(range(100)), "scale": [n / 2 for n in range(100)]}
+    file, began = write(tmp_path, grid=grid, parameters={"join": "x" * 50_000}), time.process_time()
+    points = sweep.read(file).points
+    assert len(points) == 10_000 and points["size=99,scale=49.5"]["scale"] == 49.5
+    assert time.process_time() - began < 5
+
+
 def test_a_file_that_is_no_yaml_and_a_wrong_command_are_refused(tmp_path, capsys):
     (tmp_path / "a.yaml").write_text("notebook: [")
     assert (
@@ -336,7 +374,11 @@ def test_a_changed_number_in_a_bundle_is_found(swept, place, tmp_path):
     entry["metrics"]["mean"] *= 1.0001
     entry["sha256"] = "0"
     file.write_text(json.dumps(content))
-    repeat = rerun.rerun(file, NAMES[7], tmp_path / "again")
+    with pytest.raises(
+        ValueError, match="tiny.ipynb is not the notebook of then.*--changed runs it all the same"
+    ):
+        rerun.rerun(file, NAMES[7])
+    repeat = rerun.rerun(file, NAMES[7], tmp_path / "again", changed=True)
     assert {name: same for name, *_, same in repeat.numbers} == {
         "mean": False,
         "spread": True,
@@ -387,3 +429,149 @@ def test_a_record_that_says_too_little_is_refused(tmp_path):
         rerun.rerun(tmp_path)
     with pytest.raises(ValueError, match="holds the record itself"):
         rerun.rerun(tmp_path, out=tmp_path)
+
+
+# --- records that come from elsewhere
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """What makes a record whose notebook, if it were run, would leave a canary."""
+    cells = json.loads(TINY.read_text())
+    canary = tmp_path / "canary"
+    cells["cells"][1]["source"] += [f"\nopen({str(canary)!r}, 'w')"]
+    record = tmp_path / "runs" / "seed=0"
+    record.mkdir(parents=True)
+    text = json.dumps(cells)
+
+    def make(place, name=None, sha256=None):
+        place.parent.mkdir(exist_ok=True, parents=True)
+        place.write_text(text)
+        right = hashlib.sha256(text.encode()).hexdigest()
+        run.write_json(record / "metrics.json", {"mean": 1.0})
+        status = {"status": "done", "seconds": 1.0, "error": None, "threads": 1}
+        status |= {"notebook": name or str(place), "sha256": sha256 or right}
+        run.write_json(record / "status.json", status | {"parameters": {"seed": 0}})
+        return record
+
+    make.canary, make.record = canary, record
+    return make
+
+
+PLANTED = {
+    "elsewhere": ("far/evil.ipynb", None),
+    "above": ("evil.ipynb", None),
+    "below": ("runs/seed=0/deep/evil.ipynb", None),
+    "climbing": ("far/evil.ipynb", "{record}/../../far/evil.ipynb"),
+    "in the current folder": ("evil.ipynb", "evil.ipynb"),
+    "null": ("far/evil.ipynb", "a\0b.ipynb"),
+    "long": ("far/evil.ipynb", "x" * 5000),
+    "folder": ("far/evil.ipynb", ".."),
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_record_does_not_choose_which_program_runs(kind, stranger, tmp_path, monkeypatch, capsys):
+    """Even where its sha256 is right: in the project or beside the record, or not at all."""
+    monkeypatch.setattr(rerun, "execute", lambda _: pytest.fail("it ran"))
+    monkeypatch.chdir(tmp_path)
+    place, name = PLANTED[kind]
+    record = stranger(tmp_path / place, name and name.format(record=stranger.record))
+    bundle = tmp_path / "bundles" / "b.json"
+    bundle.parent.mkdir()
+    entry = json.loads((record / "status.json").read_text()) | {
+        "run": "a",
+        "metrics": {"mean": 1.0},
+    }
+    run.write_json(bundle, {"runs": [entry]})
+    for words in ([str(record)], [str(record), "--changed"], [str(bundle), "--run", "a"]):
+        assert main(["rerun", *words]) == 1
+        told = capsys.readouterr()
+        assert told.err.count("\n") == 1 and not told.out
+        assert "neither a notebook of the project nor beside the record" in told.err
+    assert not stranger.canary.exists()
+
+
+def test_links_do_not_bring_a_notebook_beside_the_record(stranger, tmp_path, monkeypatch):
+    monkeypatch.setattr(rerun, "execute", lambda _: pytest.fail("it ran"))
+    record = stranger(tmp_path / "far" / "evil.ipynb", "evil.ipynb")
+    (record / "evil.ipynb").symlink_to(tmp_path / "far" / "evil.ipynb")
+    with pytest.raises(ValueError, match="neither a notebook of the project"):
+        rerun.rerun(record)
+    (tmp_path / "link").symlink_to(record)
+    with pytest.raises(ValueError, match="neither a notebook of the project"):
+        rerun.rerun(tmp_path / "link")
+
+
+def test_a_notebook_of_another_sha256_is_not_run(stranger, monkeypatch, capsys):
+    monkeypatch.setattr(rerun, "execute", lambda _: pytest.fail("it ran"))
+    record = stranger(stranger.record / "evil.ipynb", sha256="0000")
+    assert main(["rerun", str(record)]) == 1
+    said = "evil.ipynb is not the notebook of then: it has changed; --changed runs it all the same"
+    assert capsys.readouterr().err == f"mtrestore: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("runs/seed=0/mine.ipynb", None), ("runs/mine.ipynb", "/gone/mine.ipynb")]
+)
+def test_a_notebook_beside_the_record_is_run(stranger, tmp_path, place, name):
+    record = stranger(tmp_path / place, name)
+    repeat = rerun.rerun(record)
+    assert stranger.canary.exists() and [n for n, *_ in repeat.numbers] == ["mean"]
+
+
+DAMAGED = {
+    "cut": b'{"status": "do',
+    "list": b"[1]",
+    "deep": b'{"parameters":' + b"[" * 30000,
+    "no UTF-8": b"\xff\xfe{}",
+    "parameters": b'{"parameters": [1]}',
+    "notebook": b'{"notebook": 3}',
+    "threads": b'{"threads": "1; true"}',
+    "many threads": b'{"threads": 1e99}',
+    "status": b'{"status": {}}',
+    "empty": b"",
+    "nan": b"NaN",
+    "number": b"1" * 5000,
+    "numbers": b'{"mean": "1", "spread": [], "x": {}}',
+    "great": b'{"mean": 1e999}',
+    "greater": b'{"mean": ' + b"9" * 4000 + b"}",
+    "sha256": b'{"sha256": []}',
+    "versions": b'{"versions": 3, "hardware": [], "weights": 1}',
+}
+
+
+def test_a_forecast_takes_what_is_in_the_folder(tmp_path):
+    plan = sweep.read(write(tmp_path, seeds=[0, 1]))
+    for seconds in ("1", None, [], 1e999, 10**400, -1, {}):
+        run_folder = tmp_path / "out" / "seed=0"
+        run_folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"status": "done", "seconds": seconds})
+        (run_folder / "status.json").write_text(text)
+        assert "0 done, 2 to do" in sweep.forecast(plan, tmp_path / "out")
+
+
+def test_what_a_record_says_reaches_the_terminal_as_words_only():
+    repeat = rerun.Repeat([("\x1b[31mred", 1.0, 1.0, True)], 0.0, ["other\nline \u202e"])
+    assert str(repeat).count("\n") == 3 and all(map(str.isprintable, str(repeat).splitlines()))
+
+
+@pytest.mark.parametrize("file", ["status", "metrics", "run"])
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_record_is_one_line(file, kind, stranger, tmp_path, monkeypatch, capsys):
+    done = {"status": "done", "seconds": 0.0, "error": None}
+    monkeypatch.setattr(rerun, "execute", lambda _: done)
+    monkeypatch.setattr(run, "hardware", lambda: {})
+    record = stranger(stranger.record / "mine.ipynb")
+    again = tmp_path / "again"
+    again.mkdir()
+    run.write_json(again / "run.json", run.made_by({}))
+    run.write_json(again / "metrics.json", {"mean": 1.0})
+    (record / f"{file}.json").write_bytes(DAMAGED[kind])
+    code = main(["rerun", str(record), "-o", str(again)])
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err and told.err.isascii()
+    if file != "status" and not told.err:  # what is wrong is not asked for, or is no number of then
+        assert "agree" in told.out
+    else:
+        assert code == 1 and told.err.count("\n") == 1 and "cannot be repeated" in told.err

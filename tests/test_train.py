@@ -587,6 +587,59 @@ def test_options_that_a_part_does_not_take_are_named(data_root, tmp_path, part, 
         next(plan.run(settings, data_root, tmp_path))
 
 
+HUGE = [
+    ("steps: 1000000000000", "steps must be at most 100,000,000"),
+    ("steps: 1" + "0" * 4000, "steps must be at most 100,000,000"),
+    ("schedule: 1000000000000", "schedule must be at most"),
+    ("save_every: 1000000000000", "save_every must be at most"),
+    ("seed: 9223372036854775808", "seed must be at most 9,223,372,036,854,775,807"),
+    ("ema: 1.0e+300", "ema must be a number from 0 to 1"),
+    ("ema: .nan", "ema must be a number from 0 to 1"),
+    ("net: {widths: [8, 16, 24, 32, 48, 100000]}", "net: widths must hold finite numbers up to"),
+    ("net: {widths: [8, 16, 24, 32, 48, 2049]}", "net: widths must be a number up to 2048"),
+    ("batches: {batch: 1000000000}", "batches: batch must hold finite numbers up to 4096"),
+    ("batches: {sizes: [1000000000]}", "batches: sizes must hold finite numbers up to 4096"),
+    ("batches: {sizes: [4096], batch: 4096}", "a batch has more than 67,108,864 pixels"),
+    ("batches: {sharpness: .inf}", "batches: sharpness must hold finite numbers"),
+    ("batches: {sizes: [" + "64, " * 999 + "]}", "batches: sizes must hold finite numbers"),
+    ("train: {accumulate: 1000000000}", "train: accumulate must hold finite numbers up to 4096"),
+    ("train: {weights: {pixel: 1.0e+300}}", "train: weights must hold finite numbers"),
+    ("train: {lr: .nan}", "train: lr must hold finite numbers"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), HUGE, ids=lambda v: v[:30])
+def test_settings_with_huge_numbers_are_one_line_before_anything_is_made(tmp_path, text, message):
+    steps = "" if text.startswith("steps") else "steps: 5\n"
+    (tmp_path / "a.yaml").write_text(f"stage: face\n{steps}{text}\n")
+    with pytest.raises(ValueError) as e:
+        plan.read_settings(tmp_path / "a.yaml")
+    assert message in str(e.value) and "\n" not in str(e.value) and len(str(e.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("stage", "net", "message"),
+    [
+        ("face", {"widths": [2048] * 6}, "has [0-9,]+ parameters, more than a weights file holds"),
+        ("sharpener", {"width": 2048, "blocks": 3}, "more than a weights file holds"),
+        ("restorer", {"widths": [8] * 8, "blocks": 2048}, "has more tensors than the 2048"),
+        ("refiner", {"width": 4, "blocks": 2048}, "has more tensors than the 2048"),
+    ],
+)
+def test_a_net_too_large_for_its_weights_file_is_not_trained(stage, net, message):
+    with pytest.raises(ValueError, match=message):
+        plan.make_stage({"stage": stage, "net": net})
+
+
+@pytest.mark.parametrize(
+    "batches", [{"batch": "16"}, {"batch": 2.5}, {"sizes": 64}, {"sizes": ["64"]}, {"batch": True}]
+)
+def test_an_option_of_another_kind_is_named(data_root, tmp_path, batches):
+    settings = {"stage": "face", "steps": 1, "net": {"widths": "XS"}, "batches": batches}
+    with pytest.raises(ValueError, match=f"FaceBatches: {min(batches)} must be like"):
+        next(plan.run(settings, data_root, tmp_path))
+
+
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda p: p.stem)
 def test_committed_settings_can_be_trained(path):
     settings = plan.read_settings(path)

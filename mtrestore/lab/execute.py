@@ -102,6 +102,8 @@ def check(given: Mapping[str, Any], known: Mapping[str, Any], who: str) -> dict[
                 f"{who} has no parameter {name!r} to set; it has {', '.join(k for k in known if k != 'out')}"
             )
         default, kind = known[name], list if isinstance(known[name], tuple) else type(known[name])
+        if type(value) is int and abs(value) >= 2**63:
+            raise ValueError(f"{who}: {name} must be a number that 64 bits hold, got a larger one")
         if kind is float and type(value) is int:
             value = float(value)
         if default is not None and type(value) is not kind:

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..io import files
+from ..io.text import one_line, shown
+from . import schema as records
 
 if TYPE_CHECKING:
     import pandas
@@ -210,18 +212,33 @@ def places(folder: str | Path) -> list[Path]:
 
 
 def recorded(place: Path) -> dict[str, Any]:
-    """What a run's folder says: run.json, then status.json over it; its parameters without `out`, its status, its metrics, and what made it."""
-    status, made, metrics = (
-        read_json(place / f"{name}.json") for name in ("status", "run", "metrics")
-    )
+    """What a run's folder says: run.json, then status.json over it; its parameters without `out`, its status, its metrics, and what made it.
+
+    A run whose files are damaged has failed, and its error says what is wrong with them.
+    """
+    shapes = {"status": records.STATUS, "run": records.RUN, "metrics": records.NUMBERS}
+    try:
+        status, made, metrics = (
+            records.read(place / f"{name}.json", shape) if (place / f"{name}.json").exists() else {}
+            for name, shape in shapes.items()
+        )
+    except (OSError, ValueError) as e:
+        return damaged(place, e)
     parameters = {
         k: v
         for k, v in {**made.get("parameters", {}), **status.get("parameters", {})}.items()
         if k != "out"
     }
-    return {**made, **{k: v for k, v in status.items() if v is not None}, "run": place.name, "parameters": parameters, "metrics": metrics,
+    return {**made, **{k: v for k, v in status.items() if v is not None}, "run": shown(place.name), "parameters": parameters, "metrics": metrics,
             "status": status.get("status") or ("done" if metrics else "failed"),
             "made": {k: v for k, v in made.items() if k in ("git", "versions", "weights", "hardware")}}  # fmt: skip
+
+
+def damaged(place: Path, e: Exception) -> dict[str, Any]:
+    """What `recorded` says of a run whose files cannot be read."""
+    words = one_line(e).replace(f"{place}{os.sep}", "")
+    error = {"status": "failed", "error": shown(words), "seconds": None}
+    return {**error, "run": shown(place.name), "parameters": {}, "metrics": {}, "made": {}}
 
 
 def runs(folder: str | Path) -> pandas.DataFrame:

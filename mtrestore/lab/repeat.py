@@ -1,20 +1,27 @@
 """A run repeated: do its numbers agree, to the last bit on the same processor?
 
-print(rerun("runs/skips/join=add,seed=0"))
-print(rerun("experiments/results/skips.json", "join=add,seed=0"))
+    print(rerun("runs/skips/join=add,seed=0"))
+    print(rerun("experiments/results/skips.json", "join=add,seed=0"))
+
+A notebook is a program, and a record that came from elsewhere may name any. So it has to be one of
+the project's, or to lie beside the record, and to be the one whose sha256 the record has.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..io.text import shown
 from . import record as run
+from . import schema as records
 from .execute import STOP_FILE, check, execute, inspect, task
 
+FOLDERS = (run.ROOT / "notebooks", run.ROOT / "tests" / "notebooks")  # those of the project
 TIMES = re.compile(
     r"(^|_)(seconds?|ms|time|rate|fps)(_|$)"
 )  # in the names of numbers that no two runs share
@@ -53,14 +60,8 @@ class Repeat:
             if self.agrees
             else f"{sum(not n[3] for n in self.numbers)} of {len(self.numbers)} numbers do not agree"
         )
-        return "\n".join(
-            [
-                f"{'number':{width}}  {'then':>22}  {'now':>22}",
-                *lines,
-                *self.notes,
-                f"{told}, {how}",
-            ]
-        )
+        head = f"{'number':{width}}  {'then':>22}  {'now':>22}"
+        return "\n".join(map(shown, [head, *lines, *self.notes, f"{told}, {how}"]))
 
 
 def rerun(
@@ -68,10 +69,13 @@ def rerun(
     name: str | None = None,
     out: str | Path | None = None,
     tolerance: float | None = None,
+    *,
+    changed: bool = False,
 ) -> Repeat:
     """Repeat a run, the folder of one or run `name` of a bundle, and compare its numbers; numbers that are times are left out.
 
     tolerance: by default 0 where processor, threads and versions are the same, and 1e-2 elsewhere and on a GPU. out: keep the new run there.
+    changed: take the notebook although it is not the one of then.
     Raises ValueError where the record does not say how to repeat it, and RuntimeError where the repetition fails.
     """
     entry, made, digits = recorded(Path(record), name)
@@ -84,14 +88,15 @@ def rerun(
         raise ValueError(
             f"{record} cannot be repeated: it does not say its {'notebook' if then else 'numbers'}; give a finished run of a sweep"
         )
-    notebook = run.ROOT / entry["notebook"]
+    notebook = located(Path(record), entry["notebook"])
     known, sha256 = inspect(notebook)
-    notes = (
-        []
-        if sha256 == entry.get("sha256")
-        else [f"{notebook.name} is not the notebook of then: it has changed"]
-    )
+    notes = []
+    if sha256 != entry.get("sha256"):
+        notes = [f"{notebook.name} is not the notebook of then: it has changed"]
+        if not changed:
+            raise ValueError(f"{notes[0]}; --changed runs it all the same")
     threads = entry.get("threads") or made.get("hardware", {}).get("threads") or 1
+    records.check(threads, records.COUNT, f"{record}: threads")
     with tempfile.TemporaryDirectory(prefix="mtrestore-", ignore_cleanup_errors=True) as temporary:
         folder = Path(out or f"{temporary}/run")
         status = execute(
@@ -102,7 +107,9 @@ def rerun(
         )
         if status["status"] != "done":
             raise RuntimeError(f"the repetition failed: {status['error'] or 'it was stopped'}")
-        now, anew = run.read_json(folder / "metrics.json"), run.read_json(folder / "run.json")
+        now = records.read(folder / "metrics.json", records.NUMBERS)
+        about = folder / "run.json"
+        anew = records.read(about, records.RUN) if about.is_file() else {}
     was, is_now = (
         {
             **{k: m.get("hardware", {}).get(k) for k in ("cpu", "gpu", "threads")},
@@ -110,20 +117,22 @@ def rerun(
         }
         for m in (made, anew)
     )
-    changed = (
+    differences = (
         [f"{k}: {was.get(k)} then, {v} now" for k, v in is_now.items() if was.get(k) != v]
         if made
         else ["the record does not say what made it"]
     )
-    changed += [
+    differences += [
         f"other weights: {k}"
-        for k, v in anew["weights"].items()
+        for k, v in anew.get("weights", {}).items()
         if made and made.get("weights", {}).get(k) != v
     ]
-    notes += changed
+    notes += differences
     if times:
         notes.append(f"left out, since they are times: {', '.join(times)}")
-    tolerance = tolerance if tolerance is not None else 1e-2 if changed or is_now["gpu"] else 0.0
+    tolerance = (
+        tolerance if tolerance is not None else 1e-2 if differences or is_now["gpu"] else 0.0
+    )
     if digits:
         notes.append(f"the bundle has {digits} digits of each number, so these are compared")
         now = {k: v if v is None else float(f"{v:.{digits}g}") for k, v in now.items()}
@@ -135,16 +144,37 @@ def rerun(
     )
 
 
+def located(record: Path, name: str) -> Path:
+    """The notebook that a record names, links resolved: the project's, or one beside the record.
+
+    Raises ValueError for any other.
+    """
+    here = record.resolve()
+    allowed = {folder.resolve() for folder in FOLDERS} | {here, here.parent}
+    places = (run.ROOT / name, here / Path(name).name, here.parent / Path(name).name)
+    with contextlib.suppress(OSError, ValueError):  # no name, or one that is too long
+        for path in (place.resolve() for place in places):
+            if path.parent in allowed and path.is_file():
+                return path
+    raise ValueError(
+        f"{shown(name[:200])} is neither a notebook of the project nor beside the record, "
+        f"so it is not run; if you trust it, put it into {shown(str(here if record.is_dir() else here.parent))}"
+    )
+
+
 def recorded(record: Path, name: str | None) -> tuple[dict[str, Any], dict[str, Any], int | None]:
     """(what was run and its numbers; what made them; the digits that numbers have, None for all)."""
     if record.is_dir():
         said = run.recorded(record)
+        if said["status"] != "done":
+            error = f": {said['error']}" if said.get("error") else ""
+            raise ValueError(f"{record} cannot be repeated: its status is {said['status']}{error}")
         return said, said["made"], None
     if not record.is_file():
         raise FileNotFoundError(
             f"no run at {record}; give its folder, or a bundle and the name of one of its runs"
         )
-    bundle = run.read_json(record)
+    bundle = records.read(record, records.REPEATABLE)
     entries = {
         entry.get("run"): entry
         for entry in bundle.get("runs", [])

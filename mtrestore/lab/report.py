@@ -25,9 +25,10 @@ import numpy as np
 
 from .. import image, view
 from ..io import claims
-from ..io.text import shown
+from ..io.text import one_line, shown
 from ..plot import Plot
 from . import record as run
+from . import schema as records
 from .statistics import UNCLEAR, Found, aim, cells, gather, interval, rows, verdict
 
 RESULTS = run.ROOT / "experiments" / "results"
@@ -79,17 +80,20 @@ def load(source: str | Path) -> Found:
         figures |= (
             {"curves": _svg(curves(found))} if any(r["curves"] for r in found["runs"]) else {}
         )
-        return json.loads(_text(found | {"figures": figures, "pictures": _pictures(source, found)}))
+        found = json.loads(
+            _text(found | {"figures": figures, "pictures": _pictures(source, found)})
+        )
+        return records.consistent(records.check(found, records.BUNDLE, source), source)
     if not source.is_file():
         raise FileNotFoundError(
             f"{source} is missing: expected a bundle (.json) or a folder of runs; mtrestore sweep FILE makes such a folder"
         )
-    found = run.read_json(source)
-    if not {"runs", "table", "figures", "pictures"} <= found.keys():
+    try:
+        return records.consistent(records.read(source, records.BUNDLE), source)
+    except ValueError as e:
         raise ValueError(
-            f"{source} is not a bundle: expected JSON with runs, table, figures and pictures; make it again from the folder of its runs"
-        )
-    return found
+            f"{source} is not a bundle: {one_line(e)}; make it again from the folder of its runs"
+        ) from e
 
 
 def bundle(
@@ -281,10 +285,9 @@ def _pictures(folder: Path, found: Found) -> list[Found]:
         for (picture, _, *by), value in cells(
             rows({"runs": [r]}), *first or [""], found["by"] + more
         ).items():
+            stem = Path(str(picture)).stem
             for name in {
-                plain(*words)
-                for p in (picture, Path(picture).stem)
-                for words in ((p,), (p, *by), (*by, p))
+                plain(*words) for p in (picture, stem) for words in ((p,), (p, *by), (*by, p))
             }:
                 values.setdefault(name, []).append(value)
         for file in sorted((folder / r["run"] / "pairs").glob("*.before.png")):

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from ..io import files
+from ..io.text import shown
 from . import record as run
+from . import schema as records
 
 LOWER = (
     "landmark",
@@ -29,6 +30,7 @@ LOWER = (
     "tilt",
 )  # in a metric's name: less is better
 UNCLEAR = "no clear difference"
+MOST_LINES = 2000  # of a table
 POINTS = 40  # that are kept of a curve
 Found = dict[str, Any]
 
@@ -53,6 +55,11 @@ def interval(cells: Mapping[tuple, float]) -> Estimate:
     One seed: over pictures only. Pictures that not every seed has are left out; where that is all, each is averaged over its seeds.
     """
     found: dict[Any, dict[Any, list[float]]] = {}
+    with np.errstate(all="ignore"):  # of values near the ends of what a float holds
+        return _interval(cells, found)
+
+
+def _interval(cells: Mapping[tuple, float], found: dict[Any, dict[Any, list[float]]]) -> Estimate:
     for (picture, seed, *_), value in cells.items():
         found.setdefault(picture, {}).setdefault(seed, []).append(value)
     seeds = list(dict.fromkeys(seed for each in found.values() for seed in each))
@@ -88,9 +95,14 @@ def cells(rows: Iterable[Found], metric: str, by: Sequence[str] = ()) -> dict[tu
     for r in rows:
         if isinstance(value := r.get(metric), (int, float)) and math.isfinite(value):
             found.setdefault(
-                (r.get("picture", ""), r.get("seed"), *(r.get(k) for k in by)), []
+                (r.get("picture", ""), r.get("seed"), *(key(r.get(k)) for k in by)), []
             ).append(value)
     return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def key(value: Any) -> Any:
+    """A parameter as a part of a key: lists, as of widths, as text."""
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
 def paired(
@@ -166,16 +178,27 @@ def gather(folder: Path) -> Found:
         said, by = _run(place)
         made += [by] if by and by not in made else []
         each.append({**said, "made": made.index(by) if by else None})
-    sweep, done = run.read_json(folder / "sweep.json"), [r for r in each if r["status"] == "done"]
+    about_it = folder / "sweep.json"
+    sweep = records.read(about_it, records.SWEEP) if about_it.is_file() else {}
+    done = [r for r in each if r["status"] == "done"]
     about, name = sweep.get("report") or {}, folder.resolve().name
+    for word in ("seed", "picture", about.get("arm"), *about.get("by", [])):
+        if not all(records.is_scalar(r["parameters"].get(word)) for r in done):
+            raise ValueError(
+                f"{shown(str(word))} is compared, so it must be a number or a text, not a list; "
+                "name another in the report block"
+            )
     values = {
         n: [json.loads(v) for v in dict.fromkeys(json.dumps(r["parameters"].get(n)) for r in done)]
         for r in done
         for n in r["parameters"]
     }
     varied = {n: v for n, v in values.items() if len(v) > 1}
+    flat = {
+        n: v for n, v in varied.items() if all(map(records.is_scalar, v))
+    }  # lists are not compared
     arm = about.get("arm") or max(
-        (n for n in varied if n != "seed"), key=lambda n: len(varied[n]), default=""
+        (n for n in flat if n != "seed"), key=lambda n: len(flat[n]), default=""
     )
     arms = list(dict.fromkeys(r.get(arm) for r in rows({"runs": each})))
     for r in (
@@ -194,7 +217,7 @@ def gather(folder: Path) -> Found:
     }
     split = dict.fromkeys(
         [
-            *(n for n in varied if n not in ("seed", arm)),
+            *(n for n in flat if n not in ("seed", arm)),
             *(c for c, v in columns.items() if isinstance(v, str)),
         ]
     )
@@ -212,6 +235,12 @@ def gather(folder: Path) -> Found:
             raise ValueError(
                 f"{what} of the report must be one of {', '.join(map(str, there))}, got {word}; the finished runs have no other"
             )
+    parts = {tuple(r.get(k) for k in by) for r in rows({"runs": each})}
+    if len(parts) * len(arms) * len(metrics) > MOST_LINES:
+        raise ValueError(
+            f"{folder}: a table of {len(parts)} parts, {len(arms)} arms and {len(metrics)} metrics "
+            "is too long; name fewer in the report block: by, metrics"
+        )
     found = {
         "name": name, "title": about.get("title") or name, "question": about.get("question", ""), "arm": arm, "baseline": base,
         "arms": sorted(arms, key=lambda a: (a != base, order.index(a) if a in order else len(order))), "by": by, "metrics": metrics,
@@ -223,15 +252,42 @@ def gather(folder: Path) -> Found:
 
 def _run(place: Path) -> tuple[Found, Found]:
     """A run's numbers, a column of its rows a list; and what made it."""
-    said, curves = run.recorded(place), run.read_json(place / "curves.json")
-    told = (
-        json.loads(files.read_bytes(place / "rows.json"))
-        if (place / "rows.json").is_file()
-        else [{"picture": "", **said["metrics"]}]
+    said, shapes = run.recorded(place), {"rows": records.ROWS, "curves": records.CURVES}
+    try:
+        lines, curves = (
+            records.read(place / f"{name}.json", shape)
+            if (place / f"{name}.json").is_file()
+            else None
+            for name, shape in shapes.items()
+        )
+    except (OSError, ValueError) as e:
+        said, lines, curves = run.damaged(place, e), None, None
+    if lines is None:
+        lines = [{"picture": "", **said["metrics"]}]
+    columns, few = (
+        dict.fromkeys(c for r in lines for c in r),
+        {n: c for n, c in (curves or {}).items() if c},
+    )
+    names = (
+        "run",
+        "status",
+        "error",
+        "seconds",
+        "threads",
+        "notebook",
+        "sha256",
+        "metrics",
+        "parameters",
     )
     numbers = {
-        **{k: said.get(k) for k in ("run", "status", "error", "seconds", "threads", "notebook", "sha256", "metrics", "parameters")},
-        "rows": {c: [r.get(c) for r in told] for c in dict.fromkeys(c for r in told for c in r)} if said["status"] == "done" else {},
-        "curves": {name: [part.mean(0).tolist() for part in np.array_split(np.array(c, float), min(POINTS, len(c)))] for name, c in curves.items() if c},
-    }  # fmt: skip
+        **{k: said.get(k) for k in names},
+        "rows": {c: [r.get(c) for r in lines] for c in columns} if said["status"] == "done" else {},
+        "curves": {
+            name: [
+                part.mean(0).tolist()
+                for part in np.array_split(np.array(c, float), min(POINTS, len(c)))
+            ]
+            for name, c in few.items()
+        },
+    }
     return numbers, said["made"]

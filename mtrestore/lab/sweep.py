@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import queue
 import re
@@ -38,6 +39,7 @@ from ..io import files
 from ..io.claims import check_folder
 from ..io.text import cell, one_line, shown
 from . import record as run
+from . import schema as records
 from .execute import KINDS, STOP, STOP_FILE, Task, check, execute, inspect, task
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ KEYS = {
     "slurm": dict,
     "report": dict,
 }
+MOST_POINTS = 10_000
 Ended = Iterator[tuple[Task, dict[str, Any]]]  # each task with its status, as they end
 
 
@@ -78,8 +81,11 @@ def read(file: str | Path) -> Sweep:
             raise ValueError(
                 f"{file}: {key} must be {KINDS.get(KEYS[key], 'a number')}, got {value!r}"
             )
-    if not settings.get("estimate", 1) > 0:
-        raise ValueError(f"{file}: estimate must be seconds above 0, got {settings['estimate']}")
+    records.check(settings.get("report", {}), records.REPORT, f"{file}: report")
+    if not 0 < settings.get("estimate", 1) <= 1e8:
+        raise ValueError(
+            f"{file}: estimate must be seconds above 0, at most 1e8, got {settings['estimate']:.6g}"
+        )
     fixed, grid = settings.get("parameters", {}), dict(settings.get("grid", {}))
     if "seeds" in settings:
         if "seed" in grid or not all(type(s) is int for s in settings["seeds"]):
@@ -95,26 +101,31 @@ def read(file: str | Path) -> Sweep:
         raise ValueError(
             f"{file}: {min(both, key=str)} stands in parameters and varies as well; keep one of them"
         )
+    if (count := math.prod(map(len, grid.values()))) > MOST_POINTS:
+        many = f"{count:,}" if count < 10**12 else "over a million million"
+        raise ValueError(
+            f"{file}: grid and seeds make {many} points, more than {MOST_POINTS:,}; "
+            "list fewer values, or split it into several sweeps"
+        )
     home = Path(os.path.abspath(file)).parent
     notebook = Path(os.path.normpath(home / settings["notebook"]))
     known, sha256 = inspect(notebook)
-    points, names = [], []
-    for values in itertools.product(*grid.values()):
+    who, points, names = f"{file}: {notebook.name}", [], []
+    same = {k: located(v, home) for k, v in check(fixed, known, who).items()}
+    axes = {k: [located(check({k: v}, known, who)[k], home) for v in grid[k]] for k in grid}
+    for values, places in zip(itertools.product(*grid.values()), itertools.product(*axes.values())):
         varied = dict(zip(grid, values))
-        points.append(
-            {
-                k: located(v, home)
-                for k, v in check(fixed | varied, known, f"{file}: {notebook.name}").items()
-            }
-        )
+        points.append(same | dict(zip(axes, places)))
         text = ",".join(
             f"{k}={'-'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in varied.items()
         )
         names.append(re.sub(r"[^A-Za-z0-9=,._+-]+", "-", text)[:80])
         if names[-1] != text:
             names[-1] += "~" + digest(points[-1])
-    if twice := [name for point, name in zip(points, names) if points.count(point) > 1]:
-        raise ValueError(f"{file}: the point {twice[0]} comes twice; list each value once")
+    for name, values in axes.items():
+        if twice := [v for i, v in enumerate(values) if v in values[:i]]:
+            given = grid[name][values.index(twice[0])]
+            raise ValueError(f"{file}: the point {name}={given} comes twice; list each value once")
     count = Counter(
         name.casefold() for name in names
     )  # 1 and "1"; or s and S, which some file systems take for one
@@ -245,11 +256,9 @@ def done(plan: Sweep, out: Path, name: str) -> bool:
 def forecast(plan: Sweep, out: str | Path, jobs: int | None = None, overwrite: bool = False) -> str:
     """What `sweep` would do: its points, those that are done, and about how long the others take."""
     ready = {name: not overwrite and done(plan, Path(out), name) for name in plan.points}
-    past = [
-        status.get("seconds", 0.0)
-        for path in Path(out).glob("*/status.json")
-        if (status := run.read_json(path)).get("status") == "done"
-    ]
+    old = [run.read_json(path) for path in Path(out).glob("*/status.json")]
+    past = [s.get("seconds") for s in old if s.get("status") == "done"]
+    past = [seconds for seconds in past if records.is_number(seconds)]
     each, left, width = (
         plan.settings.get("estimate") or (median(past) if past else None),
         list(ready.values()).count(False),
@@ -288,7 +297,11 @@ def slots(plan: Sweep, jobs: int | None) -> list[str | None]:
 
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    return list(itertools.islice(itertools.cycle(gpus or [None]), jobs or len(gpus) or run.cores()))
+    return list(
+        itertools.islice(
+            itertools.cycle(gpus or [None]), min(jobs or len(gpus) or run.cores(), MOST_POINTS)
+        )
+    )
 
 
 def here(todo: Sequence[Task], places: Sequence[str | None]) -> Ended:

@@ -12,6 +12,8 @@ A settings file (YAML, see experiments/train/) says only what its stage needs:
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ import torch
 
 from .. import nets, weights
 from ..io import files
+from ..io.text import shown
 from ..nets.blocks import Net, padded
 from . import batches as data
 from . import stages
@@ -43,6 +46,9 @@ KEYS = {
     "faces",
     "weights",
 }
+MOST_STEPS, MOST_SEED = 10**8, 2**63 - 1
+MOST_NUMBER, MOST_LENGTH = 4096, 64  # of a setting in net, batches and train; of a list there
+MOST_PIXELS = 2**26  # of a batch: 0.8 GB as float32
 STAGES: dict[str, tuple[type[Net], Callable[..., Any]]] = {  # name -> its net, and how that is trained
     "prior": (nets.Generator, stages.GanPrior), "restoration": (nets.FaceNet, stages.FaceRestoration), "face": (nets.FaceNet, stages.Supervised),
     "landmarks": (nets.LandmarkNet, stages.Supervised), "embedding": (nets.FaceEmbedding, stages.Supervised),
@@ -67,10 +73,14 @@ def read_settings(path: str | Path, stage: str | None = None) -> dict[str, Any]:
             f"{path} trains {settings['stage']!r}, expected {stage or ' or '.join(STAGES)}"
         )
     for key, least in {"steps": 1, "schedule": 1, "save_every": 1, "seed": 0}.items():
-        if type(settings.get(key, least)) is not int or settings.get(key, least) < least:
-            raise ValueError(
-                f"{path}: {key} must be a whole number from {least} up, got {settings[key]!r}"
-            )
+        value, most = settings.get(key, least), MOST_SEED if key == "seed" else MOST_STEPS
+        if type(value) is not int or value < least:
+            raise ValueError(f"{path}: {key} must be a whole number from {least} up, got {value!r}")
+        if value > most:
+            raise ValueError(f"{path}: {key} must be at most {most:,}, got a larger number")
+    ema = settings.get("ema", 0)
+    if type(ema) not in (int, float) or not 0 <= ema <= 1:
+        raise ValueError(f"{path}: ema must be a number from 0 to 1, got {ema!r}")
     for key, kinds in {
         "prior": ("restoration", "face"),
         "critic": ("prior", "restoration"),
@@ -82,16 +92,63 @@ def read_settings(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     for key in ("net", "batches", "train"):
         if not isinstance(settings.get(key, {}), dict):
             raise ValueError(f"{path}: {key} must be a mapping of options, got {settings[key]!r}")
+        for name, value in settings.get(key, {}).items():
+            if not modest(value):
+                raise ValueError(
+                    f"{path}: {key}: {shown(str(name)[:40])} must hold finite numbers up to "
+                    f"{MOST_NUMBER} and lists up to {MOST_LENGTH} long, "
+                    f"got {shown(repr(value)[:60])}"
+                )
+    if wrong := weights.immodest(settings.get("net", {})):
+        raise ValueError(f"{path}: net: {wrong}")
+    if pixels(settings.get("batches", {})) > MOST_PIXELS:
+        raise ValueError(
+            f"{path}: batches: a batch has more than {MOST_PIXELS:,} pixels; "
+            "lower batch or the size"
+        )
     return settings
+
+
+def modest(value: Any, depth: int = 3) -> bool:
+    """Whether a setting holds finite numbers up to MOST_NUMBER, and short lists of such, only."""
+    if isinstance(value, (list, dict)):
+        parts = list(value.values()) if isinstance(value, dict) else value
+        return depth > 0 and len(parts) <= MOST_LENGTH and all(modest(v, depth - 1) for v in parts)
+    return not isinstance(value, (int, float)) or abs(value) <= MOST_NUMBER
+
+
+def pixels(batches: Mapping[str, Any]) -> int:
+    """How many pixels a batch of these options has at most, as far as its options say it."""
+    sides = [batches.get(name, 0) for name in ("size", "sizes", "small", "most")]
+    sides = [v for side in sides for v in (side if isinstance(side, list) else [side])]
+    batch = batches.get("batch", 16)
+    numbers = [v for v in (*sides, batch) if isinstance(v, (int, float))]
+    return int(batch * max(numbers[:-1], default=0) ** 2) if batch in numbers else 0
 
 
 def make(kind: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """kind(*args, **options), where an option that it does not take (or not so) is a ValueError that names it."""
+    defaults = {k: p.default for k, p in inspect.signature(kind).parameters.items()}
+    for name, value in options.items():
+        if not alike(value, defaults.get(name)):
+            raise ValueError(
+                f"{kind.__name__}: {name} must be like {defaults[name]!r}, "
+                f"got {shown(repr(value)[:60])}"
+            )
     try:
         return kind(*args, **options)
     except TypeError as e:
         given = ", ".join(f"{k}: {v}" for k, v in options.items())
         raise ValueError(f"{kind.__name__} cannot be made with {{{given}}}: {e}") from e
+
+
+def alike(value: Any, default: Any) -> bool:
+    """Whether an option is of the kind of its default: a number, a word, or a list of such."""
+    if isinstance(default, (list, tuple)) and default:
+        return isinstance(value, (list, tuple)) and all(alike(v, default[0]) for v in value)
+    if type(default) in (int, bool):
+        return type(value) is type(default)
+    return type(default) is not float or type(value) in (int, float)
 
 
 def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[[int], data.Batch]:
@@ -124,7 +181,16 @@ def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[
 def make_stage(settings: Mapping[str, Any]) -> Any:
     """The stage with its fresh net, or one that begins from `init`; `prior` gives the decoder and `critic` the discriminator of a restoration."""
     kind, trained_by = STAGES[settings["stage"]]
-    net = make(kind, **settings.get("net", {}))
+    options = settings.get("net", {})
+    with contextlib.suppress(TypeError):  # of which make says more
+        shapes = weights.sketch(kind, options, weights.MOST_TENSORS)
+        count = sum(p.numel() for p in shapes.parameters())
+        if count > weights.MOST_PARAMETERS:
+            raise ValueError(
+                f"net: {options} has {count:,} parameters, more than a weights file holds "
+                f"({weights.MOST_PARAMETERS:,}); choose smaller widths"
+            )
+    net = make(kind, **options)
     try:
         if init := settings.get("init"):
             net.load_state_dict(weights.load(init, kind).state_dict())
