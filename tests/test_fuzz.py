@@ -72,15 +72,7 @@ def test_the_good_files_are_read(fuzz, tmp_path, target, good):
     assert [sum(not text for text in column) for column in zip(*said)] == good
 
 
-OPEN = pytest.mark.xfail(
-    reason="records that hold other kinds of values than expected are not refused in one line"
-)
-
-
-@pytest.mark.parametrize(
-    "target",
-    [pytest.param(name, marks=[OPEN] if name in ("runs", "bundle") else []) for name in TARGETS],
-)
+@pytest.mark.parametrize("target", TARGETS)
 def test_three_hundred_cases_of_each_target(fuzz, tmp_path, target):
     tried, wrong = fuzz.fuzz(target, 5, 0, tmp_path, cases=300)
     assert tried == 300 and wrong == []
