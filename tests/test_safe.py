@@ -121,7 +121,7 @@ def test_a_relative_pythonpath_is_not_handed_on(album, canary, tmp_path):
     """Python itself imports from it as it starts: a folder of ours holds that back here, and the workers have none of it."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import os, sys\nfrom mtrestore import safe\n"
+        "import os, sys\nfrom mtrestore.guard import safe\n"
         "with safe.imports():\n    print(os.environ['PYTHONPATH'], os.environ['PYTHONSAFEPATH'], os.getcwd() in sys.path, '' in sys.path)\n"
         "print(os.environ['PYTHONPATH'], os.environ.get('PYTHONSAFEPATH'), os.getcwd() in sys.path)\n"
     )
@@ -299,7 +299,7 @@ def test_no_semaphore_is_said_to_be_leaked(tmp_path):
     """Also where a worker was stopped in the middle of a file; the tracker says such things once the program has ended."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import sys, faults\nfrom mtrestore import batch, outputs, task\n"
+        "import sys, faults\nfrom mtrestore.folder import names as outputs, one_file as task, run as batch\n"
         "if __name__ == '__main__':\n"
         "    settings = task.Settings(tuple({**faults.IDENTITY, 'restorer': faults.by_colour}.items()), made_by='x', threads=1)\n"
         "    rows = batch.folder(outputs.plan(['in'], 'out'), settings, workers=1, timeout=8)\n"

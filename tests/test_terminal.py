@@ -10,6 +10,7 @@ import pytest
 
 from mtrestore import image
 
+pytestmark = pytest.mark.slow
 COMMAND = Path(sys.executable).with_name("mtrestore")
 ENDS = [
     ">&-",

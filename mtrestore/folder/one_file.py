@@ -19,7 +19,7 @@ from typing import Any
 
 from .. import __version__, image, weights
 from ..fast import onnxfile
-from ..io.files import make_folders
+from ..io.files import make_folders, read_whole
 from ..io.text import one_line, shown
 from ..tile import out_of_memory
 from . import gallery
@@ -209,11 +209,7 @@ def digest(path: Path) -> str:
 
 def digest_made(path: Path) -> str:
     """sha256 of an output, a regular file of any size; raises ImageError."""
-    return hashlib.sha256(read_made(path)).hexdigest()
-
-
-def read_made(path: Path) -> bytes:
-    return image.read_bytes(path, os.path.getsize(path) if os.path.isfile(path) else 0)
+    return hashlib.sha256(read_whole(path)).hexdigest()
 
 
 def stamp(path: Path) -> tuple[int, ...] | None:

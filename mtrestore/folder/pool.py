@@ -7,11 +7,8 @@ goes on. A Dask worker runs the same function in such a pool of its own, so that
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
-import os
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,13 +18,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache
 from itertools import islice
-from multiprocessing.connection import wait
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 from tqdm import tqdm
 
 from ..guard import safe
+from ..guard.signals import die_with_parent
 from ..io.text import one_line
 from .journal import Row
 from .names import Job
@@ -45,19 +42,6 @@ def prepare(settings: Settings) -> None:
     die_with_parent()
     with contextlib.suppress(SetUpError):
         models(settings)
-
-
-def die_with_parent() -> None:
-    """End this process when its parent ends, kill -9 included: a thread watches, and on Linux the kernel does as well."""
-    parent = multiprocessing.parent_process().sentinel
-
-    def watch() -> None:
-        wait([parent])
-        os._exit(1)
-
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Job, Row]]:

@@ -17,31 +17,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from .. import __version__, image
+from .. import __version__
 from ..guard import watchdog
+from ..guard.lock import locked
+from ..guard.signals import undivided
 from ..image import ImageError
-from ..io import claims
+from ..io import claims, files
 from ..io.claims import Claims
-from ..io.files import make_folders
+from ..io.files import clear, fresh, make_folders, move, remove_unfinished
 from ..io.text import one_line, shown
 from . import gallery
 from .journal import COLUMNS, Journal, Row, report_paths, write_reports
 from .names import STATE, Job, key
-from .one_file import Settings, code_of, failed, nets, read_made, work
+from .one_file import Settings, code_of, failed, nets, work
 
 TIMEOUT = 900.0  # seconds for one file; 200 megapixels take about 200
+REMOVE = "remove it or give another output"
 STALE = 600.0  # seconds after which a temporary file beside an output is a dead run's
 
 
@@ -117,7 +117,7 @@ def folder(jobs: Sequence[Job], settings: Settings, *, workers: int = 1, timeout
         contextlib.closing(Journal(state / "journal.jsonl", names)) as journal,
         bar,
     ):
-        sweep({job.target.parent for job in jobs}, STALE)
+        remove_unfinished({job.target.parent for job in jobs}, STALE)
         past = journal.past if resume else {}
 
         def account(job: Job, row: Row) -> None:
@@ -142,10 +142,9 @@ def folder(jobs: Sequence[Job], settings: Settings, *, workers: int = 1, timeout
             for job, row in results(pool, tasks()):
                 account(job, row)
         finally:
-            with undisturbed():
+            with undivided(late=False):
                 pool.close()
-                with contextlib.suppress(OSError):
-                    clear(state / "staging")  # on a full disk the reports need room
+                clear_quietly(state / "staging")
                 rows.extend(done[job] for job in jobs if job in done)
                 rows.lost = conclude(root, rows, report, replace_report, run, about)
     return rows
@@ -228,8 +227,8 @@ def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
         journal.add(row)
         make_folders(job.target.parent)
         if (page := Path(f"{made}.html")).exists():
-            rename(page, job.page, run.check(job.page, mark=claims.COMPARISON))
-        rename(made, job.target, replace)
+            move(page, job.page, run.check(job.page, mark=claims.COMPARISON))
+        move(made, job.target, replace)
     except Exception as e:  # the others go on
         row = failed(
             job, "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e), one_line(e)
@@ -239,109 +238,50 @@ def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
     return row
 
 
-def rename(made: Path, target: Path, overwrite: bool) -> None:
-    """Move a finished file to its name; never onto another one unless `overwrite`. Raises ImageError."""
-    try:
-        if overwrite:
-            os.replace(made, target)
-        else:
-            os.link(made, target)  # unlike rename, this fails where a file is there
-            os.unlink(made)
-    except FileExistsError as e:
-        raise ImageError(
-            "E_WRITE", f"{target} exists already; give another output or --overwrite"
-        ) from e
-    except OSError:  # another file system, or one without hard links
-        image.write_bytes(target, read_made(made), overwrite)
-
-
 # ---------------------------------------------------------------- the output folder
 
 
 @contextlib.contextmanager
 def claimed(root: Path) -> Iterator[Path]:
-    """The state folder of an output folder: made, locked for this process alone, and free of what dead runs left. Raises ImageError E_WRITE."""
-    from filelock import FileLock, Timeout
+    """The state folder of an output folder: made, locked for this process alone, and free of what dead runs left.
 
-    state = root / STATE
-    try:
-        make_folders(state / "thumbs")
-        for name in ("thumbs", "staging", "lock"):  # what is planted there must lead nowhere else
-            if os.path.realpath(state / name) != os.path.join(os.path.realpath(root), STATE, name):
-                raise ImageError(
-                    "E_WRITE",
-                    f"{state / name} is, or is reached through, a link; remove it or give another output",
-                )
-        if (
-            os.path.lexists(state / "lock")
-            and os.lstat(state / "lock").st_nlink > 1
-            or (state / "lock").is_fifo()
-        ):
-            raise ImageError(
-                "E_WRITE",
-                f"{state / 'lock'} is not a lock of ours; remove it or give another output",
-            )
-        lock = FileLock(state / "lock")
-        lock.acquire(timeout=0)
-    except Timeout as e:
-        raise ImageError(
-            "E_WRITE", f"another run is working in {root}; wait for it, or give another output"
-        ) from e
-    except OSError as e:
-        raise ImageError(
-            "E_WRITE", f"the output folder {root} cannot be used: {e.strerror or e}"
-        ) from e
-    try:
-        sweep([state, state / "thumbs"], 0)
-        try:
-            clear(state / "staging")
-            (state / "staging").mkdir()
-        except OSError as e:
-            raise ImageError(
-                "E_WRITE",
-                f"{state / 'staging'} holds what is not ours; remove it or give another output",
-            ) from e
-        yield state
-    finally:
-        with contextlib.suppress(OSError):
-            clear(state / "staging")
-        lock.release()
-
-
-def clear(staging: Path) -> None:
-    """Remove the folder of unfinished outputs, which holds files alone; raises OSError where it does not.
-
-    Not shutil.rmtree, which calls itself for each level of what somebody may have planted there.
+    Raises ImageError E_WRITE.
     """
-    if os.path.isdir(staging):
-        for entry in os.scandir(staging):
-            os.unlink(entry)
-        os.rmdir(staging)
+    state = root / STATE
+    staging = state / "staging"
+    busy = f"another run is working in {root}; wait for it, or give another output"
+    with contextlib.ExitStack() as stack:
+        try:
+            make_folders(state / "thumbs")
+            check_state(root, state)
+            stack.enter_context(locked(state / "lock", ImageError("E_WRITE", busy)))
+        except OSError as e:
+            why = f"the output folder {root} cannot be used: {e.strerror or e}"
+            raise ImageError("E_WRITE", why) from e
+        stack.callback(clear_quietly, staging)
+        remove_unfinished([state, state / "thumbs"], 0)
+        try:
+            fresh(staging)
+        except OSError as e:
+            raise ImageError("E_WRITE", f"{staging} holds what is not ours; {REMOVE}") from e
+        yield state
 
 
-def sweep(folders: Iterable[Path], older: float) -> None:
-    """Remove the temporary files that `image.write_bytes` of a killed run left, if they are older than so many seconds."""
-    for place in folders:
-        for temp in place.glob(".mtrestore-*.tmp"):
-            with contextlib.suppress(OSError):
-                if time.time() - temp.stat().st_mtime >= older:
-                    temp.unlink()
+def check_state(root: Path, state: Path) -> None:
+    """Raises ImageError E_WRITE where something planted in the state folder leads elsewhere."""
+    for name in ("thumbs", "staging", "lock"):
+        if os.path.realpath(state / name) != os.path.join(os.path.realpath(root), STATE, name):
+            why = f"{state / name} is, or is reached through, a link; {REMOVE}"
+            raise ImageError("E_WRITE", why)
+    lock = state / "lock"
+    if os.path.lexists(lock) and os.lstat(lock).st_nlink > 1 or lock.is_fifo():
+        raise ImageError("E_WRITE", f"{lock} is not a lock of ours; {REMOVE}")
 
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Signals are ignored inside: it takes a moment, and the run ends with it."""
-    numbers = (
-        (signal.SIGINT, signal.SIGTERM)
-        if threading.current_thread() is threading.main_thread()
-        else ()
-    )
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def clear_quietly(staging: Path) -> None:
+    """On a full disk the reports need the room of unfinished outputs."""
+    with contextlib.suppress(OSError):
+        clear(staging)
 
 
 def write(
@@ -376,10 +316,8 @@ def conclude(
     else:
         try:
             if state.is_dir():
-                os.replace(
-                    image.write_bytes(state / "index.html", gallery.page(root, rows).encode()),
-                    index,
-                )
+                page = files.write_bytes(state / "index.html", gallery.page(root, rows).encode())
+                move(page, index, True)
         except Exception as e:
             say(text := f"no gallery: {one_line(e)}", sys.stderr)
             lost += (text,)
