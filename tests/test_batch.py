@@ -1,4 +1,6 @@
-"""A folder run: every input once in the report, nothing lost, nothing overwritten, nothing torn, however it ends."""
+"""A folder run: every input once in the report, nothing lost, nothing overwritten, nothing torn,
+however it ends.
+"""
 
 import csv
 import errno

@@ -1,4 +1,6 @@
-"""One file has a time limit in the command's own process: one line, exit 1, the report written, no temporary file."""
+"""One file has a time limit in the command's own process: one line, exit 1, the report written, no
+temporary file.
+"""
 
 import json
 import os

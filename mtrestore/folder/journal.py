@@ -1,7 +1,8 @@
 """What became of each input: a journal that survives anything, and the report that is made of it.
 
-The journal is one JSON object on each line, only ever appended to, and on the disk (fsync) before an output gets its name: so every output
-that a run made is in it, however the run ended, and a line that was torn by a crash, or is not of this shape, is skipped. A row says
+The journal is one JSON object on each line, only ever appended to, and on the disk (fsync) before
+an output gets its name: so every output that a run made is in it, however the run ended, and a line
+that was torn by a crash, or is not of this shape, is skipped. A row says
 
     input, output       paths as they were given; `name` is the output's place below the output folder
     status, code        restored, skipped (done before) or failed; E_... of a failure, see `batch`
@@ -37,10 +38,15 @@ LINE = 1 << 20  # bytes; a row has a few hundred
 
 
 class Journal:
-    """`Journal(path).add(row)`. past: name -> sha256 of what was made there -> its row, from earlier runs."""
+    """`Journal(path).add(row)`.
+
+    past: name -> sha256 of what was made there -> its row, from earlier runs.
+    """
 
     def __init__(self, path: Path, names: Collection[str] | None = None) -> None:
-        """Open or begin a journal; raises ImageError E_WRITE, also for a link, a file of two names, and what is no file.
+        """Open or begin a journal.
+
+        Raises ImageError E_WRITE, also for a link, a file of two names, and what is no file.
 
         names: the outputs whose rows are wanted, None for all.
         """
@@ -65,7 +71,10 @@ class Journal:
 
 
 def known(line: bytes) -> Row | None:
-    """The fields that we use of a journal's line; None where one of them is missing, or not of its kind, or the line is no JSON."""
+    """The fields that we use of a journal's line.
+
+    None where one of them is missing, or not of its kind, or the line is no JSON.
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -108,7 +117,9 @@ def report_paths(path: Path) -> tuple[Path, Path]:
 def write_reports(
     path: Path, rows: Sequence[Row], replace: Mapping[Path, bool] | None = None, **about: Any
 ) -> None:
-    """The rows as JSON at `path` and as CSV beside it; names in the CSV are made printable, and no cell is a formula.
+    """The rows as JSON at `path` and as CSV beside it.
+
+    Names in the CSV are made printable, and no cell is a formula.
 
     replace: whether each of both may replace a file, by default yes. Raises ImageError E_WRITE.
     """

@@ -1,8 +1,11 @@
-"""Which file each input becomes: one output for each input, the same in every run, and never two alike.
+"""Which file each input becomes: one output for each input, the same in every run, and never two
+alike.
 
-An output keeps its input's name and its place below the folder; a format that cannot be written becomes PNG (`a.gif` -> `a.gif.png`).
-Two outputs are alike when they differ at most in case or in Unicode form, which some file systems do not tell apart. Then the one whose
-name is plain already (small letters, NFC) keeps it, and each other gets `~` and eight digits of its own name's sha256: `Case~5f1c09aa.jpg`.
+An output keeps its input's name and its place below the folder; a format that cannot be written
+becomes PNG (`a.gif` -> `a.gif.png`). Two outputs are alike when they differ at most in case or in
+Unicode form, which some file systems do not tell apart. Then the one whose name is plain already
+(small letters, NFC) keeps it, and each other gets `~` and eight digits of its own name's sha256:
+`Case~5f1c09aa.jpg`.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ LONGEST = 255  # bytes in a file name
 
 @dataclass(frozen=True)
 class Job:
-    """One input and its output, root / rel. problem: why the input cannot even be opened, where that is known already.
+    """One input and its output, root / rel.
+
+    problem: why the input cannot even be opened, where that is known already.
 
     alone: no folder run, which has a gallery and where pages must not share a name.
     """
@@ -41,7 +46,10 @@ class Job:
 
     @property
     def page(self) -> Path:
-        """The before/after page beside the output: a.html of a picture alone; else the suffix stays, as a.jpg and a.png must not share one."""
+        """The before/after page beside the output: a.html of a picture alone.
+
+        Else the suffix stays, as a.jpg and a.png must not share one.
+        """
         name = f"{self.rel.stem if self.alone else self.rel.name}.html"
         return self.target.with_name(
             name if len(os.fsencode(name)) <= LONGEST else f"{key(name)}.html"
@@ -49,9 +57,12 @@ class Job:
 
 
 def plan(inputs: Sequence[str], output: str) -> list[Job]:
-    """A job for each input: a file, or every file below a folder. Links to folders are not followed; what lies in the output folder is no input.
+    """A job for each input: a file, or every file below a folder.
 
-    Raises ImageError where a folder would be restored onto itself (E_WRITE), and where the only input is a folder that gives nothing.
+    Links to folders are not followed; what lies in the output folder is no input.
+
+    Raises ImageError where a folder would be restored onto itself (E_WRITE), and where the only
+    input is a folder that gives nothing.
     """
     out, found = (
         Path(output),
@@ -103,9 +114,12 @@ def plan(inputs: Sequence[str], output: str) -> list[Job]:
 def below(
     folder: Path, leave_out: tuple[int, int] | None
 ) -> Iterator[tuple[Path, ImageError | None]]:
-    """(path, problem) of everything below a folder that is no folder itself, sorted; a folder that cannot be listed is a problem.
+    """(path, problem) of everything below a folder that is no folder itself, sorted.
 
-    Not os.walk, which calls itself for each level in Python 3.11: a hostile nest is deeper than Python's stack.
+    A folder that cannot be listed is a problem.
+
+    Not os.walk, which calls itself for each level in Python 3.11: a hostile nest is deeper than
+    Python's stack.
     """
     pending = [folder]
     while pending:
@@ -131,7 +145,10 @@ def key(name: str) -> str:
 
 
 def inode(path: Path) -> tuple[int, int] | None:
-    """What tells one file from another, whatever it is called (links followed); None where there is none."""
+    """What tells one file from another, whatever it is called (links followed).
+
+    None where there is none.
+    """
     try:
         info = os.stat(path)
     except (OSError, ValueError):
@@ -145,7 +162,9 @@ def alike(path: Path) -> str:
 
 
 def keep_apart(places: Sequence[Path]) -> list[Path]:
-    """An output path for each place, with a suffix that can be written, no two alike and none alike to a folder that another one needs."""
+    """An output path for each place, with a suffix that can be written, no two alike and none alike
+    to a folder that another one needs.
+    """
     wanted = [p if p.suffix.lower() in SUFFIXES else p.with_name(f"{p.name}.png") for p in places]
     folders: set[Path] = set()
     for p in wanted:

@@ -1,7 +1,9 @@
-"""Processes that load the models once and restore file after file: on this machine, or on a Dask cluster.
+"""Processes that load the models once and restore file after file: on this machine, or on a Dask
+cluster.
 
-The pool is pebble's: unlike joblib's and the standard library's it ends the one worker that hangs or crashes, says which file it had, and
-goes on. A Dask worker runs the same function in such a pool of its own, so that time limit and crashes are the same there.
+The pool is pebble's: unlike joblib's and the standard library's it ends the one worker that hangs
+or crashes, says which file it had, and goes on. A Dask worker runs the same function in such a pool
+of its own, so that time limit and crashes are the same there.
 """
 
 from __future__ import annotations
@@ -45,7 +47,10 @@ def prepare(settings: Settings) -> None:
 
 
 def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Job, Row]]:
-    """(job, its row) as they come, with at most two files given to each worker; a file whose pool broke is given to the next pool."""
+    """(job, its row) as they come, with at most two files given to each worker.
+
+    A file whose pool broke is given to the next pool.
+    """
     tasks, waiting, tries, heard = iter(tasks), {}, Counter(), False
     while True:
         waiting |= {
@@ -72,7 +77,10 @@ def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator
 
 
 class Local:
-    """`jobs` processes on this machine. One that crashes, or takes longer than `timeout` seconds for a file, is replaced by a new one."""
+    """`jobs` processes on this machine.
+
+    One that crashes, or takes longer than `timeout` seconds for a file, is replaced by a new one.
+    """
 
     def __init__(self, settings: Settings, jobs: int, timeout: float) -> None:
         self.settings, self.width, self.timeout = settings, jobs, timeout
@@ -107,7 +115,11 @@ class Local:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def row(self, future: Future, job: Job) -> Row:
-        """The row of a finished file. Raises SetUpError, and BrokenProcessPool when the workers ended before one could say what it had."""
+        """The row of a finished file.
+
+        Raises SetUpError, and BrokenProcessPool when the workers ended before one could say what it
+        had.
+        """
         try:
             return future.result()
         except TimeoutError:
@@ -136,7 +148,10 @@ class Local:
 
 
 class Cluster:
-    """The workers of a Dask cluster, which must see the same folders; raises SetUpError when none answers at `address`."""
+    """The workers of a Dask cluster, which must see the same folders.
+
+    Raises SetUpError when none answers at `address`.
+    """
 
     def __init__(self, address: str, timeout: float) -> None:
         try:

@@ -1,16 +1,18 @@
-"""A folder of photos: every input is restored, skipped or failed with a code, whatever the others do and however the run ends.
+"""A folder of photos: every input is restored, skipped or failed with a code, whatever the others
+do and however the run ends.
 
     jobs = outputs.plan(inputs, output)        # which file becomes which
     rows = folder(jobs, settings)              # claim the folder; workers; journal; reports; gallery
         worker:  task.work(job)                # restored into OUT/.mtrestore/staging, or skipped, or failed
         parent:  publish(job, row)             # row -> journal, on the disk -> the output gets its name
 
-Only the parent gives an output its name, and only after the journal knows its sha256. So a worker that dies or hangs leaves nothing in the
-output folder, and a run killed at any moment leaves no output that the next one does not know for its own. OUT/.mtrestore/ holds
-journal.jsonl, report.json, report.csv, thumbs/ and the lock; OUT/index.html is the gallery.
+Only the parent gives an output its name, and only after the journal knows its sha256. So a worker
+that dies or hangs leaves nothing in the output folder, and a run killed at any moment leaves no
+output that the next one does not know for its own. OUT/.mtrestore/ holds journal.jsonl,
+report.json, report.csv, thumbs/ and the lock; OUT/index.html is the gallery.
 
-Codes: those of `image.ImageError`, and E_MEMORY, E_CRASH (the worker ended, or something unforeseen), E_TIMEOUT, E_CHANGED (the input
-changed meanwhile).
+Codes: those of `image.ImageError`, and E_MEMORY, E_CRASH (the worker ended, or something
+unforeseen), E_TIMEOUT, E_CHANGED (the input changed meanwhile).
 """
 
 from __future__ import annotations
@@ -46,7 +48,10 @@ STALE = 600.0  # seconds after which a temporary file beside an output is a dead
 
 
 class Rows(list):
-    """What became of each job, in their order. lost: a sentence for each report that was asked for and could not be written."""
+    """What became of each job, in their order.
+
+    lost: a sentence for each report that was asked for and could not be written.
+    """
 
     lost: tuple[str, ...] = ()
 
@@ -54,9 +59,10 @@ class Rows(list):
 def single(
     job: Job, settings: Settings, report: Path | None = None, timeout: float = TIMEOUT
 ) -> Rows:
-    """Restore one file in this process, where a bad file is refused before torch is imported; after `timeout` seconds the process ends.
+    """Restore one file in this process, where a bad file is refused before torch is imported.
 
-    Raises SetUpError, and ImageError where the report cannot be written, before any work is done.
+    After `timeout` seconds the process ends. Raises SetUpError, and ImageError where the report
+    cannot be written, before any work is done.
     """
     job = replace(job, alone=True)
     run = claims_of([job], settings)
@@ -66,48 +72,46 @@ def single(
         tell(row)
         rows = Rows([row])
         if report:
-            about = {"version": __version__, "options": dict(settings.options), "complete": True}
+            about = about_of(settings) | {"complete": True}
             rows.lost = write(report, rows, replace_report, about)
         return rows
 
     try:
-        late = failed(
-            job, "E_TIMEOUT", f"{job.source} took more than {timeout:g} s and was stopped"
-        )
+        why = f"{job.source} took more than {timeout:g} s and was stopped"
+        late = failed(job, "E_TIMEOUT", why)
         with watchdog.limit(timeout, lambda: finish(late)):
             row = refusal(job, settings, run) or work(job, settings)
-    except (
-        KeyboardInterrupt,
-        SystemExit,
-    ) as stop:  # leave now: Python would wait for the nets' threads
+    except (KeyboardInterrupt, SystemExit) as stop:  # now: Python would wait for the nets' threads
         say("mtrestore: interrupted", sys.stderr)
         os._exit(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
     return finish(row)
 
 
-def folder(jobs: Sequence[Job], settings: Settings, *, workers: int = 1, timeout: float = TIMEOUT, resume: bool = False,
-           dask: str | None = None, report: Path | None = None) -> Rows:  # fmt: skip
-    """Restore many files in worker processes and account for each: their rows, in the order of the jobs.
+def folder(
+    jobs: Sequence[Job],
+    settings: Settings,
+    *,
+    workers: int = 1,
+    timeout: float = TIMEOUT,
+    resume: bool = False,
+    dask: str | None = None,
+    report: Path | None = None,
+) -> Rows:
+    """Restore many files in worker processes: their rows, in the order of the jobs.
 
-    workers: processes on this machine; dask: the address of a cluster instead. timeout: seconds for one file. resume: skip what an earlier
-    run made from the same bytes with the same options, weights and version. report: a JSON file beside the one in the output folder.
-    Raises SetUpError, and ImageError E_WRITE where output folder or report cannot be used; at a signal, once reports are written, what its
-    handler raised.
+    workers: processes on this machine; dask: the address of a cluster instead. timeout: seconds for
+    one file. resume: skip what an earlier run made from the same bytes with the same options,
+    weights and version. report: a JSON file beside the one in the output folder. Raises SetUpError,
+    and ImageError E_WRITE where output folder or report cannot be used; at a signal, once reports
+    are written, what its handler raised.
     """
     from .pool import Cluster, Local, results
 
     root, done, rows = jobs[0].root, {}, Rows()
-    about = {
-        "version": __version__,
-        "options": dict(settings.options),
-        "made_by": settings.made_by,
-        "inputs": len(jobs),
-    }
+    about = about_of(settings) | {"made_by": settings.made_by, "inputs": len(jobs)}
     if dask:  # its workers stand elsewhere
-        jobs = [
-            replace(job, source=Path(os.path.abspath(job.source)), root=Path(os.path.abspath(root)))
-            for job in jobs
-        ]
+        whole = lambda path: Path(os.path.abspath(path))
+        jobs = [replace(job, source=whole(job.source), root=whole(root)) for job in jobs]
     run = claims_of(jobs, settings)
     replace_report = claim_report(report, run)
     names = {os.fsdecode(job.rel) for job in jobs}
@@ -150,6 +154,11 @@ def folder(jobs: Sequence[Job], settings: Settings, *, workers: int = 1, timeout
     return rows
 
 
+def about_of(settings: Settings) -> dict[str, Any]:
+    """What a report says of a run."""
+    return {"version": __version__, "options": dict(settings.options)}
+
+
 def claims_of(jobs: Sequence[Job], settings: Settings) -> Claims:
     """What a run reads, and the outputs that it may write."""
     run = Claims(settings.overwrite)
@@ -167,16 +176,14 @@ def claims_of(jobs: Sequence[Job], settings: Settings) -> Claims:
 
 
 def claim_report(report: Path | None, run: Claims) -> dict[Path, bool]:
-    """Of JSON and CSV of a report whether a file is replaced by it, one of ours or with --overwrite; raises ImageError where it must not be."""
-    marks = (claims.REPORT, ",".join(COLUMNS)[:90])
-    return (
-        {
-            path: run.claim(path, "the report", mark=mark)
-            for path, mark in zip(report_paths(report), marks)
-        }
-        if report
-        else {}
-    )
+    """Of JSON and CSV of a report whether a file is replaced, one of ours or with --overwrite.
+
+    Raises ImageError where it must not be.
+    """
+    if not report:
+        return {}
+    marks = dict(zip(report_paths(report), (claims.REPORT, ",".join(COLUMNS)[:90])))
+    return {path: run.claim(path, "the report", mark=mark) for path, mark in marks.items()}
 
 
 # ---------------------------------------------------------------- outputs
@@ -190,7 +197,10 @@ def staged(job: Job) -> Path:
 def refusal(
     job: Job, settings: Settings, run: Claims, past: Collection[str] = (), state: Path | None = None
 ) -> Row | None:
-    """The row of a job that must not even be tried; None for all others. past: the outputs that a resumed run may replace."""
+    """The row of a job that must not even be tried; None for all others.
+
+    past: the outputs that a resumed run may replace.
+    """
     try:
         if job.problem:
             raise job.problem
@@ -204,22 +214,21 @@ def refusal(
 
 
 def check_place(job: Job, state: Path | None) -> None:
-    """Raises ImageError E_WRITE when the output folder has gone, or a link below it leads an output elsewhere."""
+    """Raises ImageError E_WRITE when the output folder has gone, or a link leads an output away."""
     if state and not state.is_dir():
-        raise ImageError(
-            "E_WRITE", f"the output folder {job.root} has vanished; nothing can be written there"
-        )
-    if os.path.realpath(job.target.parent) != os.path.normpath(
-        os.path.join(os.path.realpath(job.root), job.rel.parent)
-    ):
-        raise ImageError(
-            "E_WRITE",
-            f"{job.target} is reached through a link that leads elsewhere; remove the link or give another output",
-        )
+        why = "has vanished; nothing can be written there"
+        raise ImageError("E_WRITE", f"the output folder {job.root} {why}")
+    place = os.path.normpath(os.path.join(os.path.realpath(job.root), job.rel.parent))
+    if os.path.realpath(job.target.parent) != place:
+        why = "is reached through a link that leads elsewhere; remove the link"
+        raise ImageError("E_WRITE", f"{job.target} {why} or give another output")
 
 
 def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
-    """Give an output, and its page, their names after the journal knows them; the row, or that of a failure."""
+    """Give an output, and its page, their names after the journal knows them.
+
+    The row, or that of a failure.
+    """
     made = staged(job)
     replace = run.overwrite or row.pop("replaces", False)
     try:
@@ -243,7 +252,8 @@ def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
 
 @contextlib.contextmanager
 def claimed(root: Path) -> Iterator[Path]:
-    """The state folder of an output folder: made, locked for this process alone, and free of what dead runs left.
+    """The state folder of an output folder: made, locked for this process alone, and free of what
+    dead runs left.
 
     Raises ImageError E_WRITE.
     """
@@ -287,7 +297,10 @@ def clear_quietly(staging: Path) -> None:
 def write(
     path: Path, rows: Sequence[Row], replace: dict[Path, bool], about: dict[str, Any]
 ) -> tuple[str, ...]:
-    """Write a report as far as the disk allows; what could not be written, in a sentence that is said too."""
+    """Write a report as far as the disk allows.
+
+    What could not be written, in a sentence that is said too.
+    """
     try:
         write_reports(path, rows, replace, **about)
     except Exception as e:  # the pictures are there all the same
@@ -304,7 +317,10 @@ def conclude(
     run: Claims,
     about: dict[str, Any],
 ) -> tuple[str, ...]:
-    """Write reports and gallery, each as far as the disk allows; what is lost of them is said. replace: of `report`, as in `write_reports`."""
+    """Write reports and gallery, each as far as the disk allows; what is lost of them is said.
+
+    replace: of `report`, as in `write_reports`.
+    """
     state, index = root / STATE, root / "index.html"
     about |= {"complete": len(rows) == about["inputs"]}
     lost = write(state / "report.json", rows, {}, about) if state.is_dir() else ()
@@ -341,7 +357,10 @@ def tell(row: Row) -> None:
 
 
 def say(text: str, file: Any) -> None:
-    """Print a line above the progress bar; where nobody can read it any more (a closed pipe, a full disk) the run goes on."""
+    """Print a line above the progress bar.
+
+    Where nobody can read it any more (a closed pipe, a full disk) the run goes on.
+    """
     try:
         tqdm.write(shown(text), file=file)
         file.flush()

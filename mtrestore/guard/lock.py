@@ -9,7 +9,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(path: Path, busy: Exception) -> Iterator[None]:
-    """Hold the lock file; raises `busy` at once where another process holds it, OSError where it cannot be made."""
+    """Hold the lock file.
+
+    Raises `busy` at once where another process holds it, OSError where it cannot be made.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)

@@ -36,7 +36,9 @@ def undivided(late: bool = True) -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """End this worker when its parent ends, kill -9 included: a thread watches, and on Linux the kernel."""
+    """End this worker when its parent ends, kill -9 included: a thread watches, and on Linux the
+    kernel.
+    """
     parent = multiprocessing.parent_process().sentinel
 
     def watch() -> None:

@@ -1,13 +1,15 @@
-"""Which files a run may write: one answer for pictures, pages, reports, tables, weights and figures, given before any work is done.
+"""Which files a run may write: one answer for pictures, pages, reports, tables, weights and
+figures, given before any work is done.
 
     claims = Claims(overwrite=False)
     claims.reads("album/a.jpg", "an input")      # never replaced, whatever it is called
     claims.claim("report.json", "the report")    # raises ImageError where that is a file that must stay
 
-A file that is there is replaced only with `overwrite`, or where it bears our mark: a gallery, page or report that we
-wrote ourselves, which begins with one. An input, a net in use, another output of the same run and whatever lies in a
-folder .mtrestore are never replaced. A file is the same under any name: a link, a hard link, ./x and x/../x; and what a
-run writes itself is kept apart also in case and Unicode form, which some file systems do not tell apart.
+A file that is there is replaced only with `overwrite`, or where it bears our mark: a gallery, page
+or report that we wrote ourselves, which begins with one. An input, a net in use, another output of
+the same run and whatever lies in a folder .mtrestore are never replaced. A file is the same under
+any name: a link, a hard link, ./x and x/../x; and what a run writes itself is kept apart also in
+case and Unicode form, which some file systems do not tell apart.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ REPORT = '"made_with": "mtrestore restore"'
 
 
 class Claims:
-    """What a run reads and writes. overwrite: files that are there may be replaced, if they are none of these."""
+    """What a run reads and writes.
+
+    overwrite: files that are there may be replaced, if they are none of these.
+    """
 
     def __init__(self, overwrite: bool = False) -> None:
         self.overwrite = overwrite
@@ -51,9 +56,12 @@ class Claims:
             self.written.setdefault(folded(name), what)
 
     def check(self, path: str | os.PathLike, *, mark: str = "", replace: bool = False) -> bool:
-        """Whether a file is there that may be replaced; raises ImageError E_WRITE (E_NOT_A_FILE) where it may not.
+        """Whether a file is there that may be replaced.
 
-        mark: what a file of ours begins with. replace: this one may be replaced, if the run does not read it.
+        Raises ImageError E_WRITE (E_NOT_A_FILE) where it may not.
+
+        mark: what a file of ours begins with. replace: this one may be replaced, if the run does
+        not read it.
         """
         path = Path(filename(path))
         if what := next((self.read[name] for name in self.names(path) if name in self.read), None):
@@ -80,7 +88,10 @@ class Claims:
     def claim(
         self, path: str | os.PathLike, what: str, *, mark: str = "", replace: bool = False
     ) -> bool:
-        """`check` of a file that a user names, which may be no other output either; its folder is made."""
+        """`check` of a file that a user names, which may be no other output either.
+
+        Its folder is made.
+        """
         path = Path(filename(path))
         if not path.name:
             raise ImageError("E_NAME", f"{what} {str(path)!r} names no file; give the path of one")
@@ -115,7 +126,9 @@ class Claims:
         return there
 
     def names(self, path: Path) -> Iterator[Hashable]:
-        """All that a file goes by: its place, where a link leads, and the number that the file system gave it."""
+        """All that a file goes by: its place, where a link leads, and the number that the file
+        system gave it.
+        """
         yield self.place(path)
         if os.path.lexists(path):
             with contextlib.suppress(
@@ -143,7 +156,9 @@ def folded(name: Hashable) -> Hashable:
 def check_folder(
     folder: str | os.PathLike, marks: tuple[str, ...], overwrite: bool = False
 ) -> None:
-    """Raises ImageError E_WRITE where a folder holds something and none of the files that tell that we filled it."""
+    """Raises ImageError E_WRITE where a folder holds something and none of the files that tell that
+    we filled it.
+    """
     folder = Path(filename(folder))
     if os.path.lexists(folder) and not folder.is_dir():
         raise ImageError("E_WRITE", f"{folder} exists and is no folder; give another one")

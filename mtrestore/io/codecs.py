@@ -1,10 +1,11 @@
-"""What lies between a file's bytes and its pixels: formats, depths, profiles, EXIF, and everything that can be wrong with them.
+"""What lies between a file's bytes and its pixels: formats, depths, profiles, EXIF, and everything
+that can be wrong with them.
 
     decode: format by content -> survey -> affordable? -> samples as the file stores them, with profile, EXIF and turn
     encode: samples -> bytes of one format, with profile and EXIF
 
-Pillow decodes, except for what it would cut to 8 bits or refuse: that goes to OpenCV and to `tiff`, from memory and never by name.
-What a file may cost is `cost`'s business.
+Pillow decodes, except for what it would cut to 8 bits or refuse: that goes to OpenCV and to `tiff`,
+from memory and never by name. What a file may cost is `cost`'s business.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ STRIP = 256  # rows that are converted at once
 
 
 class Raw(NamedTuple):
-    """A decoded file before it is turned and scaled: uint8, uint16 or float samples, H×W×(1 grey, 2 with alpha, 3 RGB, 4 RGBA)."""
+    """A decoded file before it is turned and scaled: uint8, uint16 or float samples, H×W×(1 grey, 2
+    with alpha, 3 RGB, 4 RGBA).
+    """
 
     samples: np.ndarray
     format: str
@@ -129,7 +132,10 @@ def _ppm(im: Image.Image, data: bytes) -> np.ndarray:
 
 
 def _digits(data: bytes, count: int, top: int, bits: bool) -> np.ndarray:
-    """`count` numbers of 0..top in digits; of bits, digits need no space between them, 1 is black."""
+    """`count` numbers of 0..top in digits.
+
+    Of bits, digits need no space between them, 1 is black.
+    """
     text = re.sub(rb"#[^\r\n]*", b" ", data)
     if text.translate(None, b"0123456789 \t\n\v\f\r"):
         raise ValueError("it holds what is no number")
@@ -190,7 +196,10 @@ def _tags(im: Image.Image) -> tuple[int, bytes | None]:
 
 
 def _samples(im: Image.Image, who: str, name: str) -> np.ndarray:
-    """H×W×C of a decoded PIL image, in its own depth; a colour that is said to be clear is alpha."""
+    """H×W×C of a decoded PIL image, in its own depth.
+
+    A colour that is said to be clear is alpha.
+    """
     clear = im.info.get("transparency")
     if im.mode.startswith("I;16") or im.mode == "I" and name == "PPM":
         samples = np.asarray(im).astype(np.uint16)[..., None]
@@ -266,7 +275,10 @@ def _tiff(data: bytes, who: str, max_pixels: int | None) -> Raw:
 
 
 def _deep_tiff(data: bytes, file: tiff.Layout, who: str) -> np.ndarray:
-    """Samples of a grey or RGB TIFF, black zero and alpha plain; through OpenCV what we do not unpack."""
+    """Samples of a grey or RGB TIFF, black zero and alpha plain.
+
+    Through OpenCV what we do not unpack.
+    """
     if file.channels not in {0: (1,), 1: (1, 2), 2: (3, 4)}.get(file.colour, ()):
         kind = f"{file.dtype} TIFF of {file.channels} samples and colour kind {file.colour}"
         raise ImageError("E_FORMAT", f"{who} is a {kind}; save it as grey or RGB")
@@ -307,7 +319,9 @@ def divide_alpha(samples: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def guard(who: str, data: bytes = b""):
-    """Whatever the decoders raise (OSError, ValueError, SyntaxError, RuntimeError, KeyError, struct.error, ...) leaves as an ImageError."""
+    """Whatever the decoders raise (OSError, ValueError, SyntaxError, RuntimeError, KeyError,
+    struct.error, ...) leaves as an ImageError.
+    """
     try:
         with QUIET:
             yield
@@ -344,7 +358,9 @@ def whole(data: bytes, name: str | None) -> bool:
 
 
 def decoded_size(data: bytes, name: str) -> tuple[int, int]:
-    """(height, width) of a file of ours, decoded to the end, without the array that `decode` would make of it."""
+    """(height, width) of a file of ours, decoded to the end, without the array that `decode` would
+    make of it.
+    """
     im = _open(name, data)
     im.load()
     return im.height, im.width

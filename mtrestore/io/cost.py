@@ -1,7 +1,7 @@
 """What a picture file will cost, told from its structure before a decoder sees a byte of it.
 
-A decoder believes lengths, counts and sizes that a file states. `survey` walks the file first, holds
-each of them against the bytes that are there, and hands on a file without what nobody needs
+A decoder believes lengths, counts and sizes that a file states. `survey` walks the file first,
+holds each of them against the bytes that are there, and hands on a file without what nobody needs
 (comments, further frames, empty chunks). `afford` is the one rule, for every decoder:
 
     pixels  <=  16 million, or 256 for each byte of payload
@@ -10,8 +10,8 @@ each of them against the bytes that are there, and hands on a file without what 
 
 So a file of at most 1 MiB costs at most 300 MiB and 2 s, whatever it holds. *Payload* are the bytes
 that become pixels (IDAT, scans, strips, the first frame), each counted once; packed payload is
-packed again, so that repetition counts for next to nothing. 16 million pixels of one colour and
-8 bits can always be read; more only where `max_pixels` is given, or the file has more to say.
+packed again, so that repetition counts for next to nothing. 16 million pixels of one colour and 8
+bits can always be read; more only where `max_pixels` is given, or the file has more to say.
 """
 
 from __future__ import annotations
@@ -280,7 +280,9 @@ SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 def jpeg_scans(
     data: bytes, who: str
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]], list[tuple[int, int]]]:
-    """Frame headers (marker, place), scans (start, end of their data, components), APPn (place, end)."""
+    """Frame headers (marker, place), scans (start, end of their data, components), APPn (place,
+    end).
+    """
     at, frames, scans, apps, segments = 2, [], [], [], 0
     while (mark := MARKER.search(data, at)) and mark[1] != b"\xd9":
         code, at = mark[1][0], mark.end()
@@ -581,7 +583,10 @@ def _within(data: bytes, at: int, end: int, *path: bytes) -> Iterator[tuple[int,
 
 
 def _avif(data: bytes, who: str) -> Survey:
-    """The primary item of an AVIF; of a sequence, too, it is the first frame, and the others are hidden."""
+    """The primary item of an AVIF.
+
+    Of a sequence, too, it is the first frame, and the others are hidden.
+    """
     data, end, frames = bytearray(data), len(data), 1
     for start, _ in _within(data, 0, end, b"ftyp"):
         if data[start : start + 4] == b"avis":

@@ -23,9 +23,12 @@ UNFINISHED: set[Path] = set()  # temporary files of this process, for whoever ha
 
 
 class ImageError(ValueError):
-    """A file or an array that is no usable picture. `.code` is for programs, `str(error)` is one line for people.
+    """A file or an array that is no usable picture.
 
-    Codes: E_MISSING E_NAME E_NOT_A_FILE E_PERMISSION E_EMPTY E_TRUNCATED E_FORMAT E_TOO_LARGE E_NONFINITE E_WRITE.
+    `.code` is for programs, `str(error)` is one line for people.
+
+    Codes: E_MISSING E_NAME E_NOT_A_FILE E_PERMISSION E_EMPTY E_TRUNCATED E_FORMAT E_TOO_LARGE
+    E_NONFINITE E_WRITE.
     """
 
     def __init__(self, code: str, message: str):
@@ -37,7 +40,10 @@ class ImageError(ValueError):
 
 
 def filename(path: str | bytes | os.PathLike) -> str:
-    """The path as str; bytes that are no UTF-8 become surrogates (os.fsdecode), which is how Python opens such names."""
+    """The path as str.
+
+    Bytes that are no UTF-8 become surrogates (os.fsdecode), which is how Python opens such names.
+    """
     try:
         name = os.fsdecode(path)
         if b"\0" not in os.fsencode(name):
@@ -49,7 +55,10 @@ def filename(path: str | bytes | os.PathLike) -> str:
 
 
 def read_bytes(path: str | bytes | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of a regular file of at most `max_bytes`. Pipes, devices, sockets and folders are refused without waiting for them."""
+    """The bytes of a regular file of at most `max_bytes`.
+
+    Pipes, devices, sockets and folders are refused without waiting for them.
+    """
     name = filename(path)
     try:
         fd = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -98,8 +107,8 @@ def head(path: str | bytes | os.PathLike, count: int) -> bytes:
 def make_folders(folder: str | os.PathLike) -> None:
     """A folder and those above it, made where they are missing; raises OSError.
 
-    Not Path.mkdir(parents=True) nor os.makedirs, which call themselves for each level: a path of 4,096 bytes has more
-    levels than Python's stack.
+    Not Path.mkdir(parents=True) nor os.makedirs, which call themselves for each level: a path of
+    4,096 bytes has more levels than Python's stack.
     """
     missing, here = [], Path(folder)
     with contextlib.suppress(FileNotFoundError):
@@ -115,8 +124,9 @@ def make_folders(folder: str | os.PathLike) -> None:
 def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = True) -> Path:
     """Write a file in one step: under its name is the old file or the whole new one, never a part.
 
-    Temporary name in the same folder, fsync, read back, rename, fsync of the folder. overwrite=False never replaces a file, not even one
-    that appears meanwhile. A link is replaced, not followed. Raises ImageError E_WRITE (E_NAME, E_NOT_A_FILE); leaves no temporary file.
+    Temporary name in the same folder, fsync, read back, rename, fsync of the folder.
+    overwrite=False never replaces a file, not even one that appears meanwhile. A link is replaced,
+    not followed. Raises ImageError E_WRITE (E_NAME, E_NOT_A_FILE); leaves no temporary file.
     """
     path = Path(filename(path))
     try:
@@ -170,7 +180,10 @@ def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = 
 
 
 def _claim(temp: Path, path: Path) -> None:
-    """Give `temp` its final name only if that name is free; the file system decides, so two writers cannot both win."""
+    """Give `temp` its final name only if that name is free.
+
+    The file system decides, so two writers cannot both win.
+    """
     try:
         os.link(temp, path)
     except FileExistsError:
@@ -181,7 +194,10 @@ def _claim(temp: Path, path: Path) -> None:
 
 
 def move(source: Path, target: Path, overwrite: bool) -> None:
-    """Give a finished file its name, and never another one's unless `overwrite`; raises ImageError."""
+    """Give a finished file its name, and never another one's unless `overwrite`.
+
+    Raises ImageError.
+    """
     try:
         if overwrite:
             os.replace(source, target)
@@ -227,7 +243,10 @@ def remove_unfinished(folders: Iterable[Path], older: float) -> None:
 
 
 class Log:
-    """A file that is only appended to. Raises ImageError E_WRITE, also for a link, a file of two names, and what is no file."""
+    """A file that is only appended to.
+
+    Raises ImageError E_WRITE, also for a link, a file of two names, and what is no file.
+    """
 
     def __init__(self, path: Path, what: str) -> None:
         self.what = what
@@ -275,7 +294,10 @@ class Log:
 
 
 def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
-    """What a YAML file says, in plain values. Tags run no code; aliases, which let a few lines stand for billions, are not taken."""
+    """What a YAML file says, in plain values.
+
+    Tags run no code; aliases, which let a few lines stand for billions, are not taken.
+    """
     import yaml
 
     data, depth = read_bytes(path, max_bytes), 0

@@ -1,4 +1,6 @@
-"""What stands beside the pixels: EXIF tags worth keeping, the place that may have to go, the profile and its colours."""
+"""What stands beside the pixels: EXIF tags worth keeping, the place that may have to go, the
+profile and its colours.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ CAMERA_KEPT = {  # of the EXIF directory, where the place goes
 
 
 def clean_exif(exif: bytes | None, tiff: bool) -> tuple[bytes | None, tuple[str, ...]]:
-    """What is worth keeping of an EXIF block, or of a whole TIFF file, which has the same structure, and notes."""
+    """What is worth keeping of an EXIF block, or of a whole TIFF file, which has the same
+    structure, and notes.
+    """
     tags = Image.Exif()
     try:
         tags.load(exif or b"")
@@ -39,7 +43,9 @@ def clean_exif(exif: bytes | None, tiff: bool) -> tuple[bytes | None, tuple[str,
 
 
 def has_location(exif: bytes | None) -> bool:
-    """Whether an EXIF block says where the photo was taken: in its GPS directory, or in an XMP packet."""
+    """Whether an EXIF block says where the photo was taken: in its GPS directory, or in an XMP
+    packet.
+    """
     tags = Image.Exif()
     try:
         tags.load(exif or b"")
@@ -53,10 +59,11 @@ def has_location(exif: bytes | None) -> bool:
 
 
 def without_location(exif: bytes | None) -> bytes | None:
-    """An EXIF block without the place: what stays are the standard's tags about the picture and the camera.
+    """An EXIF block without the place: what stays are the standard's tags about the picture and the
+    camera.
 
-    The GPS directory goes, and so does whatever may hold a place in a form of its own: XMP, IPTC, GeoTIFF, a camera's private notes,
-    comments. The caption (ImageDescription) stays.
+    The GPS directory goes, and so does whatever may hold a place in a form of its own: XMP, IPTC,
+    GeoTIFF, a camera's private notes, comments. The caption (ImageDescription) stays.
     """
     old, new = Image.Exif(), Image.Exif()
     try:

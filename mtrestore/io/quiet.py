@@ -14,7 +14,9 @@ from PIL import Image, ImageFile
 
 
 def _libtiff() -> list[Callable[[int | None], int | None]]:
-    """The two functions of Pillow's libtiff that set who is told of errors and of warnings, by default stderr; none where it has none."""
+    """The two functions of Pillow's libtiff that set who is told of errors and of warnings, by
+    default stderr; none where it has none.
+    """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(Image.core.__file__)
         setters = [library.TIFFSetErrorHandler, library.TIFFSetWarningHandler]
@@ -25,7 +27,10 @@ def _libtiff() -> list[Callable[[int | None], int | None]]:
 
 
 class Quiet:
-    """While a reader is inside: truncated files fail whatever others told Pillow; Pillow, its libtiff and OpenCV neither warn nor log."""
+    """While a reader is inside: truncated files fail whatever others told Pillow.
+
+    Pillow, its libtiff and OpenCV neither warn nor log.
+    """
 
     def __init__(self):
         self.lock, self.inside, self.stack = threading.Lock(), 0, contextlib.ExitStack()

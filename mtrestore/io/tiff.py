@@ -30,8 +30,9 @@ PACKED = (8, 32946)  # those that we unpack ourselves: both kinds of Deflate
 
 
 def directory(data: bytes, at: int = 0) -> tuple[int, int, int, str, int]:
-    """Of a directory, the first unless `at` says: where its entries begin, how many, where the next one is, how an entry is packed,
-    and how many bytes of a value it holds itself."""
+    """Of a directory, the first unless `at` says: where its entries begin, how many, where the next
+    one is, how an entry is packed, and how many bytes of a value it holds itself.
+    """
     order, big = "<" if data[:1] == b"I" else ">", 43 in data[2:4]
     word, short, entry, inline = ("Q", "Q", "HHQQ", 8) if big else ("I", "H", "HHII", 4)
     at = at or struct.unpack_from(order + word, data, 8 if big else 4)[0]
@@ -55,7 +56,10 @@ class Entry(NamedTuple):
 
 
 def entries(data: bytes, at: int = 0) -> list[Entry]:
-    """The entries of a directory, whose values may lie outside the file; EOFError where the entries themselves do."""
+    """The entries of a directory, whose values may lie outside the file.
+
+    EOFError where the entries themselves do.
+    """
     start, n, _, entry, inline = directory(data, at)
     step = struct.calcsize(entry)
     if n > MOST_ENTRIES:

@@ -1,6 +1,8 @@
-"""How many groups of prefix codes a lossless WebP holds (RFC 9649, sections 3.5 to 3.8): its decoder makes tables for each.
+"""How many groups of prefix codes a lossless WebP holds (RFC 9649, sections 3.5 to 3.8): its
+decoder makes tables for each.
 
-A group takes three bytes of the file and 6 KiB of memory, whatever the picture's size; only the stream itself tells how many there are.
+A group takes three bytes of the file and 6 KiB of memory, whatever the picture's size; only the
+stream itself tells how many there are.
 """
 
 from __future__ import annotations
@@ -64,7 +66,10 @@ class Stream:
         return (2 + (symbol & 1) << extra) + self.take(extra) + 1
 
     def small_picture(self, width: int, height: int) -> set[int]:
-        """Red and green of its pixels. Repetitions and the colour cache bring none that were not there."""
+        """Red and green of its pixels.
+
+        Repetitions and the colour cache bring none that were not there.
+        """
         pixels, seen, at = width * height, set(), 0
         self.small += pixels
         if self.small > MOST_SMALL:
@@ -89,7 +94,9 @@ class Stream:
 
 
 def prefix_table(lengths: list[int]) -> Code:
-    """A canonical prefix code, its bits reversed: the next bits -> (symbol, how many of them are its own)."""
+    """A canonical prefix code, its bits reversed: the next bits -> (symbol, how many of them are
+    its own).
+    """
     used = sorted((length, symbol) for symbol, length in enumerate(lengths) if length)
     if len(used) == 1:
         return [(used[0][1], 0)], 0
@@ -105,7 +112,10 @@ def prefix_table(lengths: list[int]) -> Code:
 
 
 def groups(data: bytes, width: int, height: int) -> int:
-    """Groups of the stream of a width×height picture, after its five bytes of header; ValueError for what no decoder takes."""
+    """Groups of the stream of a width×height picture, after its five bytes of header.
+
+    ValueError for what no decoder takes.
+    """
     if min(-(-width // 4) * -(-height // 4), len(data) // 2) < FEW:
         return FEW
     stream, kinds = Stream(data), set()
