@@ -45,7 +45,7 @@ DISK = {
     "lab/execute.py": {"mkdir", "unlink", "shutil.rmtree", "tempfile.TemporaryDirectory"},
     "lab/record.py": {"mkdir", "read_text"},  # and /proc/cpuinfo
     "lab/repeat.py": {"tempfile.TemporaryDirectory"},
-    "lab/sweep.py": {"mkdir", "touch", "unlink", "rename", "filelock.FileLock"},
+    "lab/sweep.py": {"mkdir", "touch", "unlink", "rename"},
     "lab/workbench.py": {"tempfile.TemporaryDirectory", "write_bytes"},  # an upload, in its own
     # The log is appended to, old checkpoints are removed.
     "training/fit.py": {"mkdir", "open", "read_text", "unlink"},

@@ -4,12 +4,14 @@ The journal is one JSON object on each line, only ever appended to, and on the d
 an output gets its name: so every output that a run made is in it, however the run ended, and a line
 that was torn by a crash, or is not of this shape, is skipped. A row says
 
-    input, output       paths as they were given; `name` is the output's place below the output folder
+    input, output       paths as they were given; `name`: the output's place below its folder
     status, code        restored, skipped (done before) or failed; E_... of a failure, see `batch`
     message             one line for people
-    faces...            `faces` (the status of each), faces_found, faces_restored, faces_failed; a face too small to restore is found only
+    faces...            `faces` (the status of each), faces_found, faces_restored, faces_failed; a
+                        face too small to restore is found only
     notes, seconds      what was changed or left out; how long it took
-    input_sha256, output_sha256, made_by    contents, and the digest of options, weights and version (`batch.made_by`)
+    input_sha256, output_sha256         contents
+    made_by             digest of options, weights and version (`one_file.made_by`)
 """
 
 from __future__ import annotations

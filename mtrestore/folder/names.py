@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ..image import SUFFIXES, ImageError
 
-STATE = ".mtrestore"  # what a folder run keeps inside its output folder: journal, lock, reports, thumbnails; never an input
+STATE = ".mtrestore"  # in an output folder: journal, lock, reports, thumbnails; never an input
 LONGEST = 255  # bytes in a file name
 
 
@@ -64,10 +64,8 @@ def plan(inputs: Sequence[str], output: str) -> list[Job]:
     Raises ImageError where a folder would be restored onto itself (E_WRITE), and where the only
     input is a folder that gives nothing.
     """
-    out, found = (
-        Path(output),
-        {},
-    )  # absolute path -> (path, place below the output folder, problem): what is named twice is one input
+    out = Path(output)
+    found = {}  # absolute path -> (path, place in the output, problem): named twice is one input
     single = (
         len(inputs) == 1 and not os.path.isdir(inputs[0]) and bool(out.suffix) and not out.is_dir()
     )
@@ -157,7 +155,7 @@ def inode(path: Path) -> tuple[int, int] | None:
 
 
 def alike(path: Path) -> str:
-    """The same text for paths that some file system takes for one: case and Unicode form removed."""
+    """The same text for paths that some file system takes for one, without case and form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 

@@ -68,8 +68,9 @@ def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator
                     waiting[pool.submit(job, *rest)] = (job, *rest)
                     continue
                 if not heard:
+                    why = "is there enough memory? try a smaller --jobs"
                     raise SetUpError(
-                        "the worker processes end as soon as they have begun; is there enough memory? try a smaller --jobs"
+                        f"the worker processes end as soon as they have begun; {why}"
                     ) from e
                 row = failed(job, "E_CRASH", f"{job.source} ended its worker process")
             heard = True
@@ -129,11 +130,8 @@ class Local:
         except ProcessExpired as e:
             code = e.exitcode or 0
             why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            return failed(
-                job,
-                "E_CRASH",
-                f"{job.source} ended its worker process ({why}{'; out of memory?' * (why == 'SIGKILL')})",
-            )
+            why += "; out of memory?" if why == "SIGKILL" else ""
+            return failed(job, "E_CRASH", f"{job.source} ended its worker process ({why})")
         except (SetUpError, BrokenProcessPool):
             raise
         except Exception as e:
@@ -157,9 +155,8 @@ class Cluster:
         try:
             from distributed import Client
         except ImportError as e:
-            raise SetUpError(
-                "--dask needs the package distributed; install it with: pip install 'mtrestore[dask]'"
-            ) from e
+            how = "install it with: pip install 'mtrestore[dask]'"
+            raise SetUpError(f"--dask needs the package distributed; {how}") from e
         try:
             self.client = Client(address, timeout=10, set_as_default=False)
             self.client.wait_for_workers(1, timeout=30)

@@ -1,10 +1,10 @@
 """A folder of photos: every input is restored, skipped or failed with a code, whatever the others
 do and however the run ends.
 
-    jobs = outputs.plan(inputs, output)        # which file becomes which
-    rows = folder(jobs, settings)              # claim the folder; workers; journal; reports; gallery
-        worker:  task.work(job)                # restored into OUT/.mtrestore/staging, or skipped, or failed
-        parent:  publish(job, row)             # row -> journal, on the disk -> the output gets its name
+    jobs = names.plan(inputs, output)    # which file becomes which
+    rows = folder(jobs, settings)        # claim the folder; workers; journal; reports; gallery
+        worker:  one_file.work(job)      # restored into .mtrestore/staging, or skipped, or failed
+        parent:  publish(job, row)       # row -> journal, on the disk -> the output gets its name
 
 Only the parent gives an output its name, and only after the journal knows its sha256. So a worker
 that dies or hangs leaves nothing in the output folder, and a run killed at any moment leaves no
@@ -338,11 +338,10 @@ def conclude(
             say(text := f"no gallery: {one_line(e)}", sys.stderr)
             lost += (text,)
     count = Counter(row["status"] for row in rows)
-    left = "" if about["complete"] else f", {about['inputs'] - len(rows)} not tried"
-    say(
-        f"{count['restored']} restored, {count['skipped']} skipped, {count['failed']} failed{left}; see {index} and {state / 'report.json'}",
-        sys.stdout,
-    )
+    words = [f"{count[status]} {status}" for status in ("restored", "skipped", "failed")]
+    if not about["complete"]:
+        words.append(f"{about['inputs'] - len(rows)} not tried")
+    say(f"{', '.join(words)}; see {index} and {state / 'report.json'}", sys.stdout)
     return lost
 
 

@@ -3,7 +3,7 @@ for them for ever. It is told so.
 
     check()     # first thing in what needs threads: raises RuntimeError in such a child
     used()      # from now on a fork of this process is one
-    hold(net)   # what has threads of its own: it is never destroyed in a child, where its end would wait for them
+    hold(net)   # what has threads of its own: never destroyed in a child, where that would wait
 
 torch (OpenMP), OpenCV and onnxruntime start their threads when they first compute, also for the
 caller's own work; on Linux these are seen. A fork before that is harmless.
@@ -19,7 +19,8 @@ import weakref
 from typing import Any
 
 WORDS = (
-    "mtrestore cannot work in a process that was forked after torch or OpenCV were used, since their threads do not survive a fork; "
+    "mtrestore cannot work in a process that was forked after torch or OpenCV were used, "
+    "since their threads do not survive a fork; "
     'start it with multiprocessing.get_context("spawn"), or fork before'
 )
 held: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -14,8 +14,10 @@ OURS = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 )  # the folder that holds the package stays on the path
 SWITCHES = {
-    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime keeps a device number and a queue of events, and looks their collector up
-    "NUMBA_CACHE_DIR": "",  # numba's default, said here, since ./.numba_config.yaml could name a folder of pickles
+    # onnxruntime keeps a device number and a queue of events, and looks their collector up
+    "ORT_DISABLE_TELEMETRY": "1",
+    # numba's default, said here, since ./.numba_config.yaml could name a folder of pickles
+    "NUMBA_CACHE_DIR": "",
     "NUMBA_CACHE_LOCATOR_CLASSES": "",
 }
 
@@ -55,7 +57,7 @@ def inherited() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What to add to the environment of a process so that it imports nothing from where it starts."""
+    """What a process's environment needs so that it imports nothing from where it starts."""
     return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(inherited())}
 
 

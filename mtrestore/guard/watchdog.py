@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from ..io import files
 
-GRACE = 5.0  # seconds that the line may take; C code that never lets Python run is ended after them without it
+GRACE = 5.0  # seconds that the line may take; C code that never lets Python run ends without it
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 figures, given before any work is done.
 
     claims = Claims(overwrite=False)
-    claims.reads("album/a.jpg", "an input")      # never replaced, whatever it is called
-    claims.claim("report.json", "the report")    # raises ImageError where that is a file that must stay
+    claims.reads("album/a.jpg", "an input")    # never replaced, whatever it is called
+    claims.claim("report.json", "the report")  # raises ImageError where a file must stay
 
 A file that is there is replaced only with `overwrite`, or where it bears our mark: a gallery, page
 or report that we wrote ourselves, which begins with one. An input, a net in use, another output of
@@ -65,24 +65,21 @@ class Claims:
         """
         path = Path(filename(path))
         if what := next((self.read[name] for name in self.names(path) if name in self.read), None):
-            raise ImageError("E_WRITE", f"{path} is {what} and would be overwritten by its own restoration, or another's; "
-                                        "give another output")  # fmt: skip
+            why = f"is {what} and would be overwritten by its own restoration, or another's"
+            raise ImageError("E_WRITE", f"{path} {why}; give another output")
         try:
             os.lstat(path)
         except FileNotFoundError:
             return False
         except OSError as e:
-            raise ImageError(
-                "E_WRITE", f"{str(path)[:300]} cannot be written: {e.strerror}; give another output"
-            ) from e
+            why = f"{str(path)[:300]} cannot be written: {e.strerror}; give another output"
+            raise ImageError("E_WRITE", why) from e
         if os.path.exists(path) and not os.path.isfile(path):
-            raise ImageError(
-                "E_NOT_A_FILE", f"{path} exists and is not a regular file; give another output"
-            )
+            why = f"{path} exists and is not a regular file; give another output"
+            raise ImageError("E_NOT_A_FILE", why)
         if not (replace or self.overwrite or mark and mark.encode() in head(path, 100)):
-            raise ImageError(
-                "E_WRITE", f"{path} exists already; give another output or --overwrite"
-            )
+            why = f"{path} exists already; give another output or --overwrite"
+            raise ImageError("E_WRITE", why)
         return True
 
     def claim(
@@ -96,32 +93,24 @@ class Claims:
         if not path.name:
             raise ImageError("E_NAME", f"{what} {str(path)!r} names no file; give the path of one")
         if STATE in map(alike, Path(self.place(path)).parts):
-            raise ImageError(
-                "E_WRITE",
-                f"{what} {path} lies in a folder {STATE}, which belongs to a folder run; give another name",
-            )
+            why = f"lies in a folder {STATE}, which belongs to a folder run; give another name"
+            raise ImageError("E_WRITE", f"{what} {path} {why}")
         names = list(self.names(path))
         if other := next((self.read[name] for name in names if name in self.read), None):
             raise ImageError("E_WRITE", f"{what} {path} would overwrite {other}; give another name")
-        if other := next(
-            (self.written[name] for name in map(folded, names) if name in self.written), None
-        ):
-            raise ImageError(
-                "E_WRITE",
-                f"{what} {path} would overwrite {other} of the same run; give another name",
-            )
+        shapes = map(folded, names)
+        if other := next((self.written[name] for name in shapes if name in self.written), None):
+            why = f"would overwrite {other} of the same run; give another name"
+            raise ImageError("E_WRITE", f"{what} {path} {why}")
         there = self.check(path, mark=mark, replace=replace)
         try:
             make_folders(path.parent)
         except OSError as e:
-            raise ImageError(
-                "E_WRITE", f"{what} {path} cannot be written: {e.strerror}; check the folder"
-            ) from e
+            why = f"{what} {path} cannot be written: {e.strerror}; check the folder"
+            raise ImageError("E_WRITE", why) from e
         if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise ImageError(
-                "E_WRITE",
-                f"{what} {path} cannot be written: its folder takes no files; check its permissions",
-            )
+            why = "cannot be written: its folder takes no files; check its permissions"
+            raise ImageError("E_WRITE", f"{what} {path} {why}")
         self.writes(path, what)
         return there
 

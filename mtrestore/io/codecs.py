@@ -1,7 +1,7 @@
 """What lies between a file's bytes and its pixels: formats, depths, profiles, EXIF, and everything
 that can be wrong with them.
 
-    decode: format by content -> survey -> affordable? -> samples as the file stores them, with profile, EXIF and turn
+    decode: format by content -> survey -> affordable? -> samples as stored, profile, EXIF, turn
     encode: samples -> bytes of one format, with profile and EXIF
 
 Pillow decodes, except for what it would cut to 8 bits or refuse: that goes to OpenCV and to `tiff`,
@@ -250,7 +250,7 @@ def _deep_png(data: bytes, size: tuple[int, int], who: str) -> np.ndarray:
 
 
 def _tiff(data: bytes, who: str, max_pixels: int | None) -> Raw:
-    """Pillow decodes, except 16-bit, float and giant TIFF, which it would cut to 8 bits or refuse."""
+    """Pillow decodes, except 16-bit, float and giant TIFF, which it would cut or refuse."""
     file = tiff.layout(data)
     limit(who, file.width, file.height, max_pixels)
     if not tiff.sane_exif(data):

@@ -236,10 +236,11 @@ def fresh(folder: Path) -> None:
 def remove_unfinished(folders: Iterable[Path], older: float) -> None:
     """Remove temporary files that killed runs left, if they are older than so many seconds."""
     for folder in folders:
-        for temp in folder.glob(".mtrestore-*.tmp"):
-            with contextlib.suppress(OSError):
-                if time.time() - temp.stat().st_mtime >= older:
-                    temp.unlink()
+        with contextlib.suppress(OSError):  # also of a folder whose name is too long
+            for temp in folder.glob(".mtrestore-*.tmp"):
+                with contextlib.suppress(OSError):
+                    if time.time() - temp.stat().st_mtime >= older:
+                        temp.unlink()
 
 
 class Log:

@@ -359,7 +359,7 @@ def _block(raw: bytes, file: Layout, rows: int, columns: int, channels: int) -> 
 
 
 def pixels_only(data: bytes) -> bytes:
-    """The same file with a directory of the tags alone that pixels depend on: no turn, no profile."""
+    """The same file with a directory of the tags that pixels depend on: no turn, no profile."""
     start, n, _, entry, inline = directory(data)
     order, step, big = entry[0], struct.calcsize(entry), inline == 8
     kept = [

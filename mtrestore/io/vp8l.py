@@ -8,7 +8,7 @@ stream itself tells how many there are.
 from __future__ import annotations
 
 ORDER = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
-MOST_SMALL = 400_000  # pixels of the small pictures beside the picture; encoders take at most some ten thousand
+MOST_SMALL = 400_000  # pixels of the small pictures beside it; encoders take some ten thousand
 FEW = 3000  # groups that need not be counted
 
 Code = tuple[list[tuple[int, int]], int]  # (symbol, bits) by the next bits, and a mask for them
@@ -18,7 +18,8 @@ class Stream:
     """Bits of a VP8L stream; past its end are zeros."""
 
     def __init__(self, data: bytes):
-        self.data, self.at, self.small = data, 0, 0
+        self.data = data
+        self.at = self.small = 0
 
     def take(self, bits: int) -> int:
         start = self.at >> 3
@@ -70,7 +71,8 @@ class Stream:
 
         Repetitions and the colour cache bring none that were not there.
         """
-        pixels, seen, at = width * height, set(), 0
+        pixels, at = width * height, 0
+        seen = set()
         self.small += pixels
         if self.small > MOST_SMALL:
             raise ValueError("too large: the small pictures beside the picture")
