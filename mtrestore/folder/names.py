@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from ..image import SUFFIXES, ImageError
 
@@ -65,48 +66,40 @@ def plan(inputs: Sequence[str], output: str) -> list[Job]:
     input is a folder that gives nothing.
     """
     out = Path(output)
-    found = {}  # absolute path -> (path, place in the output, problem): named twice is one input
-    single = (
-        len(inputs) == 1 and not os.path.isdir(inputs[0]) and bool(out.suffix) and not out.is_dir()
-    )
+    places: dict[str, Place] = {}  # by absolute path: what is named twice is one input
     for name in inputs:
         source = Path(name)
         if not os.path.isdir(name):
-            found.setdefault(
-                os.path.abspath(source), (source, Path(source.name or "unnamed"), None)
-            )
+            place = Place(source, Path(source.name or "unnamed"), None)
+            places.setdefault(os.path.abspath(source), place)
             continue
         if inode(source) == inode(out):
-            raise ImageError(
-                "E_WRITE",
-                f"{source} would be overwritten by its own restoration; give another output",
-            )
-        there = len(found)
+            why = "would be overwritten by its own restoration; give another output"
+            raise ImageError("E_WRITE", f"{source} {why}")
+        count = len(places)
         for path, problem in below(source, inode(out)):
-            place = Path(source.name or "folder") if path == source else path.relative_to(source)
-            found.setdefault(os.path.abspath(path), (path, place, problem))
-        if len(found) == there:
-            found[os.path.abspath(source)] = (
-                source,
-                Path(source.name or "folder"),
-                ImageError("E_MISSING", f"the folder {source} holds no file"),
-            )
-    if len(found) == 1 and (problem := next(iter(found.values()))[2]):
-        raise problem
-    if single:
-        ((source, _, problem),) = found.values()
-        return [
-            Job(
-                source,
-                out.parent,
-                Path(out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"),
-                problem,
-            )
-        ]
-    apart = keep_apart([place for _, place, _ in found.values()])
-    return [
-        Job(source, out, rel, problem) for (source, _, problem), rel in zip(found.values(), apart)
-    ]
+            rel = Path(source.name or "folder") if path == source else path.relative_to(source)
+            places.setdefault(os.path.abspath(path), Place(path, rel, problem))
+        if len(places) == count:
+            problem = ImageError("E_MISSING", f"the folder {source} holds no file")
+            place = Place(source, Path(source.name or "folder"), problem)
+            places[os.path.abspath(source)] = place
+    first = next(iter(places.values()), None)
+    if len(places) == 1 and first.problem:
+        raise first.problem
+    if len(inputs) == 1 and not os.path.isdir(inputs[0]) and out.suffix and not out.is_dir():
+        name = out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"
+        return [Job(first.source, out.parent, Path(name), first.problem)]
+    rels = keep_apart([place.rel for place in places.values()])
+    return [Job(p.source, out, rel, p.problem) for p, rel in zip(places.values(), rels)]
+
+
+class Place(NamedTuple):
+    """An input and its place below the output folder."""
+
+    source: Path
+    rel: Path
+    problem: ImageError | None
 
 
 def below(

@@ -51,7 +51,9 @@ def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator
 
     A file whose pool broke is given to the next pool.
     """
-    tasks, waiting, tries, heard = iter(tasks), {}, Counter(), False
+    tasks, heard = iter(tasks), False
+    waiting: dict[Future, tuple[Any, ...]] = {}
+    tries: Counter[Job] = Counter()
     while True:
         waiting |= {
             pool.submit(*task): task for task in islice(tasks, 2 * pool.width - len(waiting))
@@ -84,7 +86,8 @@ class Local:
     """
 
     def __init__(self, settings: Settings, jobs: int, timeout: float) -> None:
-        self.settings, self.width, self.timeout = settings, jobs, timeout
+        self.settings = settings
+        self.width, self.timeout = jobs, timeout
         self.pool: ProcessPool | None = None
         self.guard = contextlib.ExitStack()
 

@@ -107,20 +107,14 @@ def folder(
     """
     from .pool import Cluster, Local, results
 
-    root, done, rows = jobs[0].root, {}, Rows()
+    root, rows = jobs[0].root, Rows()
+    done: dict[Job, Row] = {}
     about = about_of(settings) | {"made_by": settings.made_by, "inputs": len(jobs)}
-    if dask:  # its workers stand elsewhere
-        whole = lambda path: Path(os.path.abspath(path))
-        jobs = [replace(job, source=whole(job.source), root=whole(root)) for job in jobs]
+    jobs = [absolute(job) for job in jobs] if dask else jobs  # its workers stand elsewhere
     run = claims_of(jobs, settings)
     replace_report = claim_report(report, run)
-    names = {os.fsdecode(job.rel) for job in jobs}
     bar = tqdm(total=len(jobs), unit="photo", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    with (
-        claimed(root) as state,
-        contextlib.closing(Journal(state / "journal.jsonl", names)) as journal,
-        bar,
-    ):
+    with claimed(root) as state, journal_of(jobs, state) as journal, bar:
         remove_unfinished({job.target.parent for job in jobs}, STALE)
         past = journal.past if resume else {}
 
@@ -152,6 +146,18 @@ def folder(
                 rows.extend(done[job] for job in jobs if job in done)
                 rows.lost = conclude(root, rows, report, replace_report, run, about)
     return rows
+
+
+def absolute(job: Job) -> Job:
+    """The same job for a process that starts in another folder."""
+    source, root = (Path(os.path.abspath(path)) for path in (job.source, job.root))
+    return replace(job, source=source, root=root)
+
+
+def journal_of(jobs: Sequence[Job], state: Path) -> contextlib.closing[Journal]:
+    """The journal of an output folder, as far as it speaks of these jobs."""
+    names = {os.fsdecode(job.rel) for job in jobs}
+    return contextlib.closing(Journal(state / "journal.jsonl", names))
 
 
 def about_of(settings: Settings) -> dict[str, Any]:

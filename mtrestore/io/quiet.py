@@ -33,7 +33,8 @@ class Quiet:
     """
 
     def __init__(self):
-        self.lock, self.inside, self.stack = threading.Lock(), 0, contextlib.ExitStack()
+        self.lock, self.stack = threading.Lock(), contextlib.ExitStack()
+        self.inside = 0
 
     def __enter__(self):
         with self.lock:
