@@ -744,9 +744,10 @@ def test_figures_and_sheets_take_any_name(face_photo):
 # ---- soon ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["image", "files", "formats", "weights", "lines"])
+@pytest.mark.parametrize("module", ["image", "io.files", "io.codecs", "weights", "io.text"])
 def test_bad_input_is_refused_before_torch_is_imported(root, module):
-    program = f"import sys, mtrestore.{module}; print([m for m in ('torch', 'onnxruntime', 'safetensors', 'matplotlib', 'yaml') if m in sys.modules])"
+    late = ("torch", "onnxruntime", "safetensors", "matplotlib", "yaml")
+    program = f"import sys, mtrestore.{module}; print([m for m in {late} if m in sys.modules])"
     env = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(
         [sys.executable, "-c", program],
