@@ -342,7 +342,9 @@ def animated_webp(width: int, height: int, frames: int) -> bytes:
 
 
 def prefix_groups(side: int) -> bytes:
-    """VP8L (RFC 9649, 3.7) with a group of prefix codes for each block of 4×4 pixels: side × side blocks."""
+    """VP8L (RFC 9649, 3.7) with a group of prefix codes for each block of 4×4 pixels: side × side
+    blocks.
+    """
     bits = []
 
     def put(value: int, size: int) -> None:
@@ -426,7 +428,9 @@ def tiff(
     after: bytes = b"",
     entries: tuple = (),
 ) -> bytes:
-    """A TIFF whose `number` pieces are all the same stream, or the streams one after the other in turn."""
+    """A TIFF whose `number` pieces are all the same stream, or the streams one after the other in
+    turn.
+    """
     streams = [stream] if isinstance(stream, bytes) else stream
     tags = {
         256: (4, [width]),
@@ -671,7 +675,9 @@ def box(kind: bytes, data: bytes) -> bytes:
 
 
 def _places(data: bytes) -> tuple[int, int, int]:
-    """Of a file by Pillow with one item: where its `iloc` says length and offset, and its `mdat` begins."""
+    """Of a file by Pillow with one item: where its `iloc` says length and offset, and its `mdat`
+    begins.
+    """
     at = data.index(b"iloc") + 4
     assert data[at : at + 8] == b"\0\0\0\0\x44\0\0\1", (
         "version 0, offsets and lengths of 4 bytes, one item"

@@ -1,4 +1,6 @@
-"""A folder run: every input once in the report, nothing lost, nothing overwritten, nothing torn, however it ends."""
+"""A folder run: every input once in the report, nothing lost, nothing overwritten, nothing torn,
+however it ends.
+"""
 
 import csv
 import errno
@@ -494,7 +496,10 @@ def test_models_that_cannot_be_made_are_one_error(album, tmp_path):
 PROGRAM = """
 import sys, faults
 from pathlib import Path
-from mtrestore import batch, cli, outputs, task
+from mtrestore import cli
+from mtrestore.folder import names as outputs
+from mtrestore.folder import one_file as task
+from mtrestore.folder import run as batch
 settings = task.Settings(tuple({**faults.IDENTITY, "restorer": faults.slow}.items()), made_by="slow", threads=1)
 def run(args):
     batch.folder(outputs.plan(sys.argv[1:2], sys.argv[2]), settings, workers=1, resume=True)

@@ -52,7 +52,9 @@ for path in sys.argv[1:]:
 
 
 def measured(root, *paths) -> tuple[list[dict], str]:
-    """[{name, status, seconds, mib, code}] of reading each file, mib above a fork that reads nothing, and what came on stderr."""
+    """[{name, status, seconds, mib, code}] of reading each file, mib above a fork that reads
+    nothing, and what came on stderr.
+    """
     env = {**os.environ, "PYTHONPATH": str(root)}
     # Through a shell that stays: on Linux a program begins with the peak of the process that started it.
     command = [

@@ -1,6 +1,8 @@
-"""The corpus of bad files in its quick form: every kind of them through the reader, a few through a folder run, bombs by time and memory.
+"""The corpus of bad files in its quick form: every kind of them through the reader, a few through a
+folder run, bombs by time and memory.
 
-`make soak` runs all of it through the program (tests/long/corpus.py), and the mutator for minutes (tests/long/fuzz.py).
+`make soak` runs all of it through the program (tests/long/corpus.py), and the mutator for minutes
+(tests/long/fuzz.py).
 """
 
 import importlib.util
@@ -195,7 +197,10 @@ def test_a_bomb_costs_two_seconds_and_300_mib_at_most(tmp_path, programs, kind):
 
 
 def test_a_flat_picture_that_is_meant_can_still_be_read_and_written(tmp_path):
-    """16 million pixels of one colour are no bomb; more are taken where max_pixels says so, and written whatever they pack to."""
+    """16 million pixels of one colour are no bomb.
+
+    More are taken where max_pixels says so, and written whatever they pack to.
+    """
     for height, code in ((4000, None), (4001, "E_TOO_LARGE")):
         Image.new("L", (4000, height)).save(tmp_path / "x.png", compress_level=9)
         assert (tmp_path / "x.png").stat().st_size * 256 < 16_000_000 and outcome(
@@ -209,7 +214,9 @@ def test_a_flat_picture_that_is_meant_can_still_be_read_and_written(tmp_path):
 
 
 def test_the_measure_of_memory_measures(tmp_path, programs):
-    """A picture of 10 million pixels takes 120 MB as floats: a meter that never moved would pass every bomb."""
+    """A picture of 10 million pixels takes 120 MB as floats: a meter that never moved would pass
+    every bomb.
+    """
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (2500, 4000, 3), np.uint8)).save(
         tmp_path / "x.bmp"
     )

@@ -1,4 +1,7 @@
-"""A child that was forked after threads were at work is told so at once; one that was forked before works."""
+"""A child that was forked after threads were at work is told so at once.
+
+One that was forked before works.
+"""
 
 import os
 import subprocess

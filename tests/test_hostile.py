@@ -1,4 +1,5 @@
-"""Weights, settings and names that were made to harm: nothing in them runs, nothing large is made, and the answer is one line.
+"""Weights, settings and names that were made to harm: nothing in them runs, nothing large is made,
+and the answer is one line.
 
 Pictures made to harm are in test_image.py, test_corpus.py and test_fuzz.py.
 """
@@ -37,7 +38,9 @@ MIB = 1 << 20
 
 
 def refused(read, *args, seconds: float = 1.0, error: type = WeightsError, **options) -> str:
-    """The line that an error says, which must come soon (in seconds of the processor) and be one line."""
+    """The line that an error says, which must come soon (in seconds of the processor) and be one
+    line.
+    """
     began = time.process_time()
     with pytest.raises(error) as caught:
         read(*args, **options)
@@ -205,7 +208,10 @@ def test_no_code_in_a_file_ever_runs(tmp_path, protocol, place):
 
 
 def test_two_hundred_flipped_bits_of_a_shipped_file_are_found(tmp_path):
-    """check compares every bit, also of a file with a million values; a pinned sha256 does it for files from elsewhere."""
+    """check compares every bit, also of a file with a million values.
+
+    A pinned sha256 does it for files from elsewhere.
+    """
     data, path = (
         weights.FOLDER.joinpath("sharpener_x1.safetensors").read_bytes(),
         tmp_path / "x.safetensors",
@@ -738,9 +744,10 @@ def test_figures_and_sheets_take_any_name(face_photo):
 # ---- soon ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["image", "files", "formats", "weights", "lines"])
+@pytest.mark.parametrize("module", ["image", "io.files", "io.codecs", "weights", "io.text"])
 def test_bad_input_is_refused_before_torch_is_imported(root, module):
-    program = f"import sys, mtrestore.{module}; print([m for m in ('torch', 'onnxruntime', 'safetensors', 'matplotlib', 'yaml') if m in sys.modules])"
+    late = ("torch", "onnxruntime", "safetensors", "matplotlib", "yaml")
+    program = f"import sys, mtrestore.{module}; print([m for m in {late} if m in sys.modules])"
     env = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,4 +1,6 @@
-"""Full-size work in bounded memory: types that stay, limits that are obeyed, one retry, and a clear end."""
+"""Full-size work in bounded memory: types that stay, limits that are obeyed, one retry, and a clear
+end.
+"""
 
 import json
 import os
@@ -39,9 +41,11 @@ print(json.dumps([told, mib("VmHWM") - held]))
 
 
 def run(height, width, memory=None, limit=0, sharpener="None"):
-    """[dtype and shape of the result or the error, peak MiB above the loaded program] of a restoration in a process of its own.
+    """[dtype and shape of the result or the error, peak MiB above the loaded program] of a
+    restoration in a process of its own.
 
-    There, malloc gives back at once whatever is larger than 1 MiB; else it depends on the warm-up how much is asked for anew.
+    There, malloc gives back at once whatever is larger than 1 MiB; else it depends on the warm-up
+    how much is asked for anew.
     """
     program = PROGRAM.format(
         height=height, width=width, memory=memory, limit=limit, sharpener=sharpener
@@ -70,7 +74,10 @@ def test_samples_keep_their_type(dtype, size):
 
 
 def test_memory_is_as_promised():
-    """8 MP in 8 bits: in and out and what lies between are 24 MB each; the rest is strips, tiles and the little net."""
+    """8 MP in 8 bits: in and out and what lies between are 24 MB each.
+
+    The rest is strips, tiles and the little net.
+    """
     told, peak = run(2400, 3334, memory=64)
     assert told == ["uint8", 2400, 3334, 3]
     assert peak < 64 + 4 * 24 + 40

@@ -1,4 +1,6 @@
-"""No folder that a command works in is imported from, whatever lies there, and nothing is kept about this machine or sent."""
+"""No folder that a command works in is imported from, whatever lies there, and nothing is kept
+about this machine or sent.
+"""
 
 import json
 import os
@@ -35,7 +37,10 @@ CONFIGS = (
 
 
 def plant(folder: Path, canary: Path) -> Path:
-    """A file or a package for each name that Python or our dependencies may import; each says so in `canary`."""
+    """A file or a package for each name that Python or our dependencies may import.
+
+    Each says so in `canary`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(sorted(sys.stdlib_module_names | DEPENDENCIES)):
         code = f"open({str(canary)!r}, 'a').write('{name} of {folder.name}\\n')\n"
@@ -91,7 +96,10 @@ def test_what_is_planted_would_run(album, canary):
 
 @pytest.mark.parametrize("door", DOORS)
 def test_an_album_is_not_imported_from(album, canary, door, tmp_path):
-    """Neither by the command, nor by its two workers, nor by what Python starts beside them; nor is the output folder."""
+    """Neither by the command, nor by its two workers, nor by what Python starts beside them.
+
+    Nor is the output folder.
+    """
     image.write(album / "b.png", np.full((8, 8, 3), 0.25, np.float32))
     plant(album / "out", canary)
     done = ran(
@@ -118,10 +126,12 @@ def test_no_command_imports_from_where_it_starts(album, canary, astronaut, door,
 
 
 def test_a_relative_pythonpath_is_not_handed_on(album, canary, tmp_path):
-    """Python itself imports from it as it starts: a folder of ours holds that back here, and the workers have none of it."""
+    """Python itself imports from it as it starts: a folder of ours holds that back here, and the
+    workers have none of it.
+    """
     program = tmp_path / "program.py"
     program.write_text(
-        "import os, sys\nfrom mtrestore import safe\n"
+        "import os, sys\nfrom mtrestore.guard import safe\n"
         "with safe.imports():\n    print(os.environ['PYTHONPATH'], os.environ['PYTHONSAFEPATH'], os.getcwd() in sys.path, '' in sys.path)\n"
         "print(os.environ['PYTHONPATH'], os.environ.get('PYTHONSAFEPATH'), os.getcwd() in sys.path)\n"
     )
@@ -144,7 +154,10 @@ def test_numba_keeps_no_pickles_in_the_current_folder(album):
 
 @pytest.fixture
 def place(tmp_path, canary) -> Path:
-    """A folder with a sweep's file and its notebook, among hundreds of modules; so are the folders of its runs."""
+    """A folder with a sweep's file and its notebook, among hundreds of modules.
+
+    So are the folders of its runs.
+    """
     folder = plant(tmp_path / "place", canary)
     shutil.copy(TINY, folder / "tiny.ipynb")
     (folder / "tiny.yaml").write_text(
@@ -206,7 +219,9 @@ def test_the_environment_of_a_user_is_given_back(monkeypatch):
 
 
 def test_a_user_of_the_package_keeps_the_folder_of_the_program(tmp_path):
-    """Only our own programs leave it out: `python -m theirs`, which imports us, still finds its own modules."""
+    """Only our own programs leave it out: `python -m theirs`, which imports us, still finds its own
+    modules.
+    """
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "__init__.py").write_text("import mtrestore")
     (tmp_path / "theirs" / "__main__.py").write_text("import beside")
@@ -231,7 +246,10 @@ def home(tmp_path) -> dict[str, str]:
 
 @pytest.mark.parametrize("way", ["one file", "workers", "package"])
 def test_nothing_is_kept_in_the_home_of_who_restores(tmp_path, astronaut, home, way):
-    """No device number, no queue of events, no list of fonts; a face is looked for, so onnxruntime has run."""
+    """No device number, no queue of events, no list of fonts.
+
+    A face is looked for, so onnxruntime has run.
+    """
     image.write(tmp_path / "in.png", astronaut[:256, 128:384])
     args = {"one file": [*DOORS["command"], "restore", "in.png", "-o", "out.png"], "package": [sys.executable, "-c", RESTORE, "in.png", "out.png"],
             "workers": [*DOORS["command"], "restore", "in.png", "-o", "out", "--resume"]}[way]  # fmt: skip
@@ -296,10 +314,13 @@ def test_the_lab_asks_no_server_for_news_or_updates(monkeypatch):
 
 
 def test_no_semaphore_is_said_to_be_leaked(tmp_path):
-    """Also where a worker was stopped in the middle of a file; the tracker says such things once the program has ended."""
+    """Also where a worker was stopped in the middle of a file.
+
+    The tracker says such things once the program has ended.
+    """
     program = tmp_path / "program.py"
     program.write_text(
-        "import sys, faults\nfrom mtrestore import batch, outputs, task\n"
+        "import sys, faults\nfrom mtrestore.folder import names as outputs, one_file as task, run as batch\n"
         "if __name__ == '__main__':\n"
         "    settings = task.Settings(tuple({**faults.IDENTITY, 'restorer': faults.by_colour}.items()), made_by='x', threads=1)\n"
         "    rows = batch.folder(outputs.plan(['in'], 'out'), settings, workers=1, timeout=8)\n"

@@ -1,4 +1,6 @@
-"""A run does what it should, with the right exit code, whoever listens to it and in whatever alphabet."""
+"""A run does what it should, with the right exit code, whoever listens to it and in whatever
+alphabet.
+"""
 
 import os
 import subprocess
@@ -10,6 +12,7 @@ import pytest
 
 from mtrestore import image
 
+pytestmark = pytest.mark.slow
 COMMAND = Path(sys.executable).with_name("mtrestore")
 ENDS = [
     ">&-",
@@ -44,7 +47,10 @@ def ran(place: Path, words: str, **environment: str) -> subprocess.CompletedProc
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 @pytest.mark.parametrize("end", ENDS)
 def test_a_folder_is_restored_whoever_listens(place, end):
-    """Three pictures of four, so exit 3; a closed descriptor is nobody's file: the journal holds rows and nothing else."""
+    """Three pictures of four, so exit 3.
+
+    A closed descriptor is nobody's file: the journal holds rows and nothing else.
+    """
     done = ran(place, f"restore in -o out --no-faces --jobs 1 {end}")
     assert done.returncode == 3 and sorted(os.listdir(place / "out")) == sorted(
         [".mtrestore", "a.png", "\U0001f600.png", "\udcff.png", "index.html"]

@@ -1,4 +1,6 @@
-"""One file has a time limit in the command's own process: one line, exit 1, the report written, no temporary file."""
+"""One file has a time limit in the command's own process: one line, exit 1, the report written, no
+temporary file.
+"""
 
 import json
 import os
@@ -15,7 +17,10 @@ PROGRAM = """
 import ctypes, os, sys, time
 import faults
 from pathlib import Path
-from mtrestore import batch, outputs, task, watchdog
+from mtrestore.folder import names as outputs
+from mtrestore.folder import one_file as task
+from mtrestore.folder import run as batch
+from mtrestore.guard import watchdog
 watchdog.GRACE = 1.0
 settings = task.Settings(tuple({**faults.IDENTITY, "restorer": faults.by_colour}.items()), made_by="x")
 task.models(settings)

@@ -1,8 +1,11 @@
-"""Which file each input becomes: one output for each input, the same in every run, and never two alike.
+"""Which file each input becomes: one output for each input, the same in every run, and never two
+alike.
 
-An output keeps its input's name and its place below the folder; a format that cannot be written becomes PNG (`a.gif` -> `a.gif.png`).
-Two outputs are alike when they differ at most in case or in Unicode form, which some file systems do not tell apart. Then the one whose
-name is plain already (small letters, NFC) keeps it, and each other gets `~` and eight digits of its own name's sha256: `Case~5f1c09aa.jpg`.
+An output keeps its input's name and its place below the folder; a format that cannot be written
+becomes PNG (`a.gif` -> `a.gif.png`). Two outputs are alike when they differ at most in case or in
+Unicode form, which some file systems do not tell apart. Then the one whose name is plain already
+(small letters, NFC) keeps it, and each other gets `~` and eight digits of its own name's sha256:
+`Case~5f1c09aa.jpg`.
 """
 
 from __future__ import annotations
@@ -15,16 +18,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from ..image import SUFFIXES, ImageError
 
-STATE = ".mtrestore"  # what a folder run keeps inside its output folder: journal, lock, reports, thumbnails; never an input
+STATE = ".mtrestore"  # in an output folder: journal, lock, reports, thumbnails; never an input
 LONGEST = 255  # bytes in a file name
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input and its output, root / rel. problem: why the input cannot even be opened, where that is known already.
+    """One input and its output, root / rel.
+
+    problem: why the input cannot even be opened, where that is known already.
 
     alone: no folder run, which has a gallery and where pages must not share a name.
     """
@@ -41,7 +47,10 @@ class Job:
 
     @property
     def page(self) -> Path:
-        """The before/after page beside the output: a.html of a picture alone; else the suffix stays, as a.jpg and a.png must not share one."""
+        """The before/after page beside the output: a.html of a picture alone.
+
+        Else the suffix stays, as a.jpg and a.png must not share one.
+        """
         name = f"{self.rel.stem if self.alone else self.rel.name}.html"
         return self.target.with_name(
             name if len(os.fsencode(name)) <= LONGEST else f"{key(name)}.html"
@@ -49,63 +58,59 @@ class Job:
 
 
 def plan(inputs: Sequence[str], output: str) -> list[Job]:
-    """A job for each input: a file, or every file below a folder. Links to folders are not followed; what lies in the output folder is no input.
+    """A job for each input: a file, or every file below a folder.
 
-    Raises ImageError where a folder would be restored onto itself (E_WRITE), and where the only input is a folder that gives nothing.
+    Links to folders are not followed; what lies in the output folder is no input.
+
+    Raises ImageError where a folder would be restored onto itself (E_WRITE), and where the only
+    input is a folder that gives nothing.
     """
-    out, found = (
-        Path(output),
-        {},
-    )  # absolute path -> (path, place below the output folder, problem): what is named twice is one input
-    single = (
-        len(inputs) == 1 and not os.path.isdir(inputs[0]) and bool(out.suffix) and not out.is_dir()
-    )
+    out = Path(output)
+    places: dict[str, Place] = {}  # by absolute path: what is named twice is one input
     for name in inputs:
         source = Path(name)
         if not os.path.isdir(name):
-            found.setdefault(
-                os.path.abspath(source), (source, Path(source.name or "unnamed"), None)
-            )
+            place = Place(source, Path(source.name or "unnamed"), None)
+            places.setdefault(os.path.abspath(source), place)
             continue
         if inode(source) == inode(out):
-            raise ImageError(
-                "E_WRITE",
-                f"{source} would be overwritten by its own restoration; give another output",
-            )
-        there = len(found)
+            why = "would be overwritten by its own restoration; give another output"
+            raise ImageError("E_WRITE", f"{source} {why}")
+        count = len(places)
         for path, problem in below(source, inode(out)):
-            place = Path(source.name or "folder") if path == source else path.relative_to(source)
-            found.setdefault(os.path.abspath(path), (path, place, problem))
-        if len(found) == there:
-            found[os.path.abspath(source)] = (
-                source,
-                Path(source.name or "folder"),
-                ImageError("E_MISSING", f"the folder {source} holds no file"),
-            )
-    if len(found) == 1 and (problem := next(iter(found.values()))[2]):
-        raise problem
-    if single:
-        ((source, _, problem),) = found.values()
-        return [
-            Job(
-                source,
-                out.parent,
-                Path(out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"),
-                problem,
-            )
-        ]
-    apart = keep_apart([place for _, place, _ in found.values()])
-    return [
-        Job(source, out, rel, problem) for (source, _, problem), rel in zip(found.values(), apart)
-    ]
+            rel = Path(source.name or "folder") if path == source else path.relative_to(source)
+            places.setdefault(os.path.abspath(path), Place(path, rel, problem))
+        if len(places) == count:
+            problem = ImageError("E_MISSING", f"the folder {source} holds no file")
+            place = Place(source, Path(source.name or "folder"), problem)
+            places[os.path.abspath(source)] = place
+    first = next(iter(places.values()), None)
+    if len(places) == 1 and first.problem:
+        raise first.problem
+    if len(inputs) == 1 and not os.path.isdir(inputs[0]) and out.suffix and not out.is_dir():
+        name = out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"
+        return [Job(first.source, out.parent, Path(name), first.problem)]
+    rels = keep_apart([place.rel for place in places.values()])
+    return [Job(p.source, out, rel, p.problem) for p, rel in zip(places.values(), rels)]
+
+
+class Place(NamedTuple):
+    """An input and its place below the output folder."""
+
+    source: Path
+    rel: Path
+    problem: ImageError | None
 
 
 def below(
     folder: Path, leave_out: tuple[int, int] | None
 ) -> Iterator[tuple[Path, ImageError | None]]:
-    """(path, problem) of everything below a folder that is no folder itself, sorted; a folder that cannot be listed is a problem.
+    """(path, problem) of everything below a folder that is no folder itself, sorted.
 
-    Not os.walk, which calls itself for each level in Python 3.11: a hostile nest is deeper than Python's stack.
+    A folder that cannot be listed is a problem.
+
+    Not os.walk, which calls itself for each level in Python 3.11: a hostile nest is deeper than
+    Python's stack.
     """
     pending = [folder]
     while pending:
@@ -131,7 +136,10 @@ def key(name: str) -> str:
 
 
 def inode(path: Path) -> tuple[int, int] | None:
-    """What tells one file from another, whatever it is called (links followed); None where there is none."""
+    """What tells one file from another, whatever it is called (links followed).
+
+    None where there is none.
+    """
     try:
         info = os.stat(path)
     except (OSError, ValueError):
@@ -140,12 +148,14 @@ def inode(path: Path) -> tuple[int, int] | None:
 
 
 def alike(path: Path) -> str:
-    """The same text for paths that some file system takes for one: case and Unicode form removed."""
+    """The same text for paths that some file system takes for one, without case and form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 
 def keep_apart(places: Sequence[Path]) -> list[Path]:
-    """An output path for each place, with a suffix that can be written, no two alike and none alike to a folder that another one needs."""
+    """An output path for each place, with a suffix that can be written, no two alike and none alike
+    to a folder that another one needs.
+    """
     wanted = [p if p.suffix.lower() in SUFFIXES else p.with_name(f"{p.name}.png") for p in places]
     folders: set[Path] = set()
     for p in wanted:

@@ -19,7 +19,7 @@ from typing import Any
 
 from .. import __version__, image, weights
 from ..fast import onnxfile
-from ..io.files import make_folders
+from ..io.files import make_folders, read_whole
 from ..io.text import one_line, shown
 from ..tile import out_of_memory
 from . import gallery
@@ -31,12 +31,18 @@ UNUSED = {"prior", "embedding"}  # shipped, but no restoration asks them
 
 
 class SetUpError(ValueError):
-    """The models cannot be made with these options, or no worker lives: no file at all could be restored."""
+    """The models cannot be made with these options, or no worker lives: no file at all could be
+    restored.
+    """
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker needs to know. options: Restorer's, as pairs. made_by: see `made_by`. threads: of this process, None leaves them."""
+    """What a worker needs to know.
+
+    options: Restorer's, as pairs. made_by: see `made_by`. threads: of this process, None leaves
+    them.
+    """
 
     options: tuple[tuple[str, Any], ...]
     made_by: str
@@ -50,16 +56,17 @@ class Settings:
 
 
 def made_by(options: Mapping[str, Any]) -> str:
-    """sha256 over all that decides what a picture becomes: options, the bits of every net, version. Raises WeightsError; needs no torch."""
+    """sha256 over all that decides what a picture becomes: options, the bits of every net, version.
+
+    Raises WeightsError; needs no torch.
+    """
     shipped = {name: path for name, path in weights.shipped().items() if name not in UNUSED}
     files = {**shipped, **{name: Path(options[name]) for name in NETS if options.get(name)}}
     nets = {
         name: onnx_digest(path) if path.suffix == ".onnx" else weights.check(path)[0]["sha256"]
         for name, path in files.items()
     }
-    yunet = Path(
-        os.environ.get("MTRESTORE_YUNET") or weights.CACHE / weights.OPTIONAL["yunet"][0]
-    ).expanduser()
+    yunet = yunet_path()
     if options.get("detector") != "mtcnn" and yunet.is_file():
         nets["yunet"] = onnx_digest(yunet)
     if not options.get("face") and (faster := weights.exported("face")).is_file():
@@ -77,20 +84,22 @@ def onnx_digest(path: Path) -> str:
 
 def nets(options: Collection[tuple[str, Any]]) -> list[Path]:
     """The files of the nets that a run may use."""
-    yunet = os.environ.get("MTRESTORE_YUNET") or weights.CACHE / weights.OPTIONAL["yunet"][0]
-    given = [
-        Path(value) for name, value in options if name in NETS and isinstance(value, (str, Path))
-    ]
-    return [*given, *weights.shipped().values(), Path(yunet).expanduser(), weights.exported("face")]
+    own = [Path(v) for name, v in options if name in NETS and isinstance(v, (str, Path))]
+    return [*own, *weights.shipped().values(), yunet_path(), weights.exported("face")]
+
+
+def yunet_path() -> Path:
+    """Where the detector that a person fetched would lie."""
+    cached = weights.CACHE / weights.OPTIONAL["yunet"][0]
+    return Path(os.environ.get("MTRESTORE_YUNET") or cached).expanduser()
 
 
 @functools.lru_cache(maxsize=1)
 def models(settings: Settings) -> Any:
     """The Restorer of this process, made once; raises SetUpError."""
     if settings.version != __version__:
-        raise SetUpError(
-            f"this worker has mtrestore {__version__}, the run was started with {settings.version}; install the same"
-        )
+        ours = f"this worker has mtrestore {__version__}"
+        raise SetUpError(f"{ours}, the run was started with {settings.version}; install the same")
     try:
         if settings.threads:
             import cv2
@@ -107,8 +116,9 @@ def models(settings: Settings) -> Any:
 
 def failed(job: Job, code: str | None, message: str) -> Row:
     """The row of a job that came to nothing."""
-    return {"input": os.fsdecode(job.source), "output": os.fsdecode(job.target), "name": os.fsdecode(job.rel),
-            "status": "failed", "code": code, "message": message}  # fmt: skip
+    paths = {"input": job.source, "output": job.target, "name": job.rel}
+    row = {name: os.fsdecode(path) for name, path in paths.items()}
+    return row | {"status": "failed", "code": code, "message": message}
 
 
 def code_of(e: BaseException) -> str:
@@ -123,9 +133,10 @@ def code_of(e: BaseException) -> str:
 def work(
     job: Job, settings: Settings, staged: Path | None = None, past: Mapping[str, Row] | None = None
 ) -> Row:
-    """Restore one file, into `staged` or under its final name, and say what became of it; raises SetUpError and nothing else.
+    """Restore one file, into `staged` or under its final name, and say what became of it.
 
-    past: the rows of what was made before under this output, by sha256. The row's `replaces` says that such a file is there.
+    past: the rows of what was made before under this output, by sha256. The row's `replaces` says
+    that such a file is there. Raises SetUpError and nothing else.
     """
     row = failed(job, None, "") | {"made_by": settings.made_by}
     try:
@@ -133,9 +144,9 @@ def work(
     except SetUpError:
         raise
     except Exception as e:  # the others go on
-        row |= {"code": code_of(e), "message": one_line(e)} | (
-            {"traceback": traceback.format_exc()} if settings.debug else {}
-        )
+        row |= {"code": code_of(e), "message": one_line(e)}
+        if settings.debug:
+            row["traceback"] = traceback.format_exc()
     return row
 
 
@@ -147,73 +158,69 @@ def attempt(
     row["input_sha256"] = digest(job.source)
     if past and os.path.lexists(job.target):
         old = past.get(digest_made(job.target))
-        if old and (old.get("input_sha256"), old.get("made_by")) == (
-            row["input_sha256"],
-            settings.made_by,
-        ):
+        if old and all(old.get(name) == row[name] for name in ("input_sha256", "made_by")):
             row |= {**old, **row, "status": "skipped", "message": "restored before"}
             return
         if not old and not settings.overwrite:
-            raise image.ImageError(
-                "E_WRITE",
-                f"{job.target} was changed since it was restored; give another output or --overwrite",
-            )
+            why = "was changed since it was restored; give another output or --overwrite"
+            raise image.ImageError("E_WRITE", f"{job.target} {why}")
         row["replaces"] = True
     picture = image.load(job.source)
     result = models(settings)(picture)
     if stamp(job.source) != before:
-        raise image.ImageError(
-            "E_CHANGED",
-            f"{job.source} changed while it was read; restore it again when it is complete",
-        )
+        why = "changed while it was read; restore it again when it is complete"
+        raise image.ImageError("E_CHANGED", f"{job.source} {why}")
+    target = staged or job.target
+    write(job, settings, picture, result, staged)
+    row |= account(job, settings, picture, result, time.perf_counter() - began)
+    row["output_sha256"] = digest_made(target)
+
+
+def write(job: Job, settings: Settings, picture: Any, result: Any, staged: Path | None) -> None:
+    """The picture, its page, and in a folder run its thumbnail."""
     target = staged or job.target
     if not staged:
         make_folders(target.parent)
-    result.save(
-        target,
-        overwrite=settings.overwrite or staged is not None,
-        strip_location=settings.strip_location,
-    )
+    replace = settings.overwrite or staged is not None
+    result.save(target, overwrite=replace, strip_location=settings.strip_location)
     if settings.html:
         page = Path(f"{target}.html") if staged else job.page
         result.compare(title=job.target.name).save(page, overwrite=settings.overwrite)
     if staged:
-        with contextlib.suppress(
-            image.ImageError
-        ):  # on a full disk the picture matters, not its thumbnail
-            image.write_bytes(
-                gallery.thumb_path(job.root, row["name"]),
-                gallery.thumb(picture.samples, result.samples),
-            )
-    states, seconds = [f.status for f in result.faces], time.perf_counter() - began
-    notes = [
-        *result.notes,
-        *image.what_is_lost(picture, job.target.suffix),
-        *image.place_taken(picture, job.target.suffix, settings.strip_location),
-    ]
-    notes = [shown(note)[:500] for note in notes]
-    say = f"{len(states)} face{'s' * (len(states) != 1)}" + "".join(
-        f" ({s})" for s in states if s != "restored"
-    )
-    row |= {
-        "status": "restored", "message": "; ".join([f"{say}, {seconds:.1f} s", *notes]), "faces": states, "faces_found": len(states),
-        "faces_restored": states.count("restored"), "faces_failed": sum(s.startswith("failed") for s in states),
-        "notes": notes, "seconds": round(seconds, 3), "output_sha256": digest_made(target),
-    }  # fmt: skip
+        small = gallery.thumb(picture.samples, result.samples)
+        name = gallery.thumb_path(job.root, os.fsdecode(job.rel))
+        with contextlib.suppress(image.ImageError):  # on a full disk the picture matters
+            image.write_bytes(name, small)
+
+
+def account(job: Job, settings: Settings, picture: Any, result: Any, seconds: float) -> Row:
+    """The fields of a row about a picture that was restored."""
+    states = [face.status for face in result.faces]
+    lost = image.what_is_lost(picture, job.target.suffix)
+    place = image.place_taken(picture, job.target.suffix, settings.strip_location)
+    notes = [shown(note)[:500] for note in (*result.notes, *lost, *place)]
+    faces = "1 face" if len(states) == 1 else f"{len(states)} faces"
+    faces += "".join(f" ({state})" for state in states if state != "restored")
+    return {
+        "status": "restored",
+        "message": "; ".join([f"{faces}, {seconds:.1f} s", *notes]),
+        "faces": states,
+        "faces_found": len(states),
+        "faces_restored": states.count("restored"),
+        "faces_failed": sum(state.startswith("failed") for state in states),
+        "notes": notes,
+        "seconds": round(seconds, 3),
+    }
 
 
 def digest(path: Path) -> str:
-    """sha256 of an input, which must be a regular file within the reader's limits; raises ImageError."""
+    """sha256 of an input, a regular file within the reader's limits; raises ImageError."""
     return hashlib.sha256(image.read_bytes(path)).hexdigest()
 
 
 def digest_made(path: Path) -> str:
     """sha256 of an output, a regular file of any size; raises ImageError."""
-    return hashlib.sha256(read_made(path)).hexdigest()
-
-
-def read_made(path: Path) -> bytes:
-    return image.read_bytes(path, os.path.getsize(path) if os.path.isfile(path) else 0)
+    return hashlib.sha256(read_whole(path)).hexdigest()
 
 
 def stamp(path: Path) -> tuple[int, ...] | None:

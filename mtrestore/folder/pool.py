@@ -1,17 +1,16 @@
-"""Processes that load the models once and restore file after file: on this machine, or on a Dask cluster.
+"""Processes that load the models once and restore file after file: on this machine, or on a Dask
+cluster.
 
-The pool is pebble's: unlike joblib's and the standard library's it ends the one worker that hangs or crashes, says which file it had, and
-goes on. A Dask worker runs the same function in such a pool of its own, so that time limit and crashes are the same there.
+The pool is pebble's: unlike joblib's and the standard library's it ends the one worker that hangs
+or crashes, says which file it had, and goes on. A Dask worker runs the same function in such a pool
+of its own, so that time limit and crashes are the same there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
-import os
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,13 +20,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache
 from itertools import islice
-from multiprocessing.connection import wait
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 from tqdm import tqdm
 
 from ..guard import safe
+from ..guard.signals import die_with_parent
 from ..io.text import one_line
 from .journal import Row
 from .names import Job
@@ -47,22 +46,14 @@ def prepare(settings: Settings) -> None:
         models(settings)
 
 
-def die_with_parent() -> None:
-    """End this process when its parent ends, kill -9 included: a thread watches, and on Linux the kernel does as well."""
-    parent = multiprocessing.parent_process().sentinel
-
-    def watch() -> None:
-        wait([parent])
-        os._exit(1)
-
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Job, Row]]:
-    """(job, its row) as they come, with at most two files given to each worker; a file whose pool broke is given to the next pool."""
-    tasks, waiting, tries, heard = iter(tasks), {}, Counter(), False
+    """(job, its row) as they come, with at most two files given to each worker.
+
+    A file whose pool broke is given to the next pool.
+    """
+    tasks, heard = iter(tasks), False
+    waiting: dict[Future, tuple[Any, ...]] = {}
+    tries: Counter[Job] = Counter()
     while True:
         waiting |= {
             pool.submit(*task): task for task in islice(tasks, 2 * pool.width - len(waiting))
@@ -79,8 +70,9 @@ def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator
                     waiting[pool.submit(job, *rest)] = (job, *rest)
                     continue
                 if not heard:
+                    why = "is there enough memory? try a smaller --jobs"
                     raise SetUpError(
-                        "the worker processes end as soon as they have begun; is there enough memory? try a smaller --jobs"
+                        f"the worker processes end as soon as they have begun; {why}"
                     ) from e
                 row = failed(job, "E_CRASH", f"{job.source} ended its worker process")
             heard = True
@@ -88,10 +80,14 @@ def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator
 
 
 class Local:
-    """`jobs` processes on this machine. One that crashes, or takes longer than `timeout` seconds for a file, is replaced by a new one."""
+    """`jobs` processes on this machine.
+
+    One that crashes, or takes longer than `timeout` seconds for a file, is replaced by a new one.
+    """
 
     def __init__(self, settings: Settings, jobs: int, timeout: float) -> None:
-        self.settings, self.width, self.timeout = settings, jobs, timeout
+        self.settings = settings
+        self.width, self.timeout = jobs, timeout
         self.pool: ProcessPool | None = None
         self.guard = contextlib.ExitStack()
 
@@ -123,7 +119,11 @@ class Local:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def row(self, future: Future, job: Job) -> Row:
-        """The row of a finished file. Raises SetUpError, and BrokenProcessPool when the workers ended before one could say what it had."""
+        """The row of a finished file.
+
+        Raises SetUpError, and BrokenProcessPool when the workers ended before one could say what it
+        had.
+        """
         try:
             return future.result()
         except TimeoutError:
@@ -133,11 +133,8 @@ class Local:
         except ProcessExpired as e:
             code = e.exitcode or 0
             why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            return failed(
-                job,
-                "E_CRASH",
-                f"{job.source} ended its worker process ({why}{'; out of memory?' * (why == 'SIGKILL')})",
-            )
+            why += "; out of memory?" if why == "SIGKILL" else ""
+            return failed(job, "E_CRASH", f"{job.source} ended its worker process ({why})")
         except (SetUpError, BrokenProcessPool):
             raise
         except Exception as e:
@@ -152,15 +149,17 @@ class Local:
 
 
 class Cluster:
-    """The workers of a Dask cluster, which must see the same folders; raises SetUpError when none answers at `address`."""
+    """The workers of a Dask cluster, which must see the same folders.
+
+    Raises SetUpError when none answers at `address`.
+    """
 
     def __init__(self, address: str, timeout: float) -> None:
         try:
             from distributed import Client
         except ImportError as e:
-            raise SetUpError(
-                "--dask needs the package distributed; install it with: pip install 'mtrestore[dask]'"
-            ) from e
+            how = "install it with: pip install 'mtrestore[dask]'"
+            raise SetUpError(f"--dask needs the package distributed; {how}") from e
         try:
             self.client = Client(address, timeout=10, set_as_default=False)
             self.client.wait_for_workers(1, timeout=30)

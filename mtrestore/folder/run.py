@@ -1,52 +1,57 @@
-"""A folder of photos: every input is restored, skipped or failed with a code, whatever the others do and however the run ends.
+"""A folder of photos: every input is restored, skipped or failed with a code, whatever the others
+do and however the run ends.
 
-    jobs = outputs.plan(inputs, output)        # which file becomes which
-    rows = folder(jobs, settings)              # claim the folder; workers; journal; reports; gallery
-        worker:  task.work(job)                # restored into OUT/.mtrestore/staging, or skipped, or failed
-        parent:  publish(job, row)             # row -> journal, on the disk -> the output gets its name
+    jobs = names.plan(inputs, output)    # which file becomes which
+    rows = folder(jobs, settings)        # claim the folder; workers; journal; reports; gallery
+        worker:  one_file.work(job)      # restored into .mtrestore/staging, or skipped, or failed
+        parent:  publish(job, row)       # row -> journal, on the disk -> the output gets its name
 
-Only the parent gives an output its name, and only after the journal knows its sha256. So a worker that dies or hangs leaves nothing in the
-output folder, and a run killed at any moment leaves no output that the next one does not know for its own. OUT/.mtrestore/ holds
-journal.jsonl, report.json, report.csv, thumbs/ and the lock; OUT/index.html is the gallery.
+Only the parent gives an output its name, and only after the journal knows its sha256. So a worker
+that dies or hangs leaves nothing in the output folder, and a run killed at any moment leaves no
+output that the next one does not know for its own. OUT/.mtrestore/ holds journal.jsonl,
+report.json, report.csv, thumbs/ and the lock; OUT/index.html is the gallery.
 
-Codes: those of `image.ImageError`, and E_MEMORY, E_CRASH (the worker ended, or something unforeseen), E_TIMEOUT, E_CHANGED (the input
-changed meanwhile).
+Codes: those of `image.ImageError`, and E_MEMORY, E_CRASH (the worker ended, or something
+unforeseen), E_TIMEOUT, E_CHANGED (the input changed meanwhile).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from .. import __version__, image
+from .. import __version__
 from ..guard import watchdog
+from ..guard.lock import locked
+from ..guard.signals import undivided
 from ..image import ImageError
-from ..io import claims
+from ..io import claims, files
 from ..io.claims import Claims
-from ..io.files import make_folders
+from ..io.files import clear, fresh, make_folders, move, remove_unfinished
 from ..io.text import one_line, shown
 from . import gallery
 from .journal import COLUMNS, Journal, Row, report_paths, write_reports
 from .names import STATE, Job, key
-from .one_file import Settings, code_of, failed, nets, read_made, work
+from .one_file import Settings, code_of, failed, nets, work
 
 TIMEOUT = 900.0  # seconds for one file; 200 megapixels take about 200
+REMOVE = "remove it or give another output"
 STALE = 600.0  # seconds after which a temporary file beside an output is a dead run's
 
 
 class Rows(list):
-    """What became of each job, in their order. lost: a sentence for each report that was asked for and could not be written."""
+    """What became of each job, in their order.
+
+    lost: a sentence for each report that was asked for and could not be written.
+    """
 
     lost: tuple[str, ...] = ()
 
@@ -54,9 +59,10 @@ class Rows(list):
 def single(
     job: Job, settings: Settings, report: Path | None = None, timeout: float = TIMEOUT
 ) -> Rows:
-    """Restore one file in this process, where a bad file is refused before torch is imported; after `timeout` seconds the process ends.
+    """Restore one file in this process, where a bad file is refused before torch is imported.
 
-    Raises SetUpError, and ImageError where the report cannot be written, before any work is done.
+    After `timeout` seconds the process ends. Raises SetUpError, and ImageError where the report
+    cannot be written, before any work is done.
     """
     job = replace(job, alone=True)
     run = claims_of([job], settings)
@@ -66,58 +72,50 @@ def single(
         tell(row)
         rows = Rows([row])
         if report:
-            about = {"version": __version__, "options": dict(settings.options), "complete": True}
+            about = about_of(settings) | {"complete": True}
             rows.lost = write(report, rows, replace_report, about)
         return rows
 
     try:
-        late = failed(
-            job, "E_TIMEOUT", f"{job.source} took more than {timeout:g} s and was stopped"
-        )
+        why = f"{job.source} took more than {timeout:g} s and was stopped"
+        late = failed(job, "E_TIMEOUT", why)
         with watchdog.limit(timeout, lambda: finish(late)):
             row = refusal(job, settings, run) or work(job, settings)
-    except (
-        KeyboardInterrupt,
-        SystemExit,
-    ) as stop:  # leave now: Python would wait for the nets' threads
+    except (KeyboardInterrupt, SystemExit) as stop:  # now: Python would wait for the nets' threads
         say("mtrestore: interrupted", sys.stderr)
         os._exit(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
     return finish(row)
 
 
-def folder(jobs: Sequence[Job], settings: Settings, *, workers: int = 1, timeout: float = TIMEOUT, resume: bool = False,
-           dask: str | None = None, report: Path | None = None) -> Rows:  # fmt: skip
-    """Restore many files in worker processes and account for each: their rows, in the order of the jobs.
+def folder(
+    jobs: Sequence[Job],
+    settings: Settings,
+    *,
+    workers: int = 1,
+    timeout: float = TIMEOUT,
+    resume: bool = False,
+    dask: str | None = None,
+    report: Path | None = None,
+) -> Rows:
+    """Restore many files in worker processes: their rows, in the order of the jobs.
 
-    workers: processes on this machine; dask: the address of a cluster instead. timeout: seconds for one file. resume: skip what an earlier
-    run made from the same bytes with the same options, weights and version. report: a JSON file beside the one in the output folder.
-    Raises SetUpError, and ImageError E_WRITE where output folder or report cannot be used; at a signal, once reports are written, what its
-    handler raised.
+    workers: processes on this machine; dask: the address of a cluster instead. timeout: seconds for
+    one file. resume: skip what an earlier run made from the same bytes with the same options,
+    weights and version. report: a JSON file beside the one in the output folder. Raises SetUpError,
+    and ImageError E_WRITE where output folder or report cannot be used; at a signal, once reports
+    are written, what its handler raised.
     """
     from .pool import Cluster, Local, results
 
-    root, done, rows = jobs[0].root, {}, Rows()
-    about = {
-        "version": __version__,
-        "options": dict(settings.options),
-        "made_by": settings.made_by,
-        "inputs": len(jobs),
-    }
-    if dask:  # its workers stand elsewhere
-        jobs = [
-            replace(job, source=Path(os.path.abspath(job.source)), root=Path(os.path.abspath(root)))
-            for job in jobs
-        ]
+    root, rows = jobs[0].root, Rows()
+    done: dict[Job, Row] = {}
+    about = about_of(settings) | {"made_by": settings.made_by, "inputs": len(jobs)}
+    jobs = [absolute(job) for job in jobs] if dask else jobs  # its workers stand elsewhere
     run = claims_of(jobs, settings)
     replace_report = claim_report(report, run)
-    names = {os.fsdecode(job.rel) for job in jobs}
     bar = tqdm(total=len(jobs), unit="photo", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    with (
-        claimed(root) as state,
-        contextlib.closing(Journal(state / "journal.jsonl", names)) as journal,
-        bar,
-    ):
-        sweep({job.target.parent for job in jobs}, STALE)
+    with claimed(root) as state, journal_of(jobs, state) as journal, bar:
+        remove_unfinished({job.target.parent for job in jobs}, STALE)
         past = journal.past if resume else {}
 
         def account(job: Job, row: Row) -> None:
@@ -142,13 +140,29 @@ def folder(jobs: Sequence[Job], settings: Settings, *, workers: int = 1, timeout
             for job, row in results(pool, tasks()):
                 account(job, row)
         finally:
-            with undisturbed():
+            with undivided(late=False):
                 pool.close()
-                with contextlib.suppress(OSError):
-                    clear(state / "staging")  # on a full disk the reports need room
+                clear_quietly(state / "staging")
                 rows.extend(done[job] for job in jobs if job in done)
                 rows.lost = conclude(root, rows, report, replace_report, run, about)
     return rows
+
+
+def absolute(job: Job) -> Job:
+    """The same job for a process that starts in another folder."""
+    source, root = (Path(os.path.abspath(path)) for path in (job.source, job.root))
+    return replace(job, source=source, root=root)
+
+
+def journal_of(jobs: Sequence[Job], state: Path) -> contextlib.closing[Journal]:
+    """The journal of an output folder, as far as it speaks of these jobs."""
+    names = {os.fsdecode(job.rel) for job in jobs}
+    return contextlib.closing(Journal(state / "journal.jsonl", names))
+
+
+def about_of(settings: Settings) -> dict[str, Any]:
+    """What a report says of a run."""
+    return {"version": __version__, "options": dict(settings.options)}
 
 
 def claims_of(jobs: Sequence[Job], settings: Settings) -> Claims:
@@ -168,16 +182,14 @@ def claims_of(jobs: Sequence[Job], settings: Settings) -> Claims:
 
 
 def claim_report(report: Path | None, run: Claims) -> dict[Path, bool]:
-    """Of JSON and CSV of a report whether a file is replaced by it, one of ours or with --overwrite; raises ImageError where it must not be."""
-    marks = (claims.REPORT, ",".join(COLUMNS)[:90])
-    return (
-        {
-            path: run.claim(path, "the report", mark=mark)
-            for path, mark in zip(report_paths(report), marks)
-        }
-        if report
-        else {}
-    )
+    """Of JSON and CSV of a report whether a file is replaced, one of ours or with --overwrite.
+
+    Raises ImageError where it must not be.
+    """
+    if not report:
+        return {}
+    marks = dict(zip(report_paths(report), (claims.REPORT, ",".join(COLUMNS)[:90])))
+    return {path: run.claim(path, "the report", mark=mark) for path, mark in marks.items()}
 
 
 # ---------------------------------------------------------------- outputs
@@ -191,7 +203,10 @@ def staged(job: Job) -> Path:
 def refusal(
     job: Job, settings: Settings, run: Claims, past: Collection[str] = (), state: Path | None = None
 ) -> Row | None:
-    """The row of a job that must not even be tried; None for all others. past: the outputs that a resumed run may replace."""
+    """The row of a job that must not even be tried; None for all others.
+
+    past: the outputs that a resumed run may replace.
+    """
     try:
         if job.problem:
             raise job.problem
@@ -205,22 +220,21 @@ def refusal(
 
 
 def check_place(job: Job, state: Path | None) -> None:
-    """Raises ImageError E_WRITE when the output folder has gone, or a link below it leads an output elsewhere."""
+    """Raises ImageError E_WRITE when the output folder has gone, or a link leads an output away."""
     if state and not state.is_dir():
-        raise ImageError(
-            "E_WRITE", f"the output folder {job.root} has vanished; nothing can be written there"
-        )
-    if os.path.realpath(job.target.parent) != os.path.normpath(
-        os.path.join(os.path.realpath(job.root), job.rel.parent)
-    ):
-        raise ImageError(
-            "E_WRITE",
-            f"{job.target} is reached through a link that leads elsewhere; remove the link or give another output",
-        )
+        why = "has vanished; nothing can be written there"
+        raise ImageError("E_WRITE", f"the output folder {job.root} {why}")
+    place = os.path.normpath(os.path.join(os.path.realpath(job.root), job.rel.parent))
+    if os.path.realpath(job.target.parent) != place:
+        why = "is reached through a link that leads elsewhere; remove the link"
+        raise ImageError("E_WRITE", f"{job.target} {why} or give another output")
 
 
 def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
-    """Give an output, and its page, their names after the journal knows them; the row, or that of a failure."""
+    """Give an output, and its page, their names after the journal knows them.
+
+    The row, or that of a failure.
+    """
     made = staged(job)
     replace = run.overwrite or row.pop("replaces", False)
     try:
@@ -228,8 +242,8 @@ def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
         journal.add(row)
         make_folders(job.target.parent)
         if (page := Path(f"{made}.html")).exists():
-            rename(page, job.page, run.check(job.page, mark=claims.COMPARISON))
-        rename(made, job.target, replace)
+            move(page, job.page, run.check(job.page, mark=claims.COMPARISON))
+        move(made, job.target, replace)
     except Exception as e:  # the others go on
         row = failed(
             job, "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e), one_line(e)
@@ -239,115 +253,60 @@ def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
     return row
 
 
-def rename(made: Path, target: Path, overwrite: bool) -> None:
-    """Move a finished file to its name; never onto another one unless `overwrite`. Raises ImageError."""
-    try:
-        if overwrite:
-            os.replace(made, target)
-        else:
-            os.link(made, target)  # unlike rename, this fails where a file is there
-            os.unlink(made)
-    except FileExistsError as e:
-        raise ImageError(
-            "E_WRITE", f"{target} exists already; give another output or --overwrite"
-        ) from e
-    except OSError:  # another file system, or one without hard links
-        image.write_bytes(target, read_made(made), overwrite)
-
-
 # ---------------------------------------------------------------- the output folder
 
 
 @contextlib.contextmanager
 def claimed(root: Path) -> Iterator[Path]:
-    """The state folder of an output folder: made, locked for this process alone, and free of what dead runs left. Raises ImageError E_WRITE."""
-    from filelock import FileLock, Timeout
+    """The state folder of an output folder: made, locked for this process alone, and free of what
+    dead runs left.
 
-    state = root / STATE
-    try:
-        make_folders(state / "thumbs")
-        for name in ("thumbs", "staging", "lock"):  # what is planted there must lead nowhere else
-            if os.path.realpath(state / name) != os.path.join(os.path.realpath(root), STATE, name):
-                raise ImageError(
-                    "E_WRITE",
-                    f"{state / name} is, or is reached through, a link; remove it or give another output",
-                )
-        if (
-            os.path.lexists(state / "lock")
-            and os.lstat(state / "lock").st_nlink > 1
-            or (state / "lock").is_fifo()
-        ):
-            raise ImageError(
-                "E_WRITE",
-                f"{state / 'lock'} is not a lock of ours; remove it or give another output",
-            )
-        lock = FileLock(state / "lock")
-        lock.acquire(timeout=0)
-    except Timeout as e:
-        raise ImageError(
-            "E_WRITE", f"another run is working in {root}; wait for it, or give another output"
-        ) from e
-    except OSError as e:
-        raise ImageError(
-            "E_WRITE", f"the output folder {root} cannot be used: {e.strerror or e}"
-        ) from e
-    try:
-        sweep([state, state / "thumbs"], 0)
-        try:
-            clear(state / "staging")
-            (state / "staging").mkdir()
-        except OSError as e:
-            raise ImageError(
-                "E_WRITE",
-                f"{state / 'staging'} holds what is not ours; remove it or give another output",
-            ) from e
-        yield state
-    finally:
-        with contextlib.suppress(OSError):
-            clear(state / "staging")
-        lock.release()
-
-
-def clear(staging: Path) -> None:
-    """Remove the folder of unfinished outputs, which holds files alone; raises OSError where it does not.
-
-    Not shutil.rmtree, which calls itself for each level of what somebody may have planted there.
+    Raises ImageError E_WRITE.
     """
-    if os.path.isdir(staging):
-        for entry in os.scandir(staging):
-            os.unlink(entry)
-        os.rmdir(staging)
+    state = root / STATE
+    staging = state / "staging"
+    busy = f"another run is working in {root}; wait for it, or give another output"
+    with contextlib.ExitStack() as stack:
+        try:
+            make_folders(state / "thumbs")
+            check_state(root, state)
+            stack.enter_context(locked(state / "lock", ImageError("E_WRITE", busy)))
+        except OSError as e:
+            why = f"the output folder {root} cannot be used: {e.strerror or e}"
+            raise ImageError("E_WRITE", why) from e
+        stack.callback(clear_quietly, staging)
+        remove_unfinished([state, state / "thumbs"], 0)
+        try:
+            fresh(staging)
+        except OSError as e:
+            raise ImageError("E_WRITE", f"{staging} holds what is not ours; {REMOVE}") from e
+        yield state
 
 
-def sweep(folders: Iterable[Path], older: float) -> None:
-    """Remove the temporary files that `image.write_bytes` of a killed run left, if they are older than so many seconds."""
-    for place in folders:
-        for temp in place.glob(".mtrestore-*.tmp"):
-            with contextlib.suppress(OSError):
-                if time.time() - temp.stat().st_mtime >= older:
-                    temp.unlink()
+def check_state(root: Path, state: Path) -> None:
+    """Raises ImageError E_WRITE where something planted in the state folder leads elsewhere."""
+    for name in ("thumbs", "staging", "lock"):
+        if os.path.realpath(state / name) != os.path.join(os.path.realpath(root), STATE, name):
+            why = f"{state / name} is, or is reached through, a link; {REMOVE}"
+            raise ImageError("E_WRITE", why)
+    lock = state / "lock"
+    if os.path.lexists(lock) and os.lstat(lock).st_nlink > 1 or lock.is_fifo():
+        raise ImageError("E_WRITE", f"{lock} is not a lock of ours; {REMOVE}")
 
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Signals are ignored inside: it takes a moment, and the run ends with it."""
-    numbers = (
-        (signal.SIGINT, signal.SIGTERM)
-        if threading.current_thread() is threading.main_thread()
-        else ()
-    )
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def clear_quietly(staging: Path) -> None:
+    """On a full disk the reports need the room of unfinished outputs."""
+    with contextlib.suppress(OSError):
+        clear(staging)
 
 
 def write(
     path: Path, rows: Sequence[Row], replace: dict[Path, bool], about: dict[str, Any]
 ) -> tuple[str, ...]:
-    """Write a report as far as the disk allows; what could not be written, in a sentence that is said too."""
+    """Write a report as far as the disk allows.
+
+    What could not be written, in a sentence that is said too.
+    """
     try:
         write_reports(path, rows, replace, **about)
     except Exception as e:  # the pictures are there all the same
@@ -364,7 +323,10 @@ def conclude(
     run: Claims,
     about: dict[str, Any],
 ) -> tuple[str, ...]:
-    """Write reports and gallery, each as far as the disk allows; what is lost of them is said. replace: of `report`, as in `write_reports`."""
+    """Write reports and gallery, each as far as the disk allows; what is lost of them is said.
+
+    replace: of `report`, as in `write_reports`.
+    """
     state, index = root / STATE, root / "index.html"
     about |= {"complete": len(rows) == about["inputs"]}
     lost = write(state / "report.json", rows, {}, about) if state.is_dir() else ()
@@ -376,19 +338,16 @@ def conclude(
     else:
         try:
             if state.is_dir():
-                os.replace(
-                    image.write_bytes(state / "index.html", gallery.page(root, rows).encode()),
-                    index,
-                )
+                page = files.write_bytes(state / "index.html", gallery.page(root, rows).encode())
+                move(page, index, True)
         except Exception as e:
             say(text := f"no gallery: {one_line(e)}", sys.stderr)
             lost += (text,)
     count = Counter(row["status"] for row in rows)
-    left = "" if about["complete"] else f", {about['inputs'] - len(rows)} not tried"
-    say(
-        f"{count['restored']} restored, {count['skipped']} skipped, {count['failed']} failed{left}; see {index} and {state / 'report.json'}",
-        sys.stdout,
-    )
+    words = [f"{count[status]} {status}" for status in ("restored", "skipped", "failed")]
+    if not about["complete"]:
+        words.append(f"{about['inputs'] - len(rows)} not tried")
+    say(f"{', '.join(words)}; see {index} and {state / 'report.json'}", sys.stdout)
     return lost
 
 
@@ -403,7 +362,10 @@ def tell(row: Row) -> None:
 
 
 def say(text: str, file: Any) -> None:
-    """Print a line above the progress bar; where nobody can read it any more (a closed pipe, a full disk) the run goes on."""
+    """Print a line above the progress bar.
+
+    Where nobody can read it any more (a closed pipe, a full disk) the run goes on.
+    """
     try:
         tqdm.write(shown(text), file=file)
         file.flush()

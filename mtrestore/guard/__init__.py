@@ -1,1 +1,4 @@
-"""What protects the process itself: import path, forks, time, terminal. May be touched: nothing without its test."""
+"""What protects the process itself: import path, forks, time, terminal.
+
+May be touched: nothing without its test.
+"""

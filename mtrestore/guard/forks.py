@@ -1,11 +1,12 @@
-"""Threads do not survive a fork: a child that goes on where its parent's threads were at work waits for them for ever. It is told so.
+"""Threads do not survive a fork: a child that goes on where its parent's threads were at work waits
+for them for ever. It is told so.
 
     check()     # first thing in what needs threads: raises RuntimeError in such a child
     used()      # from now on a fork of this process is one
-    hold(net)   # what has threads of its own: it is never destroyed in a child, where its end would wait for them
+    hold(net)   # what has threads of its own: never destroyed in a child, where that would wait
 
-torch (OpenMP), OpenCV and onnxruntime start their threads when they first compute, also for the caller's own work; on Linux these are
-seen. A fork before that is harmless.
+torch (OpenMP), OpenCV and onnxruntime start their threads when they first compute, also for the
+caller's own work; on Linux these are seen. A fork before that is harmless.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import weakref
 from typing import Any
 
 WORDS = (
-    "mtrestore cannot work in a process that was forked after torch or OpenCV were used, since their threads do not survive a fork; "
+    "mtrestore cannot work in a process that was forked after torch or OpenCV were used, "
+    "since their threads do not survive a fork; "
     'start it with multiprocessing.get_context("spawn"), or fork before'
 )
 held: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -41,7 +43,9 @@ def check() -> None:
 
 
 def more_threads() -> bool:
-    """Are there threads that neither Python nor OpenBLAS, which minds its own at a fork, started? Asked on Linux only."""
+    """Are there threads that neither Python nor OpenBLAS, which minds its own at a fork, started?
+    Asked on Linux only.
+    """
     if not {"torch", "cv2"} & sys.modules.keys():
         return False
     try:

@@ -1,4 +1,6 @@
-"""Standard output and error that never stop a run: closed, full, gone, or with an encoding that lacks a file's letters."""
+"""Standard output and error that never stop a run: closed, full, gone, or with an encoding that
+lacks a file's letters.
+"""
 
 import io
 import os
@@ -7,7 +9,10 @@ import sys
 
 
 class Patient(io.FileIO):
-    """A file descriptor that takes every write; where nobody can read it any more (a closed pipe, a full disk) the words are dropped."""
+    """A file descriptor that takes every write.
+
+    Where nobody can read it any more (a closed pipe, a full disk) the words are dropped.
+    """
 
     def write(self, data) -> int:  # noqa: ANN001
         try:
@@ -21,8 +26,9 @@ class Patient(io.FileIO):
 def steady() -> None:
     """Put such streams in the place of this program's own.
 
-    A closed descriptor is opened on the null device first: else the next file that is opened would get its number, and every word
-    printed, here or by a process that is started, would stand in that file. Streams that somebody else has put there stay.
+    A closed descriptor is opened on the null device first: else the next file that is opened would
+    get its number, and every word printed, here or by a process that is started, would stand in
+    that file. Streams that somebody else has put there stay.
     """
     for number in (0, 1, 2):
         try:

@@ -1,4 +1,6 @@
-"""A time limit for work in this process: when it is over the process ends, with one line and without temporary files."""
+"""A time limit for work in this process: when it is over the process ends, with one line and
+without temporary files.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,15 @@ from collections.abc import Callable, Iterator
 
 from ..io import files
 
-GRACE = 5.0  # seconds that the line may take; C code that never lets Python run is ended after them without it
+GRACE = 5.0  # seconds that the line may take; C code that never lets Python run ends without it
 
 
 @contextlib.contextmanager
 def limit(seconds: float, farewell: Callable[[], None]) -> Iterator[None]:
-    """Ends this process with exit code 1 where what is inside takes more than `seconds`; `farewell` says so first, in another thread."""
+    """Ends this process with exit code 1 where what is inside takes more than `seconds`.
+
+    `farewell` says so first, in another thread.
+    """
     over = threading.Event()
 
     def watch() -> None:

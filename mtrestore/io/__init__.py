@@ -1,1 +1,4 @@
-"""Bytes that may be hostile: nobody else opens a file. May be touched: files, their bytes, their decoders; knows nothing of nets."""
+"""Bytes that may be hostile: nobody else opens a file.
+
+May be touched: files, their bytes, their decoders; knows nothing of nets.
+"""

@@ -1,13 +1,15 @@
-"""Which files a run may write: one answer for pictures, pages, reports, tables, weights and figures, given before any work is done.
+"""Which files a run may write: one answer for pictures, pages, reports, tables, weights and
+figures, given before any work is done.
 
     claims = Claims(overwrite=False)
-    claims.reads("album/a.jpg", "an input")      # never replaced, whatever it is called
-    claims.claim("report.json", "the report")    # raises ImageError where that is a file that must stay
+    claims.reads("album/a.jpg", "an input")    # never replaced, whatever it is called
+    claims.claim("report.json", "the report")  # raises ImageError where a file must stay
 
-A file that is there is replaced only with `overwrite`, or where it bears our mark: a gallery, page or report that we
-wrote ourselves, which begins with one. An input, a net in use, another output of the same run and whatever lies in a
-folder .mtrestore are never replaced. A file is the same under any name: a link, a hard link, ./x and x/../x; and what a
-run writes itself is kept apart also in case and Unicode form, which some file systems do not tell apart.
+A file that is there is replaced only with `overwrite`, or where it bears our mark: a gallery, page
+or report that we wrote ourselves, which begins with one. An input, a net in use, another output of
+the same run and whatever lies in a folder .mtrestore are never replaced. A file is the same under
+any name: a link, a hard link, ./x and x/../x; and what a run writes itself is kept apart also in
+case and Unicode form, which some file systems do not tell apart.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ REPORT = '"made_with": "mtrestore restore"'
 
 
 class Claims:
-    """What a run reads and writes. overwrite: files that are there may be replaced, if they are none of these."""
+    """What a run reads and writes.
+
+    overwrite: files that are there may be replaced, if they are none of these.
+    """
 
     def __init__(self, overwrite: bool = False) -> None:
         self.overwrite = overwrite
@@ -51,71 +56,68 @@ class Claims:
             self.written.setdefault(folded(name), what)
 
     def check(self, path: str | os.PathLike, *, mark: str = "", replace: bool = False) -> bool:
-        """Whether a file is there that may be replaced; raises ImageError E_WRITE (E_NOT_A_FILE) where it may not.
+        """Whether a file is there that may be replaced.
 
-        mark: what a file of ours begins with. replace: this one may be replaced, if the run does not read it.
+        Raises ImageError E_WRITE (E_NOT_A_FILE) where it may not.
+
+        mark: what a file of ours begins with. replace: this one may be replaced, if the run does
+        not read it.
         """
         path = Path(filename(path))
         if what := next((self.read[name] for name in self.names(path) if name in self.read), None):
-            raise ImageError("E_WRITE", f"{path} is {what} and would be overwritten by its own restoration, or another's; "
-                                        "give another output")  # fmt: skip
+            why = f"is {what} and would be overwritten by its own restoration, or another's"
+            raise ImageError("E_WRITE", f"{path} {why}; give another output")
         try:
             os.lstat(path)
         except FileNotFoundError:
             return False
         except OSError as e:
-            raise ImageError(
-                "E_WRITE", f"{str(path)[:300]} cannot be written: {e.strerror}; give another output"
-            ) from e
+            why = f"{str(path)[:300]} cannot be written: {e.strerror}; give another output"
+            raise ImageError("E_WRITE", why) from e
         if os.path.exists(path) and not os.path.isfile(path):
-            raise ImageError(
-                "E_NOT_A_FILE", f"{path} exists and is not a regular file; give another output"
-            )
+            why = f"{path} exists and is not a regular file; give another output"
+            raise ImageError("E_NOT_A_FILE", why)
         if not (replace or self.overwrite or mark and mark.encode() in head(path, 100)):
-            raise ImageError(
-                "E_WRITE", f"{path} exists already; give another output or --overwrite"
-            )
+            why = f"{path} exists already; give another output or --overwrite"
+            raise ImageError("E_WRITE", why)
         return True
 
     def claim(
         self, path: str | os.PathLike, what: str, *, mark: str = "", replace: bool = False
     ) -> bool:
-        """`check` of a file that a user names, which may be no other output either; its folder is made."""
+        """`check` of a file that a user names, which may be no other output either.
+
+        Its folder is made.
+        """
         path = Path(filename(path))
         if not path.name:
             raise ImageError("E_NAME", f"{what} {str(path)!r} names no file; give the path of one")
         if STATE in map(alike, Path(self.place(path)).parts):
-            raise ImageError(
-                "E_WRITE",
-                f"{what} {path} lies in a folder {STATE}, which belongs to a folder run; give another name",
-            )
+            why = f"lies in a folder {STATE}, which belongs to a folder run; give another name"
+            raise ImageError("E_WRITE", f"{what} {path} {why}")
         names = list(self.names(path))
         if other := next((self.read[name] for name in names if name in self.read), None):
             raise ImageError("E_WRITE", f"{what} {path} would overwrite {other}; give another name")
-        if other := next(
-            (self.written[name] for name in map(folded, names) if name in self.written), None
-        ):
-            raise ImageError(
-                "E_WRITE",
-                f"{what} {path} would overwrite {other} of the same run; give another name",
-            )
+        shapes = map(folded, names)
+        if other := next((self.written[name] for name in shapes if name in self.written), None):
+            why = f"would overwrite {other} of the same run; give another name"
+            raise ImageError("E_WRITE", f"{what} {path} {why}")
         there = self.check(path, mark=mark, replace=replace)
         try:
             make_folders(path.parent)
         except OSError as e:
-            raise ImageError(
-                "E_WRITE", f"{what} {path} cannot be written: {e.strerror}; check the folder"
-            ) from e
+            why = f"{what} {path} cannot be written: {e.strerror}; check the folder"
+            raise ImageError("E_WRITE", why) from e
         if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise ImageError(
-                "E_WRITE",
-                f"{what} {path} cannot be written: its folder takes no files; check its permissions",
-            )
+            why = "cannot be written: its folder takes no files; check its permissions"
+            raise ImageError("E_WRITE", f"{what} {path} {why}")
         self.writes(path, what)
         return there
 
     def names(self, path: Path) -> Iterator[Hashable]:
-        """All that a file goes by: its place, where a link leads, and the number that the file system gave it."""
+        """All that a file goes by: its place, where a link leads, and the number that the file
+        system gave it.
+        """
         yield self.place(path)
         if os.path.lexists(path):
             with contextlib.suppress(
@@ -143,7 +145,9 @@ def folded(name: Hashable) -> Hashable:
 def check_folder(
     folder: str | os.PathLike, marks: tuple[str, ...], overwrite: bool = False
 ) -> None:
-    """Raises ImageError E_WRITE where a folder holds something and none of the files that tell that we filled it."""
+    """Raises ImageError E_WRITE where a folder holds something and none of the files that tell that
+    we filled it.
+    """
     folder = Path(filename(folder))
     if os.path.lexists(folder) and not folder.is_dir():
         raise ImageError("E_WRITE", f"{folder} exists and is no folder; give another one")

@@ -1,7 +1,7 @@
 """What a picture file will cost, told from its structure before a decoder sees a byte of it.
 
-A decoder believes lengths, counts and sizes that a file states. `survey` walks the file first, holds
-each of them against the bytes that are there, and hands on a file without what nobody needs
+A decoder believes lengths, counts and sizes that a file states. `survey` walks the file first,
+holds each of them against the bytes that are there, and hands on a file without what nobody needs
 (comments, further frames, empty chunks). `afford` is the one rule, for every decoder:
 
     pixels  <=  16 million, or 256 for each byte of payload
@@ -10,8 +10,8 @@ each of them against the bytes that are there, and hands on a file without what 
 
 So a file of at most 1 MiB costs at most 300 MiB and 2 s, whatever it holds. *Payload* are the bytes
 that become pixels (IDAT, scans, strips, the first frame), each counted once; packed payload is
-packed again, so that repetition counts for next to nothing. 16 million pixels of one colour and
-8 bits can always be read; more only where `max_pixels` is given, or the file has more to say.
+packed again, so that repetition counts for next to nothing. 16 million pixels of one colour and 8
+bits can always be read; more only where `max_pixels` is given, or the file has more to say.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ from .tiff import sane_exif
 
 MAX_PIXELS = 200_000_000
 PLENTY, PACKED = 16_000_000, 256  # pixels that are always allowed; pixels for a byte of payload
-MEMORY, WORK = (
-    272 << 20,
-    1.5e9,
-)  # bytes and nanoseconds that are always allowed, and for each MiB of payload
+MEMORY = 272 << 20  # bytes that are always allowed, and for each MiB of payload
+WORK = 1.5e9  # nanoseconds, likewise
 MOST_SCANS, MOST_SEGMENTS, MOST_BOXES = 200, 5000, 4096  # of a JPEG; of an AVIF
 MOST_TEXT = 64 << 20  # bytes of all texts in a PNG, unpacked
 MOST_PLAIN = 8 << 20  # bytes of a PPM in digits or a BMP in runs, decoded slowly
@@ -44,9 +42,7 @@ class Survey(NamedTuple):
     payload: list[memoryview]  # the bytes that become pixels
     packed: bool = True  # False: the payload is the samples themselves
     frames: int = 1
-    size: tuple[int, int] | None = (
-        None  # width and height, where a decoder makes room before it can be asked
-    )
+    size: tuple[int, int] | None = None  # width, height, where a decoder makes room unasked
     memory: float = 0  # bytes a pixel that decoding takes beside the picture itself
     work: float = 0.0  # nanoseconds a pixel
 
@@ -89,10 +85,8 @@ def afford(
     ]
     need = max(needs)
     if need and (sum(map(len, payload)) < need or packed and not _holds(payload, need)):
-        raise refuse(
-            who,
-            f"unpacks {width}×{height} pixels from hardly any bytes, as bombs do; shrink it or give max_pixels",
-        )
+        why = "pixels from hardly any bytes, as bombs do; shrink it or give max_pixels"
+        raise refuse(who, f"unpacks {width}×{height} {why}")
 
 
 def _holds(payload: list[memoryview], need: float) -> bool:
@@ -112,16 +106,8 @@ def survey(data: bytes, name: str, who: str) -> Survey:
     Raises ImageError for what is too much, EOFError and struct.error for what is cut, ValueError
     for what is wrong.
     """
-    walk = {
-        "PNG": _png,
-        "JPEG": _jpeg,
-        "GIF": _gif,
-        "WEBP": _webp,
-        "AVIF": _avif,
-        "BMP": _bmp,
-        "PPM": _ppm,
-    }[name]
-    return walk(data, who)
+    walks = {"PNG": _png, "JPEG": _jpeg, "GIF": _gif, "WEBP": _webp, "AVIF": _avif}
+    return (walks | {"BMP": _bmp, "PPM": _ppm})[name](data, who)
 
 
 # ---------------------------------------------------------------- PNG
@@ -213,22 +199,15 @@ def _png(data: bytes, who: str) -> Survey:
 
 def _png_rows(width: int, height: int, bits: int, interlaced: int) -> list[tuple[int, int]]:
     """(rows, bytes of a row with its filter) of each pass (PNG specification, 8.1)."""
-    passes = (
-        (0, 0, 8, 8),
-        (0, 4, 8, 8),
-        (4, 0, 8, 4),
-        (0, 2, 4, 4),
-        (2, 0, 4, 2),
-        (0, 1, 2, 2),
-        (1, 0, 2, 1),
-    )
-    sizes = [
-        (-((y - height) // dy), -((x - width) // dx))
-        for y, x, dy, dx in (passes if interlaced else ((0, 0, 1, 1),))
-    ]
-    return [
-        (rows, 1 + (columns * bits + 7) // 8) for rows, columns in sizes if rows > 0 and columns > 0
-    ]
+    passes = ["0011"]
+    if interlaced:
+        passes = ["0088", "0488", "4084", "0244", "2042", "0122", "1021"]  # y, x, steps of both
+    sizes = []
+    for y, x, down, across in (map(int, digits) for digits in passes):
+        rows, columns = -((y - height) // down), -((x - width) // across)
+        if rows > 0 and columns > 0:
+            sizes.append((rows, 1 + (columns * bits + 7) // 8))
+    return sizes
 
 
 def _whole_rows(body: bytes, sizes: list[tuple[int, int]]) -> bytes:
@@ -280,8 +259,11 @@ SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 def jpeg_scans(
     data: bytes, who: str
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]], list[tuple[int, int]]]:
-    """Frame headers (marker, place), scans (start, end of their data, components), APPn (place, end)."""
-    at, frames, scans, apps, segments = 2, [], [], [], 0
+    """Frame headers (marker, place), scans (start, end of their data, components), APPn (place,
+    end).
+    """
+    frames, scans, apps = [], [], []
+    at, segments = 2, 0
     while (mark := MARKER.search(data, at)) and mark[1] != b"\xd9":
         code, at = mark[1][0], mark.end()
         if code == 0x01 or 0xD0 <= code <= 0xD8:  # no length follows
@@ -302,10 +284,8 @@ def jpeg_scans(
             length = scans[-1][1] - at
         at += length
         if len(scans) > MOST_SCANS or segments - len(scans) > MOST_SEGMENTS:
-            raise refuse(
-                who,
-                f"is a JPEG in more than {MOST_SCANS} scans or {MOST_SEGMENTS} segments; save it again",
-            )
+            most = f"{MOST_SCANS} scans or {MOST_SEGMENTS} segments"
+            raise refuse(who, f"is a JPEG in more than {most}; save it again")
     return frames, scans, apps
 
 
@@ -427,13 +407,11 @@ def _webp(data: bytes, who: str) -> Survey:
 
 
 def _bmp(data: bytes, who: str) -> Survey:
-    (at, header) = struct.unpack_from("<II", data, 10)
+    at, header = struct.unpack_from("<II", data, 10)
     runs = header >= 40 and struct.unpack_from("<I", data, 30)[0] in (1, 2)
     if runs and len(data) > MOST_PLAIN:
-        raise refuse(
-            who,
-            f"has {len(data)} bytes of runs, the limit is {MOST_PLAIN}; save it as a plain BMP or PNG",
-        )
+        limits = f"has {len(data)} bytes of runs, the limit is {MOST_PLAIN}"
+        raise refuse(who, f"{limits}; save it as a plain BMP or PNG")
     return Survey(
         data,
         [memoryview(data)[min(at, len(data)) :]],
@@ -445,10 +423,8 @@ def _bmp(data: bytes, who: str) -> Survey:
 
 def _ppm(data: bytes, who: str) -> Survey:
     if data[:2] in (b"P1", b"P2", b"P3") and len(data) > MOST_PLAIN:
-        raise refuse(
-            who,
-            f"has {len(data)} bytes of digits, the limit is {MOST_PLAIN}; save it as a binary PPM or PNG",
-        )
+        limits = f"has {len(data)} bytes of digits, the limit is {MOST_PLAIN}"
+        raise refuse(who, f"{limits}; save it as a binary PPM or PNG")
     return Survey(data, [memoryview(data)], packed=False, memory=4, work=20)
 
 
@@ -581,7 +557,10 @@ def _within(data: bytes, at: int, end: int, *path: bytes) -> Iterator[tuple[int,
 
 
 def _avif(data: bytes, who: str) -> Survey:
-    """The primary item of an AVIF; of a sequence, too, it is the first frame, and the others are hidden."""
+    """The primary item of an AVIF.
+
+    Of a sequence, too, it is the first frame, and the others are hidden.
+    """
     data, end, frames = bytearray(data), len(data), 1
     for start, _ in _within(data, 0, end, b"ftyp"):
         if data[start : start + 4] == b"avis":

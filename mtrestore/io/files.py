@@ -11,6 +11,8 @@ import errno
 import os
 import secrets
 import stat
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,12 @@ UNFINISHED: set[Path] = set()  # temporary files of this process, for whoever ha
 
 
 class ImageError(ValueError):
-    """A file or an array that is no usable picture. `.code` is for programs, `str(error)` is one line for people.
+    """A file or an array that is no usable picture.
 
-    Codes: E_MISSING E_NAME E_NOT_A_FILE E_PERMISSION E_EMPTY E_TRUNCATED E_FORMAT E_TOO_LARGE E_NONFINITE E_WRITE.
+    `.code` is for programs, `str(error)` is one line for people.
+
+    Codes: E_MISSING E_NAME E_NOT_A_FILE E_PERMISSION E_EMPTY E_TRUNCATED E_FORMAT E_TOO_LARGE
+    E_NONFINITE E_WRITE.
     """
 
     def __init__(self, code: str, message: str):
@@ -35,7 +40,10 @@ class ImageError(ValueError):
 
 
 def filename(path: str | bytes | os.PathLike) -> str:
-    """The path as str; bytes that are no UTF-8 become surrogates (os.fsdecode), which is how Python opens such names."""
+    """The path as str.
+
+    Bytes that are no UTF-8 become surrogates (os.fsdecode), which is how Python opens such names.
+    """
     try:
         name = os.fsdecode(path)
         if b"\0" not in os.fsencode(name):
@@ -47,7 +55,10 @@ def filename(path: str | bytes | os.PathLike) -> str:
 
 
 def read_bytes(path: str | bytes | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of a regular file of at most `max_bytes`. Pipes, devices, sockets and folders are refused without waiting for them."""
+    """The bytes of a regular file of at most `max_bytes`.
+
+    Pipes, devices, sockets and folders are refused without waiting for them.
+    """
     name = filename(path)
     try:
         fd = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -96,8 +107,8 @@ def head(path: str | bytes | os.PathLike, count: int) -> bytes:
 def make_folders(folder: str | os.PathLike) -> None:
     """A folder and those above it, made where they are missing; raises OSError.
 
-    Not Path.mkdir(parents=True) nor os.makedirs, which call themselves for each level: a path of 4,096 bytes has more
-    levels than Python's stack.
+    Not Path.mkdir(parents=True) nor os.makedirs, which call themselves for each level: a path of
+    4,096 bytes has more levels than Python's stack.
     """
     missing, here = [], Path(folder)
     with contextlib.suppress(FileNotFoundError):
@@ -113,8 +124,9 @@ def make_folders(folder: str | os.PathLike) -> None:
 def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = True) -> Path:
     """Write a file in one step: under its name is the old file or the whole new one, never a part.
 
-    Temporary name in the same folder, fsync, read back, rename, fsync of the folder. overwrite=False never replaces a file, not even one
-    that appears meanwhile. A link is replaced, not followed. Raises ImageError E_WRITE (E_NAME, E_NOT_A_FILE); leaves no temporary file.
+    Temporary name in the same folder, fsync, read back, rename, fsync of the folder.
+    overwrite=False never replaces a file, not even one that appears meanwhile. A link is replaced,
+    not followed. Raises ImageError E_WRITE (E_NAME, E_NOT_A_FILE); leaves no temporary file.
     """
     path = Path(filename(path))
     try:
@@ -168,7 +180,10 @@ def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = 
 
 
 def _claim(temp: Path, path: Path) -> None:
-    """Give `temp` its final name only if that name is free; the file system decides, so two writers cannot both win."""
+    """Give `temp` its final name only if that name is free.
+
+    The file system decides, so two writers cannot both win.
+    """
     try:
         os.link(temp, path)
     except FileExistsError:
@@ -178,15 +193,116 @@ def _claim(temp: Path, path: Path) -> None:
         os.replace(temp, path)
 
 
+def move(source: Path, target: Path, overwrite: bool) -> None:
+    """Give a finished file its name, and never another one's unless `overwrite`.
+
+    Raises ImageError.
+    """
+    try:
+        if overwrite:
+            os.replace(source, target)
+        else:
+            os.link(source, target)  # unlike rename, this fails where a file is there
+            os.unlink(source)
+    except FileExistsError as e:
+        why = f"{target} exists already; give another output or --overwrite"
+        raise ImageError("E_WRITE", why) from e
+    except OSError:  # another file system, or one without hard links
+        write_bytes(target, read_whole(source), overwrite)
+
+
+def read_whole(path: Path) -> bytes:
+    """A file of ours, of any size; raises ImageError."""
+    return read_bytes(path, os.path.getsize(path) if os.path.isfile(path) else 0)
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder that holds files alone; raises OSError where it does not.
+
+    Not shutil.rmtree, which calls itself for each level of what somebody may have planted there.
+    """
+    if os.path.isdir(folder):
+        for entry in os.scandir(folder):
+            os.unlink(entry)
+        os.rmdir(folder)
+
+
+def fresh(folder: Path) -> None:
+    """`clear`, and an empty folder in its place."""
+    clear(folder)
+    os.mkdir(folder)
+
+
+def remove_unfinished(folders: Iterable[Path], older: float) -> None:
+    """Remove temporary files that killed runs left, if they are older than so many seconds."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # also of a folder whose name is too long
+            for temp in folder.glob(".mtrestore-*.tmp"):
+                with contextlib.suppress(OSError):
+                    if time.time() - temp.stat().st_mtime >= older:
+                        temp.unlink()
+
+
+class Log:
+    """A file that is only appended to.
+
+    Raises ImageError E_WRITE, also for a link, a file of two names, and what is no file.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.what = what
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            self.file = os.open(path, flags, 0o666)
+        except OSError as e:
+            raise self.refusal(f"{path} cannot be used: {e.strerror}") from e
+        info = os.fstat(self.file)
+        if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
+            os.close(self.file)
+            regular = stat.S_ISREG(info.st_mode)
+            raise self.refusal(
+                f"{path} is {'a file with another name too' if regular else 'not a regular file'}"
+            )
+
+    def refusal(self, why: str) -> ImageError:
+        return ImageError("E_WRITE", f"{self.what} {why}; remove it or give another output")
+
+    def lines(self, longest: int) -> Iterator[tuple[bytes, bool]]:
+        """(line, whether it is whole and at most `longest` bytes); a torn last line is ended."""
+        torn = False
+        with open(self.file, "rb", closefd=False) as lines:
+            while line := lines.readline(longest):
+                rest, torn = torn, not line.endswith(b"\n")
+                yield line, not rest and not torn
+        if torn:
+            os.write(self.file, b"\n")
+
+    def add(self, line: bytes) -> None:
+        """Put a line on the disk, or raise ImageError E_WRITE and leave the file as it was."""
+        size = os.fstat(self.file).st_size
+        try:
+            if os.write(self.file, line) < len(line):
+                raise OSError(0, "the disk is full")
+            os.fsync(self.file)
+        except OSError as e:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.file, size)
+            raise ImageError("E_WRITE", f"{self.what} cannot be written: {e.strerror}") from e
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
 def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
-    """What a YAML file says, in plain values. Tags run no code; aliases, which let a few lines stand for billions, are not taken."""
+    """What a YAML file says, in plain values.
+
+    Tags run no code; aliases, which let a few lines stand for billions, are not taken.
+    """
     import yaml
 
-    data, loader, depth = (
-        read_bytes(path, max_bytes),
-        getattr(yaml, "CSafeLoader", yaml.SafeLoader),
-        0,
-    )  # the C one is ten times as fast
+    data, depth = read_bytes(path, max_bytes), 0
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast
     try:
         for event in yaml.parse(data, loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(

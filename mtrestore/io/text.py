@@ -1,4 +1,6 @@
-"""Text from outside on one printable line: errors, file names and metadata, safe for a terminal and for a table."""
+"""Text from outside on one printable line: errors, file names and metadata, safe for a terminal and
+for a table.
+"""
 
 import unicodedata
 
@@ -18,6 +20,8 @@ def shown(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Text for a cell of a table: on one line, and with an apostrophe before what a spreadsheet would take for a formula."""
+    """Text for a cell of a table: on one line, and with an apostrophe before what a spreadsheet
+    would take for a formula.
+    """
     first = unicodedata.normalize("NFKC", text.strip()[:1])
     return ("'" if first in tuple("=+-@") or text[:1] in tuple("\t\r\n") else "") + shown(text)

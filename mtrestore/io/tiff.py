@@ -11,35 +11,28 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-ORIENTATION, EXIF_IFD, GPS_IFD, INTEROP_IFD, ICC_TAG = 0x0112, 0x8769, 0x8825, 0xA005, 34675
+ORIENTATION, ICC_TAG = 0x0112, 34675
+EXIF_IFD, GPS_IFD, INTEROP_IFD = (0x8769, 0x8825, 0xA005)
 SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # bytes of a value, by its type
 WHOLE_NUMBERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8"}
-STRUCTURE = {
-    *range(256, 260),
-    262,
-    266,
-    273,
-    *range(277, 280),
-    284,
-    317,
-    *range(322, 326),
-    338,
-    339,
-}  # what pixels depend on
+STRUCTURE = {  # what pixels depend on
+    *(*range(256, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(322, 326), 338, 339),
+}
 MOST_ENTRIES, MOST_PAGES = 4096, 10_000
-PACKED, PLAIN = (
-    (8, 32946),
-    1,
-)  # compressions that we unpack ourselves: both kinds of Deflate, and none
+PLAIN, JPEG = 1, 7  # compressions
+PACKED = (8, 32946)  # those that we unpack ourselves: both kinds of Deflate
 
 
 def directory(data: bytes, at: int = 0) -> tuple[int, int, int, str, int]:
-    """Of a directory, the first unless `at` says: where its entries begin, how many, where the next one is, how an entry is packed,
-    and how many bytes of a value it holds itself."""
+    """Of a directory, the first unless `at` says: where its entries begin, how many, where the next
+    one is, how an entry is packed, and how many bytes of a value it holds itself.
+    """
     order, big = "<" if data[:1] == b"I" else ">", 43 in data[2:4]
     word, short, entry, inline = ("Q", "Q", "HHQQ", 8) if big else ("I", "H", "HHII", 4)
     at = at or struct.unpack_from(order + word, data, 8 if big else 4)[0]
@@ -63,7 +56,10 @@ class Entry(NamedTuple):
 
 
 def entries(data: bytes, at: int = 0) -> list[Entry]:
-    """The entries of a directory, whose values may lie outside the file; EOFError where the entries themselves do."""
+    """The entries of a directory, whose values may lie outside the file.
+
+    EOFError where the entries themselves do.
+    """
     start, n, _, entry, inline = directory(data, at)
     step = struct.calcsize(entry)
     if n > MOST_ENTRIES:
@@ -140,27 +136,50 @@ def pages(data: bytes) -> int:
     return len(seen)
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True)
+class Layout:
     """How the first picture of a TIFF lies in its file."""
 
     width: int
     height: int
     channels: int
-    dtype: (
-        np.dtype | None
-    )  # of a sample as stored; None: not 8 or 16 bits or floats, and so for Pillow
-    bits: int  # of a pixel
-    colour: int  # photometric interpretation
-    compression: int
-    planes: bool  # channel after channel, not pixel after pixel
-    predictor: int
-    reversed: bool  # bits in a byte
-    extras: tuple[int, ...]
-    piece: tuple[int, int]  # height and width of a strip or tile
-    tiled: bool
-    places: list[tuple[int, int]]  # start and end of each piece
-    turn: int | None
-    icc: bytes | None
+    dtype: np.dtype | None = None  # as stored; None: not 8 or 16 bits or floats, so for Pillow
+    bits: int = 0  # of a pixel
+    colour: int = 0  # photometric interpretation
+    compression: int = 0
+    planes: bool = False  # channel after channel, not pixel after pixel
+    predictor: int = 0
+    reversed: bool = False  # bits in a byte
+    extras: tuple[int, ...] = ()
+    piece: tuple[int, int] = (1, 1)  # height and width of a strip or tile
+    tiled: bool = False
+    places: Sequence[tuple[int, int]] = ()  # start and end of each piece
+    turn: int | None = None
+    icc: bytes | None = None
+
+    @property
+    def deep(self) -> bool:
+        return self.dtype is not None and self.dtype.itemsize > 1
+
+    @property
+    def ours(self) -> bool:
+        """Whether `samples` can unpack it."""
+        plain = self.compression in (*PACKED, PLAIN) and not self.reversed
+        return plain and self.predictor in ((1, 2) if self.dtype.kind == "u" else (1, 3))
+
+    def cost(self, scans: float) -> tuple[float, float]:
+        """Bytes and nanoseconds a pixel; scans: of a JPEG inside a piece, on average."""
+        area = self.width * self.height
+        raw = self.area * max(self.bits, 8 * self.channels) / 8
+        if self.deep:
+            memory = (raw + 3 * min(self.share, raw)) / area
+            memory = max(memory, (self.channels + 3) * min(self.dtype.itemsize, 4) + 4)
+        else:
+            memory = max(8 + min(self.share, raw) / area, 11)
+        work = 40 * self.area * max(1, self.channels / 4) / area + 15_000 * len(self.places) / area
+        return memory, work + {6: 50, JPEG: 6 * scans}.get(self.compression, 0) + 100 * (
+            self.colour in (5, 8)
+        )
 
     @property
     def share(self) -> int:
@@ -185,126 +204,134 @@ class Layout(NamedTuple):
         return parts
 
 
-def layout(data: bytes) -> Layout:
-    """Read the first directory. Raises ValueError where it contradicts itself, EOFError where a piece is not in the file."""
-    rows = {}
-    for row in entries(data):
-        if row.tag in rows and row.tag in STRUCTURE:
-            raise ValueError(f"tag {row.tag} is there twice")
-        rows.setdefault(row.tag, row)
-    order = "<" if data[:1] == b"I" else ">"
+class Tags:
+    """The first directory by tag. Raises ValueError where what pixels depend on is there twice."""
 
-    def values(tag: int, default: int | None = None) -> list[int]:
-        if tag not in rows:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.rows = data, {}
+        self.order = "<" if data[:1] == b"I" else ">"
+        for row in entries(data):
+            if row.tag in self.rows and row.tag in STRUCTURE:
+                raise ValueError(f"tag {row.tag} is there twice")
+            self.rows.setdefault(row.tag, row)
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self.rows
+
+    def all(self, tag: int, default: int | None = None) -> list[int]:
+        if tag not in self.rows:
             return [] if default is None else [default]
-        row = rows[tag]
+        row = self.rows[tag]
         if row.kind not in WHOLE_NUMBERS or not row.count:
             raise ValueError(f"tag {tag} holds no whole number")
-        return np.frombuffer(data, order + WHOLE_NUMBERS[row.kind], row.count, row.at).tolist()
+        kind = self.order + WHOLE_NUMBERS[row.kind]
+        return np.frombuffer(self.data, kind, row.count, row.at).tolist()
 
-    if 256 not in rows or 257 not in rows:
+    def one(self, tag: int, default: int | None = None) -> int:
+        return self.all(tag, default)[0]
+
+
+def layout(data: bytes) -> Layout:
+    """Read the first directory.
+
+    Raises ValueError where it contradicts itself, EOFError where a piece is not in the file.
+    """
+    tags = Tags(data)
+    if 256 not in tags or 257 not in tags:
         raise ValueError("it says no width or height")
-    width, height, channels = values(256)[0], values(257)[0], values(277, 1)[0]
+    width, height = tags.one(256), tags.one(257)
+    channels = tags.one(277, 1)
     if not width or not height:
-        return Layout(
-            width,
-            height,
-            channels,
-            None,
-            0,
-            0,
-            0,
-            False,
-            0,
-            False,
-            (),
-            (1, 1),
-            False,
-            [],
-            None,
-            None,
-        )
-    bits, compression = values(258, 1), values(259, 1)[0]
+        return Layout(width, height, channels)
+    bits = tags.all(258, 1)
     depth = sum(bits) if len(bits) > 1 else bits[0] * channels
-    kinds = {(1, 8): "u1", (1, 16): "u2", (3, 16): "f2", (3, 32): "f4", (3, 64): "f8"}
-    known = (
-        kinds.get((values(339, 1)[0], bits[0]))
-        if len({*bits}) == len({*values(339, 1)}) == 1
-        else None
-    )
-    planes = channels > 1 and values(284, 1)[0] == 2
-    tiled = 322 in rows
-    piece = (
-        (values(323)[0], values(322)[0])
-        if tiled
-        else (min(values(278, height)[0] or height, height), width)
-    )
-    if not all(piece) or tiled and (piece[0] % 16 or piece[1] % 16):
-        raise ValueError(
-            f"tiles of {piece[1]}×{piece[0]} pixels; their sides must be multiples of 16"
-        )
-    offsets = values(324 if tiled and 324 in rows else 273)
-    counts = values(325 if tiled and 325 in rows else 279)
+    planes = channels > 1 and tags.one(284, 1) == 2
+    piece = _piece(tags, width, height)
     number = -(-height // piece[0]) * -(-width // piece[1]) * (channels if planes else 1)
-    if len(offsets) > number:
-        raise ValueError(f"{len(offsets)} pieces, its size asks for {number}")
-    if not counts and compression == PLAIN and len(offsets) == number and number == 1:
-        counts = [
-            min((width * depth + 7) // 8 * height, len(data) - offsets[0])
-        ]  # some old programs say none
-    if len(offsets) < number and compression != 6 or len(counts) < len(offsets):
-        raise EOFError(
-            f"truncated: {min(len(offsets), len(counts))} pieces, its size asks for {number}"
-        )
-    places = [(at, at + n) for at, n in zip(offsets, counts)]
-    if any(end > len(data) for _, end in places):
-        raise EOFError("truncated: a piece ends outside the file")
-    icc = rows.get(ICC_TAG)
+    icc = tags.rows.get(ICC_TAG)
     return Layout(
         width,
         height,
         channels,
-        np.dtype(order + known) if known else None,
-        depth,
-        values(262, 1)[0],
-        compression,
-        planes,
-        values(317, 1)[0],
-        values(266, 1)[0] == 2,
-        tuple(values(338)),
-        piece,
-        tiled,
-        places,
-        values(ORIENTATION, 1)[0],
-        data[icc.at : icc.at + icc.size] if icc else None,
+        dtype=_dtype(tags, bits),
+        bits=depth,
+        colour=tags.one(262, 1),
+        compression=tags.one(259, 1),
+        planes=planes,
+        predictor=tags.one(317, 1),
+        reversed=tags.one(266, 1) == 2,
+        extras=tuple(tags.all(338)),
+        piece=piece,
+        tiled=322 in tags,
+        places=_places(tags, number, (width * depth + 7) // 8 * height),
+        turn=tags.one(ORIENTATION, 1),
+        icc=data[icc.at : icc.at + icc.size] if icc else None,
     )
 
 
-def samples(data: bytes, plan: Layout) -> np.ndarray:
+def _dtype(tags: Tags, bits: list[int]) -> np.dtype | None:
+    formats = tags.all(339, 1)
+    if len({*bits}) > 1 or len({*formats}) > 1:
+        return None
+    kinds = {(1, 8): "u1", (1, 16): "u2", (3, 16): "f2", (3, 32): "f4", (3, 64): "f8"}
+    kind = kinds.get((formats[0], bits[0]))
+    return np.dtype(tags.order + kind) if kind else None
+
+
+def _piece(tags: Tags, width: int, height: int) -> tuple[int, int]:
+    """Height and width of a strip or tile."""
+    if 322 not in tags:
+        return min(tags.one(278, height) or height, height), width
+    rows, columns = tags.one(323), tags.one(322)
+    if not rows or not columns or rows % 16 or columns % 16:
+        why = "their sides must be multiples of 16"
+        raise ValueError(f"tiles of {columns}×{rows} pixels; {why}")
+    return rows, columns
+
+
+def _places(tags: Tags, number: int, size: int) -> list[tuple[int, int]]:
+    """Start and end of each of `number` pieces; size: bytes of all of them, unpacked."""
+    tiled, compression = 322 in tags, tags.one(259, 1)
+    offsets = tags.all(324 if tiled and 324 in tags else 273)
+    counts = tags.all(325 if tiled and 325 in tags else 279)
+    if len(offsets) > number:
+        raise ValueError(f"{len(offsets)} pieces, its size asks for {number}")
+    if not counts and compression == PLAIN and len(offsets) == number == 1:
+        counts = [min(size, len(tags.data) - offsets[0])]  # some old programs say none
+    if len(offsets) < number and compression != 6 or len(counts) < len(offsets):
+        pieces = min(len(offsets), len(counts))
+        raise EOFError(f"truncated: {pieces} pieces, its size asks for {number}")
+    places = [(at, at + n) for at, n in zip(offsets, counts)]
+    if any(end > len(tags.data) for _, end in places):
+        raise EOFError("truncated: a piece ends outside the file")
+    return places
+
+
+def samples(data: bytes, file: Layout) -> np.ndarray:
     """H×W×channels in the machine's byte order, floats as float32.
 
     Raises OverflowError for a piece that unpacks to more than its share, EOFError for less.
     """
     out = np.empty(
-        (plan.height, plan.width, plan.channels),
-        np.float32 if plan.dtype.kind == "f" else plan.dtype.newbyteorder("="),
+        (file.height, file.width, file.channels),
+        np.float32 if file.dtype.kind == "f" else file.dtype.newbyteorder("="),
     )
-    high, wide = plan.piece
-    channels = 1 if plan.planes else plan.channels
-    across, down = -(-plan.width // wide), -(-plan.height // high)
-    for i, (start, end) in enumerate(plan.places):
+    high, wide = file.piece
+    channels = 1 if file.planes else file.channels
+    across, down = -(-file.width // wide), -(-file.height // high)
+    for i, (start, end) in enumerate(file.places):
         plane, place = divmod(i, across * down)
         y, x = place // across * high, place % across * wide
-        rows, columns = min(high, plan.height - y), min(wide, plan.width - x)
-        stored = high if plan.tiled else rows  # the last strip may be short, a tile never is
+        rows, columns = min(high, file.height - y), min(wide, file.width - x)
+        stored = high if file.tiled else rows  # the last strip may be short, a tile never is
         raw = memoryview(data)[start:end]
-        if plan.compression in PACKED:
-            raw = zlib.decompressobj().decompress(raw, plan.share + 1)
-            if len(raw) > plan.share:
+        if file.compression in PACKED:
+            raw = zlib.decompressobj().decompress(raw, file.share + 1)
+            if len(raw) > file.share:
                 raise OverflowError("too large: a piece unpacks to more than its header says")
-        if len(raw) < stored * wide * channels * plan.dtype.itemsize:
+        if len(raw) < stored * wide * channels * file.dtype.itemsize:
             raise EOFError("truncated: a piece unpacks to less than its header says")
-        block = _block(raw, plan, stored, wide, channels)[:rows, :columns]
+        block = _block(raw, file, stored, wide, channels)[:rows, :columns]
         with np.errstate(
             over="ignore"
         ):  # a float64 beyond float32 becomes infinite, and that is refused later
@@ -312,27 +339,27 @@ def samples(data: bytes, plan: Layout) -> np.ndarray:
     return out
 
 
-def _block(raw: bytes, plan: Layout, rows: int, columns: int, channels: int) -> np.ndarray:
+def _block(raw: bytes, file: Layout, rows: int, columns: int, channels: int) -> np.ndarray:
     """rows×columns×channels of a piece, its predictor undone (TIFF 6.0, 14; Technical Note 3)."""
-    if plan.predictor == 3:
-        size = plan.dtype.itemsize
+    if file.predictor == 3:
+        size = file.dtype.itemsize
         planes = np.frombuffer(raw, np.uint8, rows * columns * channels * size).reshape(
             rows, columns * size, channels
         )
         planes = np.cumsum(planes, axis=1, dtype=np.uint8).reshape(rows, size, columns * channels)
         return planes.transpose(0, 2, 1).copy().view(f">f{size}").reshape(rows, columns, channels)
-    block = np.frombuffer(raw, plan.dtype, rows * columns * channels).reshape(
+    block = np.frombuffer(raw, file.dtype, rows * columns * channels).reshape(
         rows, columns, channels
     )
     return (
-        np.cumsum(block, axis=1, dtype=plan.dtype.newbyteorder("="))
-        if plan.predictor == 2
+        np.cumsum(block, axis=1, dtype=file.dtype.newbyteorder("="))
+        if file.predictor == 2
         else block
     )
 
 
 def pixels_only(data: bytes) -> bytes:
-    """The same file with a directory of the tags alone that pixels depend on: no turn, no profile."""
+    """The same file with a directory of the tags that pixels depend on: no turn, no profile."""
     start, n, _, entry, inline = directory(data)
     order, step, big = entry[0], struct.calcsize(entry), inline == 8
     kept = [

@@ -1,12 +1,14 @@
-"""How many groups of prefix codes a lossless WebP holds (RFC 9649, sections 3.5 to 3.8): its decoder makes tables for each.
+"""How many groups of prefix codes a lossless WebP holds (RFC 9649, sections 3.5 to 3.8): its
+decoder makes tables for each.
 
-A group takes three bytes of the file and 6 KiB of memory, whatever the picture's size; only the stream itself tells how many there are.
+A group takes three bytes of the file and 6 KiB of memory, whatever the picture's size; only the
+stream itself tells how many there are.
 """
 
 from __future__ import annotations
 
 ORDER = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
-MOST_SMALL = 400_000  # pixels of the small pictures beside the picture; encoders take at most some ten thousand
+MOST_SMALL = 400_000  # pixels of the small pictures beside it; encoders take some ten thousand
 FEW = 3000  # groups that need not be counted
 
 Code = tuple[list[tuple[int, int]], int]  # (symbol, bits) by the next bits, and a mask for them
@@ -16,7 +18,8 @@ class Stream:
     """Bits of a VP8L stream; past its end are zeros."""
 
     def __init__(self, data: bytes):
-        self.data, self.at, self.small = data, 0, 0
+        self.data = data
+        self.at = self.small = 0
 
     def take(self, bits: int) -> int:
         start = self.at >> 3
@@ -64,8 +67,12 @@ class Stream:
         return (2 + (symbol & 1) << extra) + self.take(extra) + 1
 
     def small_picture(self, width: int, height: int) -> set[int]:
-        """Red and green of its pixels. Repetitions and the colour cache bring none that were not there."""
-        pixels, seen, at = width * height, set(), 0
+        """Red and green of its pixels.
+
+        Repetitions and the colour cache bring none that were not there.
+        """
+        pixels, at = width * height, 0
+        seen = set()
         self.small += pixels
         if self.small > MOST_SMALL:
             raise ValueError("too large: the small pictures beside the picture")
@@ -89,7 +96,9 @@ class Stream:
 
 
 def prefix_table(lengths: list[int]) -> Code:
-    """A canonical prefix code, its bits reversed: the next bits -> (symbol, how many of them are its own)."""
+    """A canonical prefix code, its bits reversed: the next bits -> (symbol, how many of them are
+    its own).
+    """
     used = sorted((length, symbol) for symbol, length in enumerate(lengths) if length)
     if len(used) == 1:
         return [(used[0][1], 0)], 0
@@ -105,7 +114,10 @@ def prefix_table(lengths: list[int]) -> Code:
 
 
 def groups(data: bytes, width: int, height: int) -> int:
-    """Groups of the stream of a width×height picture, after its five bytes of header; ValueError for what no decoder takes."""
+    """Groups of the stream of a width×height picture, after its five bytes of header.
+
+    ValueError for what no decoder takes.
+    """
     if min(-(-width // 4) * -(-height // 4), len(data) // 2) < FEW:
         return FEW
     stream, kinds = Stream(data), set()

@@ -32,9 +32,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import filelock
-
 from ..guard import safe
+from ..guard.lock import locked
 from ..io import files
 from ..io.claims import check_folder
 from ..io.text import cell, one_line, shown
@@ -232,14 +231,8 @@ def sweep(
 @contextlib.contextmanager
 def claimed(out: Path) -> Iterator[None]:
     """Hold the folder for one sweep."""
-    lock = filelock.FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as e:
-        raise ValueError(
-            f"another sweep is at work in {out}; wait for it, or choose another folder with -o"
-        ) from e
-    with lock:
+    busy = f"another sweep is at work in {out}; wait for it, or choose another folder with -o"
+    with locked(out / ".lock", ValueError(busy)):
         (out / STOP_FILE).unlink(missing_ok=True)
         yield
 

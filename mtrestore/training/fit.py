@@ -8,12 +8,9 @@ Batch n depends on (seed, n) alone, so a resumed run sees what an unbroken one w
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import json
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +22,7 @@ import torch
 from torch import nn
 
 from .. import image, weights
+from ..guard.signals import undivided
 
 
 @dataclass(frozen=True)
@@ -112,25 +110,6 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {k: to_device(v, device) for k, v in batch.items()}
     return tuple(to_device(v, device) for v in batch)
-
-
-@contextlib.contextmanager
-def undivided() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait until the block is done: a checkpoint must never hold half a step."""
-    came, before = [], {}
-    if (
-        threading.current_thread() is threading.main_thread()
-    ):  # the only one that may set handlers, and that runs them
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if callable(signal.getsignal(number)):
-                before[number] = signal.signal(number, lambda n, _: came.append(n))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
 
 
 def fit(

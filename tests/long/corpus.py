@@ -1,11 +1,15 @@
-"""The whole corpus of bad files, and the 52 file-system cases, through the real program. Prints counts; exit 1 on any disagreement.
+"""The whole corpus of bad files, and the 52 file-system cases, through the real program.
+
+Prints counts; exit 1 on any disagreement.
 
     python tests/long/corpus.py                       # all 888 files, bombs, weights, file-system cases as root and without rights
     python tests/long/corpus.py --every 10 --parts pictures
 
-pictures: one `mtrestore restore FOLDER` over every file; each row of the report is compared with generated.csv. bombs: each read in a process
-of its own, with time and memory. weights: each file given to both loaders. fs: names, links, pipes, devices and rights.
-The corpus is made from its seed by ../shared/badinput/make_corpus.py (or MTRESTORE_SHARED); without that the program says so and ends.
+pictures: one `mtrestore restore FOLDER` over every file; each row of the report is compared with
+generated.csv. bombs: each read in a process of its own, with time and memory. weights: each file
+given to both loaders. fs: names, links, pipes, devices and rights. The corpus is made from its seed
+by ../shared/badinput/make_corpus.py (or MTRESTORE_SHARED); without that the program says so and
+ends.
 """
 
 from __future__ import annotations
@@ -85,7 +89,10 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 def restore(
     source: Path, out: Path, *, jobs: int = 2, faces: bool = False, prefix: list[str] = ()
 ) -> tuple[dict[str, dict], str]:
-    """Input path -> row of the report, and what was printed, of one folder run; raises when it leaves no report."""
+    """Input path -> row of the report, and what was printed, of one folder run.
+
+    Raises when it leaves no report.
+    """
     report = out.parent / f"{out.name}.json"
     command = [*prefix, sys.executable, "-m", "mtrestore", "restore", str(source), "-o", str(out), "--jobs", str(jobs), "--report", str(report),
                "--timeout", str(SECONDS), "--device", "cpu", *([] if faces else ["--no-faces", "--working-size", "64"])]  # fmt: skip
@@ -105,7 +112,10 @@ def restore(
 
 
 def disagreement(row: dict | None, kind: str, name: str, expected: str) -> str:
-    """What is wrong with what became of a file; "" when nothing is. row: status, code, message, notes."""
+    """What is wrong with what became of a file; "" when nothing is.
+
+    row: status, code, message, notes.
+    """
     if row is None:
         return "it has no row"
     if row["status"] == "restored":
@@ -159,7 +169,9 @@ def pictures(
 
 
 def size_changed(source: Path, output: Path) -> str:
-    """What is wrong with an output file: it must be a whole picture of its input's size, in the format of its name."""
+    """What is wrong with an output file: it must be a whole picture of its input's size, in the
+    format of its name.
+    """
     from mtrestore import image
 
     try:
@@ -189,7 +201,9 @@ print(time.process_time() - began, peak() - before, code)
 
 
 def bomb(path: Path) -> tuple[float, float, str]:
-    """(seconds of the processor, MiB, code) of reading a file in a process of its own, above what the loaded program has."""
+    """(seconds of the processor, MiB, code) of reading a file in a process of its own, above what
+    the loaded program has.
+    """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     # Through a shell that stays: on Linux a program begins with the peak of the process that started it.
     command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", BOMB, str(path)]
@@ -219,7 +233,9 @@ def bombs(folder: Path, rows: list[dict[str, str]]) -> tuple[Counter, list[str]]
 
 
 def weights(folder: Path, rows: list[dict[str, str]]) -> tuple[Counter, list[str]]:
-    """Each weights file to `weights.adopt`, into the small net that the corpus was made for, and to `weights.load`; YAML to its reader."""
+    """Each weights file to `weights.adopt`, into the small net that the corpus was made for, and to
+    `weights.load`; YAML to its reader.
+    """
     from torch import nn
 
     from mtrestore import weights
@@ -328,7 +344,10 @@ def fs(folder: Path, prefix: list[str] = ()) -> tuple[Counter, list[str]]:
 
 
 def without_rights() -> list[str] | None:
-    """How to start this interpreter as nobody, or as root without its privileges; None where neither works."""
+    """How to start this interpreter as nobody, or as root without its privileges.
+
+    None where neither works.
+    """
     if os.geteuid():
         return []
     probe = "import cv2, torch, subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"  # workers are started by it

@@ -1,7 +1,9 @@
-"""Long trials of what must never fail: `python tests/long/soak.py kills|folder|doubles|throughput|training-kills`.
+"""Long trials of what must never fail: `python tests/long/soak.py
+kills|folder|doubles|throughput|training-kills`.
 
-Each prints what it did and what it found, and exits 1 when something did not hold. By default the sizes are small; `--full` takes those
-that are promised. Pictures are crops of a public-domain portrait with noise, made from a seed.
+Each prints what it did and what it found, and exits 1 when something did not hold. By default the
+sizes are small; `--full` takes those that are promised. Pictures are crops of a public-domain
+portrait with noise, made from a seed.
 
     kills           kill -9 of a folder run at random moments, then --resume; every output equals an unbroken run's
     folder          a folder in which every tenth file is bad, on this machine and on a local Dask cluster of two workers
@@ -83,7 +85,9 @@ def run(source: Path, out: Path, *options: object) -> int:
 
 
 def digests(out: Path) -> dict[str, str]:
-    """name -> sha256 of every picture below an output folder, and of anything else that should not be there."""
+    """name -> sha256 of every picture below an output folder, and of anything else that should not
+    be there.
+    """
     found = {}
     for path in out.rglob("*"):
         if path.is_file() and ".mtrestore" not in path.parts and path != out / "index.html":
@@ -281,7 +285,9 @@ print(time.perf_counter() - began)
 
 
 def throughput(work: Path, pictures: int, megapixels: float) -> int:
-    """Whole runs, start and files included, against two processes that do nothing but call the models on decoded pictures."""
+    """Whole runs, start and files included, against two processes that do nothing but call the
+    models on decoded pictures.
+    """
     height = round((megapixels * 1e6 * 0.75) ** 0.5)
     source = make_pictures(work / "in", pictures, height, round(height / 0.75))
     cores = sorted(os.sched_getaffinity(0))[:2]
