@@ -12,8 +12,6 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from . import image, weights
 
-MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-
 
 def psnr(photo: np.ndarray, truth: np.ndarray) -> float:
     """Peak signal-to-noise ratio over all channels, dB; equal pictures give inf."""
@@ -26,39 +24,6 @@ def ssim(photo: np.ndarray, truth: np.ndarray) -> float:
     """Structural similarity with the paper's 11x11 Gaussian window (Wang et al., TIP 2004), mean over channels; sides from 11 px."""
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return float(structural_similarity(truth, photo, channel_axis=-1, data_range=1, **window))
-
-
-def ms_ssim(photo: np.ndarray, truth: np.ndarray) -> float:
-    """Multi-scale SSIM (Wang et al., Asilomar 2003) on grey pictures; as many of its five scales as fit an 11 px window."""
-    a, b = (np.float64(p).mean(-1) for p in (photo, truth))
-    if min(a.shape) < 11:
-        raise ValueError(
-            f"MS-SSIM needs sides of at least 11 px, got {a.shape[1]}x{a.shape[0]}; enlarge both pictures"
-        )
-    scales = max(1, min(5, int(np.log2(min(a.shape) / 11)) + 1))
-    weights, result = np.array(MS_WEIGHTS[:scales]) / sum(MS_WEIGHTS[:scales]), 1.0
-    for i, w in enumerate(weights):
-        full, contrast = _ssim_parts(a, b)
-        result *= max(full if i == scales - 1 else contrast, 0) ** w
-        a, b = (
-            cv2.blur(p, (2, 2), anchor=(0, 0))[: p.shape[0] // 2 * 2 : 2, : p.shape[1] // 2 * 2 : 2]
-            for p in (a, b)
-        )
-    return float(result)
-
-
-def _ssim_parts(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """(mean SSIM, mean contrast-structure term) of two grey pictures; windows that leave the picture are not counted."""
-
-    def mean(x: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(x, (11, 11), 1.5)[5:-5, 5:-5]
-
-    ma, mb = mean(a), mean(b)
-    va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
-    contrast = (2 * cov + 0.03**2) / (va + vb + 0.03**2)
-    return float((contrast * (2 * ma * mb + 0.01**2) / (ma**2 + mb**2 + 0.01**2)).mean()), float(
-        contrast.mean()
-    )
 
 
 def sharpness(photo: np.ndarray, truth: np.ndarray) -> float:

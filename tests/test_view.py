@@ -294,39 +294,12 @@ def test_losses_have_a_panel_each_and_a_mean_that_is_the_mean(rng):
     [
         lambda: view.show({}),
         lambda: view.losses([]),
-        lambda: view.contact_sheet([]),
         lambda: view.grid([]),
     ],
 )
 def test_nothing_to_draw_is_said(empty):
     with pytest.raises(ValueError, match="needs at least one"):
         empty()
-
-
-def test_contact_sheet_places_every_pair(face_photo):
-    red, blue = np.zeros((2, 30, 40, 3), np.float32)
-    red[..., 0] = blue[..., 2] = 1
-    pairs = [(f"{name} " + "long " * 40, red[: 30 - 9 * (name == "2")], blue) for name in "12345"]
-    sheet = view.contact_sheet(pairs, width=600, columns=3)
-    assert (
-        sheet.dtype == np.float32
-        and sheet.shape == (2 * (75 + 20), 600, 3)
-        and 0 <= sheet.min()
-        and sheet.max() <= 1
-    )
-    for i in range(5):
-        x, y = 200 * (i % 3), 95 * (i // 3) + 37
-        np.testing.assert_allclose(sheet[y, x + 50], [1, 0, 0], atol=0.01)
-        np.testing.assert_allclose(sheet[y, x + 150], [0, 0, 1], atol=0.01)
-        assert sheet[y + 40 : y + 56, x : x + 200].min() < 0.3, "a name is written below"
-    np.testing.assert_array_equal(sheet[95:, 400:], 1)  # the sixth place stays empty
-
-
-def test_contact_sheet_of_one_tiny_pair():
-    sheet = view.contact_sheet(
-        [("x", np.zeros((1, 1, 3), np.float32), np.ones((2, 1, 3), np.float32))], width=100
-    )
-    assert sheet.shape[1] == 100 and np.isfinite(sheet).all()
 
 
 def test_grid_puts_each_picture_in_its_place(rng):
