@@ -1,9 +1,10 @@
-"""Seeing is the point: a before/after slider in one piece of HTML, and figures of pictures and faces.
+"""Seeing is the point: a before/after slider in one piece of HTML, and figures of pictures and
+faces.
 
-`compare(before, after)` holds its pictures inside itself and asks nothing of the network. Its markup is
-a plain table of two pictures, which is what stays where scripts and styles are stripped (an untrusted
-notebook, a mail); its script turns that table into a slider. Figures are built without pyplot, so that
-a notebook shows each one once and no window is ever asked for.
+`compare(before, after)` holds its pictures inside itself and asks nothing of the network. Its
+markup is a plain table of two pictures, which is what stays where scripts and styles are stripped
+(an untrusted notebook, a mail); its script turns that table into a slider. Figures are built
+without pyplot, so that a notebook shows each one once and no window is ever asked for.
 """
 
 from __future__ import annotations
@@ -109,10 +110,10 @@ def compare(
 ) -> Comparison:
     """A slider between two pictures of the same scene, in self-contained HTML.
 
-    before, after: anything `read` takes; they may differ in size and are laid over each other at the
-    size of `after`. width: in CSS pixels (default: that of `after`, within 320..960 and at most 800
-    high, so that a portrait fits on the screen). A picture whose long side exceeds `max_side` is made
-    smaller, and its label says so; one of up to LOSSLESS_PIXELS is embedded without loss.
+    before, after: anything `read` takes; they may differ in size and are laid over each other at
+    the size of `after`. width: in CSS pixels (default: that of `after`, within 320..960 and at most
+    800 high, so that a portrait fits on the screen). A picture whose long side exceeds `max_side`
+    is made smaller, and its label says so; one of up to LOSSLESS_PIXELS is embedded without loss.
     """
     originals = [read(before), read(after)]
     pictures = [shrink(original, max_side) for original in originals]
@@ -160,7 +161,8 @@ def show(
     """A grid of pictures, each with its name and its size in pixels above it.
 
     pictures: name -> photo, or a plain list; an H×W array is drawn in grey over its own range (a
-    guidance map, a mask). columns: default even rows of 4 at most. size: the width of one in inches.
+    guidance map, a mask). columns: default even rows of 4 at most. size: the width of one in
+    inches.
     """
     from .plot import Plot
 
@@ -238,7 +240,9 @@ def faces(photo: np.ndarray, faces: Iterable, crops: Iterable = (), size: float 
         font = {"color": "white", "fontsize": 8, "parse_math": False}
         axes.annotate(words, (x0, y0), (0, 3), **place, **font)
     for i, crop in enumerate(crops):
-        colour, corners = COLOURS[i % len(COLOURS)], crop.corners()[[0, 1, 2, 3, 0]]
+        low, high = -0.5, crop.size - 0.5  # its edges lie half a pixel outside its pixel centres
+        square = [(low, low, 1), (high, low, 1), (high, high, 1), (low, high, 1), (low, low, 1)]
+        colour, corners = COLOURS[i % len(COLOURS)], np.array(square) @ crop.matrix.T
         axes.plot(*corners.T, "--", color=colour, linewidth=1)
         axes.plot(*corners[:2].T, color=colour, linewidth=3)
     return plot

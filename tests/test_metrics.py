@@ -38,11 +38,6 @@ def ssim_parts(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return float(np.mean(full)), float(np.mean(contrast))
 
 
-def halved(a: np.ndarray) -> np.ndarray:
-    a = a[: a.shape[0] // 2 * 2, : a.shape[1] // 2 * 2]
-    return (a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2]) / 4
-
-
 @pytest.mark.parametrize("off", [0.1, 0.01])
 def test_psnr_of_a_constant_error(off):
     truth = np.full((5, 7, 3), 0.5, np.float32)

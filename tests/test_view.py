@@ -47,7 +47,7 @@ def decode(uri: str) -> np.ndarray:
 
 
 def to8(photo):
-    return np.rint(photo * 255).astype(np.uint8)
+    return (photo * 255 + 0.5).astype(np.uint8)  # halves go up, as in a file that is written
 
 
 def stripped(markup: str) -> str:
