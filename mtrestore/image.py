@@ -6,7 +6,7 @@ grey, 16 bits, ICC profile, EXIF. It holds *samples*: the same H×W×3, but in t
 (uint8, uint16 or float32 in 0..1), a quarter of the memory. `as_photo` and `as_samples` lead from
 one to the other.
 
-    read:   regular file -> bytes -> format by content -> pixel limit by header -> decode -> turn upright -> 0..1
+    read:   regular file -> bytes -> format by content -> pixel limit -> decode -> turn -> 0..1
     write:  round -> encode -> decode and compare -> temporary name -> fsync -> read back -> rename
 
 Bytes and names are `files`' business, formats are `formats`'. Whatever is wrong with a file leaves
@@ -196,30 +196,23 @@ def what_is_lost(picture: Picture, suffix: str) -> tuple[str, ...]:
     like ".jpg", or a whole path.
     """
     name = formats.writable(filename(suffix))
-    return tuple(
-        text
-        for lost, text in (
-            (
-                picture.alpha is not None and name not in ALPHA,
-                f"{name} has no alpha: the picture becomes opaque, its colours stay",
-            ),
-            (picture.bits == 16 and name not in DEEP, f"{name} has 8 bits: 16 are rounded to 8"),
-            (
-                picture.grey and (name == "WEBP" or name == "AVIF" and picture.alpha is not None),
-                f"{name} stores grey as three equal channels",
-            ),
-            (
-                picture.icc and name not in TAGGED,
-                f"{name} has no ICC profile: the colours are converted to sRGB",
-            ),
-            (
-                picture.exif
-                and (name not in TAGGED or name == "JPEG" and len(picture.exif) > MAX_JPEG_EXIF),
-                f"{name} cannot hold this EXIF: it is dropped",
-            ),
-        )
-        if lost
-    )
+    alpha, lost = picture.alpha is not None, []
+    if alpha and name not in ALPHA:
+        lost.append(f"{name} has no alpha: the picture becomes opaque, its colours stay")
+    if picture.bits == 16 and name not in DEEP:
+        lost.append(f"{name} has 8 bits: 16 are rounded to 8")
+    if picture.grey and (name == "WEBP" or name == "AVIF" and alpha):
+        lost.append(f"{name} stores grey as three equal channels")
+    if picture.icc and name not in TAGGED:
+        lost.append(f"{name} has no ICC profile: the colours are converted to sRGB")
+    if picture.exif and not _holds_exif(picture, name):
+        lost.append(f"{name} cannot hold this EXIF: it is dropped")
+    return tuple(lost)
+
+
+def _holds_exif(picture: Picture, name: str) -> bool:
+    long = len(picture.exif or b"") > MAX_JPEG_EXIF
+    return name in TAGGED and not (name == "JPEG" and long)
 
 
 def place_taken(picture: Picture, suffix: str, strip: bool) -> tuple[str, ...]:
@@ -227,8 +220,7 @@ def place_taken(picture: Picture, suffix: str, strip: bool) -> tuple[str, ...]:
     where it says none.
     """
     name = formats.writable(filename(suffix))
-    fits = name in TAGGED and not (name == "JPEG" and len(picture.exif or b"") > MAX_JPEG_EXIF)
-    if not fits or not formats.has_location(picture.exif):
+    if not _holds_exif(picture, name) or not formats.has_location(picture.exif):
         return ()
     what = "the place where it was taken (GPS)"
     return (f"{what} is removed",) if strip else (f"{what} is kept; --strip-location removes it",)

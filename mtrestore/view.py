@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 LOSSLESS_PIXELS = 600_000  # a larger picture travels as JPEG (quality 92, full colour resolution)
 COLOURS = ("#ff5a36", "#18a0fb", "#35c759", "#ffcc00", "#c86bfa", "#00c7be")
 
-# Every fragment carries the same script and the script takes each box once, so any number of sliders,
-# even of the same pair, live on one page without ids. Pointers are followed by hand because the thumb
-# of a range input does not reach the edges; the input itself, invisible, brings keyboard and screen
-# readers. JupyterLab's own shortcuts keep away from what bears data-lm-suppress-shortcuts.
+# Every fragment carries the same script and the script takes each box once, so any number of
+# sliders, even of one pair, live on one page without ids. Pointers are followed by hand because
+# the thumb of a range input does not reach the edges; the input itself, invisible, brings keyboard
+# and screen readers. JupyterLab's own shortcuts keep away from data-lm-suppress-shortcuts.
 STYLE = "\n" + asset("compare.css")
 SCRIPT = "\n" + asset("compare.js")
 

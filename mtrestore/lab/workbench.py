@@ -73,15 +73,17 @@ def stronger(recipe: degrade.Recipe, strength: float) -> degrade.Recipe:
 def invented(
     out: np.ndarray, given: np.ndarray, recipe: degrade.Recipe | None = None, radius: float = 2.0
 ) -> np.ndarray:
-    """What of a restoration the picture given does not show: H×W×2 float32 at the size of `given`,
-    in levels (1/255).
+    """What of a restoration the picture given does not show, in levels (1/255).
 
-    [..., 0], unseen: the local RMS of out − D(out). D is the recipe without noise and without what a restoration keeps (grey, fading):
-        D erases this detail, so the picture given cannot have shown it. 0 where the recipe erases nothing.
-    [..., 1], against: the local mean of D'(out) − given, RMS over the channels. D' has the recorded noise too, so the truth itself gives 0
-        (but for noise that a later fading weakened): what is above 0 here says something else than the picture given.
-    Local is a Gaussian of `radius` px. Without a recipe nobody knows D, and a Gaussian of 2 px stands in: unseen is how far the local RMS of
-    out − D(out) exceeds that of given − D(given), detail added; against is D(out) − D(given).
+    H×W×2 float32 at the size of `given`; local is a Gaussian of `radius` px.
+    [..., 0], unseen: the local RMS of out − D(out). D is the recipe without noise and without what
+        a restoration keeps (grey, fading): D erases this detail, so the picture given cannot have
+        shown it. 0 where the recipe erases nothing.
+    [..., 1], against: the local mean of D'(out) − given, RMS over the channels. D' has the recorded
+        noise too, so the truth itself gives 0 (but for noise that a later fading weakened): what is
+        above 0 here says something else than the picture given.
+    Without a recipe nobody knows D, and a Gaussian of 2 px stands in: unseen is how far the local
+    RMS of out − D(out) exceeds that of given − D(given); against is D(out) − D(given).
     """
 
     def soft(x: np.ndarray, sigma: float = radius) -> np.ndarray:
@@ -173,7 +175,32 @@ class Workbench(w.VBox):
     ) -> None:
         self.options, self.restorers, self.known = options, {}, None
         self.saved: set[Path] = set()
-        self.controls = c = {
+        self.controls = c = self._controls(
+            preset, strength, seed, working_size, face_strength, scale
+        )
+        self.canvas, self.status, self.tabs = Boxes(), w.HTML(), [w.Output() for _ in range(4)]
+        super().__init__(self._layout())
+        acts = {"sample": lambda: self.take(None), "restore": self.restore, "find": self.find}
+        for name, act in (acts | {"save": self.save}).items():
+            c[name].on_click(lambda _, act=act: act())
+        for name in ("preset", "strength", "seed"):
+            c[name].observe(lambda _: self.wear(), "value")
+        c["path"].observe(lambda change: change.new and self.take(change.new), "value")
+        c["upload"].observe(lambda change: change.new and self.take(change.new[0]), "value")
+        c["boxes"].observe(lambda _: self._type(), "value")
+        self.canvas.observe(lambda _: self._draw(), "boxes")
+        self.take(photo)
+
+    @staticmethod
+    def _controls(
+        preset: str,
+        strength: float,
+        seed: int,
+        working_size: int,
+        face_strength: float,
+        scale: float,
+    ) -> dict[str, w.Widget]:
+        return {
             "upload": w.FileUpload(
                 accept="image/*", description="Upload a photo", layout=w.Layout(width="auto")
             ),
@@ -210,7 +237,9 @@ class Workbench(w.VBox):
             ),
             "save": w.Button(description="Save picture and recipe", layout=w.Layout(width="auto")),
         }
-        self.canvas, self.status, self.tabs = Boxes(), w.HTML(), [w.Output() for _ in range(4)]
+
+    def _layout(self) -> list[w.Widget]:
+        c = self.controls
         rows = [
             w.HBox([c["upload"], c["sample"]]),
             *list(c.values())[2:10],
@@ -218,32 +247,11 @@ class Workbench(w.VBox):
             c["save_as"],
             c["save"],
         ]
-        columns = [
-            w.VBox(rows, layout=w.Layout(width="370px")),
-            w.VBox([self.canvas], layout=w.Layout(flex="1 1 300px")),
-        ]
+        left = w.VBox(rows, layout=w.Layout(width="370px"))
+        right = w.VBox([self.canvas], layout=w.Layout(flex="1 1 300px"))
+        bench = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", grid_gap="12px"))
         tabs = w.Tab(self.tabs, titles=["Before / after", "Every step", "Faces", "Recipe"])
-        super().__init__(
-            [
-                w.HBox(columns, layout=w.Layout(flex_flow="row wrap", grid_gap="12px")),
-                self.status,
-                tabs,
-            ]
-        )
-        for name, act in {
-            "sample": lambda: self.take(None),
-            "restore": self.restore,
-            "find": self.find,
-            "save": self.save,
-        }.items():
-            c[name].on_click(lambda _, act=act: act())
-        for name in ("preset", "strength", "seed"):
-            c[name].observe(lambda _: self.wear(), "value")
-        c["path"].observe(lambda change: change.new and self.take(change.new), "value")
-        c["upload"].observe(lambda change: change.new and self.take(change.new[0]), "value")
-        c["boxes"].observe(lambda _: self._type(), "value")
-        self.canvas.observe(lambda _: self._draw(), "boxes")
-        self.take(photo)
+        return [bench, self.status, tabs]
 
     # ---- what one can do; each says in the status what came of it
 
