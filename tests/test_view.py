@@ -13,6 +13,7 @@ from PIL import Image
 
 from mtrestore import view
 from mtrestore.image import ImageError
+from mtrestore.io.files import page
 
 
 class Page(HTMLParser):
@@ -335,3 +336,11 @@ def test_a_page_replaces_only_a_page_of_its_kind(pair, tmp_path):
         comparison.save(path)
     assert path.read_text() == "NOTES"
     assert comparison.save(path, overwrite=True).read_text() == comparison.save(path).read_text()
+
+
+def test_a_page_says_which_word_it_lacks_and_takes_words_as_they_are():
+    with pytest.raises(KeyError, match="title"):
+        page("page.html", mark="", width=1, body="")
+    text = page("page.html", mark="", width=480, title="$width", body="<p>${mark} {x}</p>")
+    assert "<title>$width</title>" in text and "max-width:480px" in text
+    assert "<p>${mark} {x}</p>" in text

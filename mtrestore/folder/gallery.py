@@ -1,7 +1,7 @@
 """The page of a folder run: every picture before and after, small, and what failed and why.
 
-The page holds names and links; the thumbnails are files beside it, which a browser fetches when they
-come into sight, so that ten thousand open at once. What came with a picture is escaped.
+The page holds names and links; the thumbnails are files beside it, which a browser fetches when
+they come into sight, so that ten thousand open at once. What came with a picture is escaped.
 """
 
 from __future__ import annotations

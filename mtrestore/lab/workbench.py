@@ -173,12 +173,14 @@ class Workbench(w.VBox):
         scale: float,
         options: dict,
     ) -> None:
-        self.options, self.restorers, self.known = options, {}, None
+        self.options, self.restorers = options, {}
+        self.known: list[list[float]] | None = None
         self.saved: set[Path] = set()
         self.controls = c = self._controls(
             preset, strength, seed, working_size, face_strength, scale
         )
-        self.canvas, self.status, self.tabs = Boxes(), w.HTML(), [w.Output() for _ in range(4)]
+        self.canvas, self.status = Boxes(), w.HTML()
+        self.tabs = [w.Output() for _ in range(4)]
         super().__init__(self._layout())
         acts = {"sample": lambda: self.take(None), "restore": self.restore, "find": self.find}
         for name, act in (acts | {"save": self.save}).items():
@@ -298,7 +300,8 @@ class Workbench(w.VBox):
     def restore(self) -> Restored | None:
         """Restore what lies on the bench; None where that failed."""
         with self._working("restoring"):
-            restorer, recipe, worn = self._restorer(), self.recipe, self.worn
+            restorer = self._restorer()
+            recipe, worn = self.recipe, self.worn
             result = restorer(
                 self.photo.with_pixels(worn),
                 None if self.auto else [self._face(box, restorer) for box in self.canvas.boxes],
