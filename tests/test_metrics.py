@@ -1,4 +1,6 @@
-"""What the numbers mean: each is held against a computation by hand, in loops over windows where there are windows."""
+"""What the numbers mean: each is held against a computation by hand, in loops over windows where
+there are windows.
+"""
 
 import math
 
@@ -22,7 +24,9 @@ def noisy(photo: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def ssim_parts(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """(SSIM, its contrast and structure alone), means over all 11×11 Gaussian windows inside two grey pictures, one after the other."""
+    """(SSIM, its contrast and structure alone), means over all 11×11 Gaussian windows inside two
+    grey pictures, one after the other.
+    """
     g = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     g = np.outer(g, g) / g.sum() ** 2
     full, contrast = [], []
@@ -209,7 +213,9 @@ def test_a_blur_takes_texture_and_leaves_no_weave():
 
 
 def test_weave_beside_flat_skin_is_a_number():
-    """Against half a level of white noise: stripes of one level stand out by their energy, 4 times 256/2.25 of it in two places."""
+    """Against half a level of white noise: stripes of one level stand out by their energy, 4 times
+    256/2.25 of it in two places.
+    """
     flat = np.full((256, 256, 3), 0.5, np.float32)
     score = metrics.weave(flat + np.float32(1 / 255) * waves(256, 4, 0), flat, cheeks(256))
     assert score == pytest.approx(4 * 256 / 1.5**2 / 2, rel=0.15)

@@ -1,4 +1,6 @@
-"""What the views promise: pages that need nothing from outside, markup that survives without scripts, figures with one panel each."""
+"""What the views promise: pages that need nothing from outside, markup that survives without
+scripts, figures with one panel each.
+"""
 
 import base64
 import io
@@ -17,7 +19,9 @@ from mtrestore.io.files import page
 
 
 class Page(HTMLParser):
-    """Tags in order with their attributes, and the text of those elements that are neither script nor style."""
+    """Tags in order with their attributes, and the text of those elements that are neither script
+    nor style.
+    """
 
     def __init__(self, markup: str):
         super().__init__()
@@ -52,7 +56,9 @@ def to8(photo):
 
 
 def stripped(markup: str) -> str:
-    """What a notebook that is not trusted leaves: no script, no style, neither as element nor as attribute."""
+    """What a notebook that is not trusted leaves: no script, no style, neither as element nor as
+    attribute.
+    """
     return re.sub(
         r' style="[^"]*"', "", re.sub(r"<(script|style)\b.*?</\1>", "", markup, flags=re.DOTALL)
     )
@@ -139,7 +145,9 @@ def test_a_picture_too_large_for_the_page_is_made_smaller_and_says_so():
 
 
 def test_sliders_cannot_interfere(pair):
-    """No ids that could collide, no global names; each run of the script takes only the boxes that are not live yet."""
+    """No ids that could collide, no global names; each run of the script takes only the boxes that
+    are not live yet.
+    """
     comparison = view.compare(*pair)
     page = Page(comparison.html + comparison.html + view.compare(*pair[::-1]).html)
     assert not any("id" in attrs for _, attrs in page.tags) and len(page.all("script")) == 3
