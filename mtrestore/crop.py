@@ -1,9 +1,11 @@
 """Where a face lies on a photo, and how to cut it out upright and paste it back.
 
-A `Crop` is a similarity (turn, one scale, shift; never a mirror) from the pixels of a small square picture to the pixels of the photo.
-Cutting samples the photo at the crop's pixels, pasting samples the restored face at the photo's pixels, both through one function,
-`warp`, which antialiases whenever it shrinks. Pixel coordinates are pixel centres: the first pixel's centre is (0, 0), x right, y down,
-so enlarging a photo by k maps x to k x + (k - 1) / 2. Two rules place a crop: `landmark_crop` (minimum-area rectangle) and `eye_crop`.
+A `Crop` is a similarity (turn, one scale, shift; never a mirror) from the pixels of a small square
+picture to the pixels of the photo. Cutting samples the photo at the crop's pixels, pasting samples
+the restored face at the photo's pixels, both through one function, `warp`, which antialiases
+whenever it shrinks. Pixel coordinates are pixel centres: the first pixel's centre is (0, 0), x
+right, y down, so enlarging a photo by k maps x to k x + (k - 1) / 2. Two rules place a crop:
+`landmark_crop` (minimum-area rectangle) and `eye_crop`.
 """
 
 from __future__ import annotations
@@ -17,37 +19,33 @@ import numpy as np
 
 from .image import as_photo, as_samples
 
-FEATHER = (
-    0.125  # the mask rises over this share of the side at each border: full over the middle 75 %
-)
+FEATHER = 0.125  # the mask rises over this share of the side: full over the middle 75 %
 
-# Framing, fitted so that the three rules agree (medians over 2,899 aligned faces): about 0.91 of FFHQ's side, hair and chin inside.
-MESH_RULE = (
-    1.4,
-    0.10,
-)  # landmark_crop, 468 points: expand, and lift towards the forehead in sides of the rectangle (hair is no landmark)
-FIVE_RULE = (3.49, 0.29)  # landmark_crop, five points: the same two
-EYE_RULE = (
-    3.68,
-    0.20,
-)  # eye_crop: expand, and how far the centre lies from the eyes towards the mouth
+# Framing, fitted so that the three rules agree (medians over 2,899 aligned faces): about 0.91 of
+# FFHQ's side, hair and chin inside. landmark_crop: expand, and lift towards the forehead in sides
+# of the rectangle (hair is no landmark); eye_crop: expand, and how far from the eyes to the mouth.
+MESH_RULE = (1.4, 0.10)
+FIVE_RULE = (3.49, 0.29)
+EYE_RULE = (3.68, 0.20)
 
 
 def five_from_mesh(points: np.ndarray) -> np.ndarray:
-    """468 mesh points -> (5, 2): viewer's left eye, right eye, nose tip, left and right mouth corner. Five points pass through."""
+    """468 mesh points -> (5, 2): viewer's left eye, right eye, nose tip, left and right mouth
+    corner. Five points pass through.
+    """
     p = np.asarray(points, np.float64)
-    return (
-        p
-        if len(p) == 5
-        else np.stack([(p[33] + p[133]) / 2, (p[362] + p[263]) / 2, p[1], p[61], p[291]])
-    )
+    if len(p) == 5:
+        return p
+    return np.stack([(p[33] + p[133]) / 2, (p[362] + p[263]) / 2, p[1], p[61], p[291]])
 
 
 def fit_size(side: float, scale: float = 1.0, least: int = 64, most: int = 512) -> int:
-    """Net size for a face: the smallest multiple of 32 that holds side x scale pixels, kept within least..most.
+    """Net size for a face: the smallest multiple of 32 that holds side x scale pixels, kept within
+    least..most.
 
-    An untouched cut pasted back on a photo of scale 1 is within 44 dB where this leaves no spare pixels (a turned grid holds a little less
-    than the photo's), 49 dB from 1.2 times as many; enlarged photos, which hold nothing so fine, 53 dB and more.
+    An untouched cut pasted back on a photo of scale 1 is within 44 dB where this leaves no spare
+    pixels (a turned grid holds a little less than the photo's), 49 dB from 1.2 times as many;
+    enlarged photos, which hold nothing so fine, 53 dB and more.
 
     >>> fit_size(100), fit_size(100, scale=2), fit_size(9), fit_size(3000)
     (128, 224, 64, 512)
@@ -57,7 +55,9 @@ def fit_size(side: float, scale: float = 1.0, least: int = 64, most: int = 512) 
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A square of `size` x `size` pixels laid on a photo; `matrix` (2, 3) takes its pixel coordinates to the photo's."""
+    """A square of `size` x `size` pixels laid on a photo; `matrix` (2, 3) takes its pixel
+    coordinates to the photo's.
+    """
 
     matrix: np.ndarray
     size: int
@@ -66,12 +66,14 @@ class Crop:
         m = np.array(self.matrix, np.float64)
         if m.shape != (2, 3) or not np.isfinite(m).all():
             raise ValueError(
-                f"a crop needs a finite 2 x 3 matrix, got shape {m.shape}: {m.tolist()}; check the landmarks"
+                f"a crop needs a finite 2 x 3 matrix, got shape {m.shape}: {m.tolist()}; "
+                "check the landmarks"
             )
         (a, b, _), (c, d, _) = m
         if not math.hypot(a, c) > 0 or abs(a - d) + abs(b + c) > 1e-6 * math.hypot(a, c):
             raise ValueError(
-                f"a crop turns, scales and shifts without mirror or shear, got {m.tolist()}; use landmark_crop or eye_crop"
+                f"a crop turns, scales and shifts without mirror or shear, got {m.tolist()}; "
+                "use landmark_crop or eye_crop"
             )
         if int(self.size) != self.size or self.size < 1:
             raise ValueError(
@@ -83,12 +85,13 @@ class Crop:
 
     @classmethod
     def at(cls, centre: Sequence[float], side: float, roll: float, size: int) -> Crop:
-        """A crop by its centre (x, y) and side in photo pixels, turned by `roll` radians (clockwise as seen)."""
+        """A crop by its centre (x, y) and side in photo pixels, turned by `roll` radians (clockwise
+        as seen).
+        """
         k = side / size
         turn = k * np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
-        return cls(
-            np.c_[turn, np.asarray(centre, np.float64) - turn @ np.full(2, (size - 1) / 2)], size
-        )
+        shift = np.asarray(centre, np.float64) - turn @ np.full(2, (size - 1) / 2)
+        return cls(np.c_[turn, shift], size)
 
     @property
     def side(self) -> float:
@@ -120,7 +123,9 @@ class Crop:
         return np.asarray(xy, np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
 
     def corners(self) -> np.ndarray:
-        """(4, 2) outer corners on the photo: top left, top right, bottom right, bottom left as the face sees itself upright."""
+        """(4, 2) outer corners on the photo: top left, top right, bottom right, bottom left as the
+        face sees itself upright.
+        """
         low, high = -0.5, self.size - 0.5
         return self.on_photo([[low, low], [high, low], [high, high], [low, high]])
 
@@ -129,22 +134,24 @@ class Crop:
         return Crop.at(self.centre, self.side, self.roll, size)
 
     def scaled(self, k: float | tuple[float, float]) -> Crop:
-        """The crop for the photo enlarged by k. A pair (kx, ky) = new over old width and height is exact for rounded picture sizes too."""
+        """The crop for the photo enlarged by k. A pair (kx, ky) = new over old width and height is
+        exact for rounded picture sizes too.
+        """
         kx, ky = (k, k) if np.ndim(k) == 0 else k
         factors = np.array([kx, ky], np.float64)
-        return Crop.at(
-            self.centre * factors + (factors - 1) / 2,
-            self.side * math.sqrt(kx * ky),
-            self.roll,
-            self.size,
-        )
+        centre = self.centre * factors + (factors - 1) / 2
+        return Crop.at(centre, self.side * math.sqrt(kx * ky), self.roll, self.size)
 
     def cut(self, photo: np.ndarray) -> np.ndarray:
-        """The upright face, size x size x 3 in 0..1; antialiased when shrinking, mirrored beyond the photo's edge."""
+        """The upright face, size x size x 3 in 0..1; antialiased when shrinking, mirrored beyond
+        the photo's edge.
+        """
         return warp(photo, self.matrix, (self.size, self.size))
 
     def mask(self, shape: Sequence[int]) -> np.ndarray:
-        """The feathered mask on a photo of `shape` (H, W, ...): H x W float32, 1 in the middle 75 %, exactly 0 from the border on."""
+        """The feathered mask on a photo of `shape` (H, W, ...): H x W float32, 1 in the middle 75
+        %, exactly 0 from the border on.
+        """
         out = np.zeros(shape[:2], np.float32)
         rows, cols = self._region(shape)
         out[rows, cols] = self._feather(rows, cols)
@@ -153,30 +160,27 @@ class Crop:
     def paste(
         self, photo: np.ndarray, face: np.ndarray, strength: float = 1.0, match: bool = True
     ) -> np.ndarray:
-        """A new photo with `face` (any square size) blended in; see `paste`, which takes many faces at once."""
+        """A new photo with `face` (any square size) blended in; see `paste`, which takes many faces
+        at once.
+        """
         return paste(photo, [face], [self], strength, match)
 
     def _region(self, shape: Sequence[int]) -> tuple[slice, slice]:
-        """The photo's rows and columns that the crop can touch (empty slices when it lies outside)."""
-        (x0, y0), (x1, y1) = (
-            np.floor(self.corners().min(0)).astype(int),
-            np.ceil(self.corners().max(0)).astype(int) + 1,
-        )
-        h, w = shape[:2]
-        return slice(min(max(y0, 0), h), min(max(y1, 0), h)), slice(
-            min(max(x0, 0), w), min(max(x1, 0), w)
-        )
+        """The photo's rows and columns that the crop can touch (empty slices when it lies
+        outside).
+        """
+        size = np.array(shape[1::-1])
+        x0, y0 = np.clip(np.floor(self.corners().min(0)).astype(int), 0, size).tolist()
+        x1, y1 = np.clip(np.ceil(self.corners().max(0)).astype(int) + 1, 0, size).tolist()
+        return slice(y0, y1), slice(x0, x1)
 
     def _feather(self, rows: slice, cols: slice) -> np.ndarray:
         x, y = np.arange(cols.start, cols.stop), np.arange(rows.start, rows.stop)[:, None]
         out = np.ones((len(y), len(x)), np.float32)
         for a, b, c in self.inverse / self.size:
-            u = np.float32(a * x + c + 0.5 / self.size - 0.5) + np.float32(
-                b * y
-            )  # -1/2..1/2 from border to border
-            t = np.clip(
-                (0.5 - 1e-6 - np.abs(u)) / FEATHER, 0, 1
-            )  # the millionth: rounding must not light up the border
+            u = np.float32(a * x + c + 0.5 / self.size - 0.5) + np.float32(b * y)  # -1/2..1/2
+            # The millionth: rounding must not light up the border.
+            t = np.clip((0.5 - 1e-6 - np.abs(u)) / FEATHER, 0, 1)
             out *= t * t * (3 - 2 * t)  # smoothstep
         return out
 
@@ -188,10 +192,12 @@ def paste(
     strength: float = 1.0,
     match: bool = True,
 ) -> np.ndarray:
-    """A new photo (or samples, where samples came) with every face (s x s x 3, 0..1) blended into its crop's place, in order.
+    """A new photo (or samples, where samples came) with every face (s x s x 3, 0..1) blended into
+    its crop's place, in order.
 
-    `strength` 0..1 multiplies the feathered masks; pixels where a mask is 0 stay the same bit for bit. With `match`, each face's
-    low-frequency colour is first moved to the photo's as measured under the feather. Only each crop's surroundings are worked on.
+    `strength` 0..1 multiplies the feathered masks; pixels where a mask is 0 stay the same bit for
+    bit. With `match`, each face's low-frequency colour is first moved to the photo's as measured
+    under the feather. Only each crop's surroundings are worked on.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in 0..1, got {strength}")
@@ -199,7 +205,8 @@ def paste(
     for face, crop in zip(faces, crops, strict=True):
         if face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
             raise ValueError(
-                f"a face to paste must be s x s x 3, got {face.shape}; give the picture that the crop's cut became"
+                f"a face to paste must be s x s x 3, got {face.shape}; "
+                "give the picture that the crop's cut became"
             )
         if not np.isfinite(face).all():
             raise ValueError("a face to paste holds NaN or infinite values; leave this face out")
@@ -209,44 +216,42 @@ def paste(
         if strength == 0 or not mask.any():
             continue
         place = as_photo(out[rows, cols])
-        new = warp(
-            face,
-            np.c_[crop.inverse[:, :2], crop.inverse @ [cols.start, rows.start, 1]],
-            mask.shape,
-            crisp=1.25,
-        )
+        matrix = np.c_[crop.inverse[:, :2], crop.inverse @ [cols.start, rows.start, 1]]
+        new = warp(face, matrix, mask.shape, crisp=1.25)
         if match:
             new = np.clip(new - _low_frequencies(new - place, mask * (1 - mask), crop.side), 0, 1)
         weight = (np.float32(strength) * mask)[..., None]
-        out[rows, cols] = np.where(
-            weight > 0, as_samples(place + weight * (new - place), out.dtype), out[rows, cols]
-        )
+        mixed = as_samples(place + weight * (new - place), out.dtype)
+        out[rows, cols] = np.where(weight > 0, mixed, out[rows, cols])
     return out
 
 
 def _low_frequencies(difference: np.ndarray, ring: np.ndarray, side: float) -> np.ndarray:
-    """A smooth H x W x 3 picture of `difference` as seen through the weights `ring`: normalised convolution with a Gaussian of side / 5."""
+    """A smooth H x W x 3 picture of `difference` as seen through the weights `ring`: normalised
+    convolution with a Gaussian of side / 5.
+    """
     h, w = ring.shape
     cell = max(h, w, 32) / 32
     grid = (max(1, round(w / cell)), max(1, round(h / cell)))
-    both = cv2.resize(
-        np.dstack([difference * ring[..., None], ring]), grid, interpolation=cv2.INTER_AREA
-    )
+    both = np.dstack([difference * ring[..., None], ring])
+    both = cv2.resize(both, grid, interpolation=cv2.INTER_AREA)
     both = cv2.GaussianBlur(both, (0, 0), side / 5 / cell, borderType=cv2.BORDER_CONSTANT)
-    return cv2.resize(
-        both[..., :3] / (both[..., 3:] + 1e-6), (w, h), interpolation=cv2.INTER_LINEAR
-    )
+    mean = both[..., :3] / (both[..., 3:] + 1e-6)
+    return cv2.resize(mean, (w, h), interpolation=cv2.INTER_LINEAR)
 
 
 def warp(
     source: np.ndarray, matrix: np.ndarray, shape: tuple[int, int], crisp: float = 1.0
 ) -> np.ndarray:
-    """A picture of `shape` (h, w) whose pixel (x, y) is `source` at matrix @ (x, y, 1); H x W x 3 float32 in 0..1.
+    """A picture of `shape` (h, w) whose pixel (x, y) is `source` at matrix @ (x, y, 1); H x W x 3
+    float32 in 0..1.
 
-    cv2.warpAffine does not antialias, so before shrinking by k the part it needs is low-passed: by whole-number area averages while k is
-    4 or more, then by a Lanczos-3 kernel stretched by k (at k = 1 a no-op). `crisp` > 1 spares the last bit below k = crisp: right for a
-    face that is already smooth at its own pixels. Clear enlarging is cubic like the enlarged photo's, so both agree between the pixels;
-    around scale one Lanczos keeps more. Beyond its edges the source is mirrored (reflect-101).
+    cv2.warpAffine does not antialias, so before shrinking by k the part it needs is low-passed: by
+    whole-number area averages while k is 4 or more, then by a Lanczos-3 kernel stretched by k (at k
+    = 1 a no-op). `crisp` > 1 spares the last bit below k = crisp: right for a face that is already
+    smooth at its own pixels. Clear enlarging is cubic like the enlarged photo's, so both agree
+    between the pixels; around scale one Lanczos keeps more. Beyond its edges the source is mirrored
+    (reflect-101).
     """
     m = np.array(matrix, np.float64)
     k = math.sqrt(abs(np.linalg.det(m[:, :2])))
@@ -257,7 +262,8 @@ def warp(
     cells = (np.ceil(box.max(0)).astype(int) + 8 * n - low) // n + 1
     if (cells * n > 30000).any():
         raise ValueError(
-            f"a crop may reach over 30000 pixels of a photo, this one over {int(max(cells) * n)}; check its landmarks"
+            f"a crop may reach over 30000 pixels of a photo, this one over {int(max(cells) * n)}; "
+            "check its landmarks"
         )
     part = _mirrored(source, low, low + cells * n)
     m[:, 2] -= low
@@ -269,17 +275,16 @@ def warp(
     if stretch > 1:
         i = np.arange(-math.ceil(3 * stretch), math.ceil(3 * stretch) + 1) / stretch
         taps = np.sinc(i) * np.sinc(i / 3) * (np.abs(i) < 3)
-        part = cv2.sepFilter2D(
-            part, -1, taps / taps.sum(), taps / taps.sum(), borderType=cv2.BORDER_REFLECT_101
-        )
-    out = cv2.warpAffine(
-        part, m, shape[::-1], flags=kernel | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
-    )
-    return np.clip(out, 0, 1)
+        taps = taps / taps.sum()
+        part = cv2.sepFilter2D(part, -1, taps, taps, borderType=cv2.BORDER_REFLECT_101)
+    flags, border = kernel | cv2.WARP_INVERSE_MAP, cv2.BORDER_REFLECT_101
+    return np.clip(cv2.warpAffine(part, m, shape[::-1], flags=flags, borderMode=border), 0, 1)
 
 
 def _mirrored(source: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """source[low y:high y, low x:high x], continued beyond the edges by reflect-101 as often as needed; a view when it lies inside."""
+    """source[low y:high y, low x:high x], continued beyond the edges by reflect-101 as often as
+    needed; a view when it lies inside.
+    """
     if (low >= 0).all() and high[0] <= source.shape[1] and high[1] <= source.shape[0]:
         return as_photo(source[low[1] : high[1], low[0] : high[0]])
     cols, rows = (
@@ -292,11 +297,13 @@ def _mirrored(source: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
 def landmark_crop(
     points_or_face: object, size: int | None = None, expand: float | None = None
 ) -> Crop:
-    """Crop by the minimum-area rectangle of the landmarks, made square by its longer side and expanded, upright for any roll.
+    """Crop by the minimum-area rectangle of the landmarks, made square by its longer side and
+    expanded, upright for any roll.
 
-    Takes a Face, 468 mesh points or five points, (N, 2) in photo pixels. cv2.minAreaRect knows its turn only up to 90 degrees; of the four
-    the one nearest to the eyes-to-mouth axis is taken. Five points span less than the mesh, hence their own `expand` default; both are
-    lifted towards the forehead, for hair has no landmarks. `size` None follows the face (`fit_size`).
+    Takes a Face, 468 mesh points or five points, (N, 2) in photo pixels. cv2.minAreaRect knows its
+    turn only up to 90 degrees; of the four the one nearest to the eyes-to-mouth axis is taken. Five
+    points span less than the mesh, hence their own `expand` default; both are lifted towards the
+    forehead, for hair has no landmarks. `size` None follows the face (`fit_size`).
     """
     points, five = _landmarks(points_or_face)
     default, lift = FIVE_RULE if len(points) == 5 else MESH_RULE
@@ -312,25 +319,21 @@ def landmark_crop(
 
 
 def eye_crop(points_or_face: object, size: int | None = None, expand: float | None = None) -> Crop:
-    """Crop by eyes and mouth alone, as FFHQ is aligned (Karras et al., CVPR 2019, appendix; FFHQ's own side is expand = 4, a little wider).
+    """Crop by eyes and mouth alone, as FFHQ is aligned (Karras et al., CVPR 2019, appendix; FFHQ's
+    own side is expand = 4, a little wider).
 
-    The side is `expand` x max(eye distance, 0.9 x eye-to-mouth distance); the x axis is the mean of the eye line and the normal of the
-    eyes-to-mouth line. Takes the same points as `landmark_crop`.
+    The side is `expand` x max(eye distance, 0.9 x eye-to-mouth distance); the x axis is the mean of
+    the eye line and the normal of the eyes-to-mouth line. Takes the same points as `landmark_crop`.
     """
     _, five = _landmarks(points_or_face)
     eyes, mouth = five[:2].mean(0), five[3:].mean(0)
     across, down = five[1] - five[0], mouth - eyes
     axis = across + [down[1], -down[0]]
     default, fall = EYE_RULE
-    side = max(math.hypot(*across), 0.9 * math.hypot(*down)) * (
-        default if expand is None else expand
-    )
-    return Crop.at(
-        eyes + fall * down,
-        side,
-        math.atan2(axis[1], axis[0]),
-        fit_size(side) if size is None else size,
-    )
+    side = max(math.hypot(*across), 0.9 * math.hypot(*down))
+    side *= default if expand is None else expand
+    roll = math.atan2(axis[1], axis[0])
+    return Crop.at(eyes + fall * down, side, roll, fit_size(side) if size is None else size)
 
 
 def _landmarks(points_or_face: object) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,9 @@
 """Finding faces: a ready-made CNN detector, made steady, and dense landmarks on what it finds.
 
-A detector is any function from a uint8 RGB picture to rows of 15 numbers; two come ready, MTCNN (a package, the default) and YuNet (a file
-for OpenCV). `detect` shows it the photo at a long side of 640, and only when the upright picture gives nothing sure also the quarter turns
-and a cleared copy: sideways phone pictures, dark, faded and noisy prints. Everything comes back in photo pixels.
+A detector is any function from a uint8 RGB picture to rows of 15 numbers; two come ready, MTCNN (a
+package, the default) and YuNet (a file for OpenCV). `detect` shows it the photo at a long side of
+640, and only when the upright picture gives nothing sure also the quarter turns and a cleared copy:
+sideways phone pictures, dark, faded and noisy prints. Everything comes back in photo pixels.
 """
 
 from __future__ import annotations
@@ -22,29 +23,30 @@ import torch
 from .crop import eye_crop, five_from_mesh
 from .fast import onnxfile
 from .guard import forks
-from .image import as_photo, as_samples, resize, shrink, to_tensor
+from .image import as_photo, as_samples, enlarge, shrink, to_tensor
 
 __all__ = ["Face", "dense", "detect", "faces_from", "five_from_mesh", "suppress"]
 
-Detector = Callable[
-    [np.ndarray], np.ndarray
-]  # uint8 RGB H x W x 3 -> (N, 15): x0 y0 x1 y1, five points x y, score 0..1
+# uint8 RGB H x W x 3 -> (N, 15): x0 y0 x1 y1, five points x y, score 0..1
+Detector = Callable[[np.ndarray], np.ndarray]
 LEAST_SIDE = 16  # px on the photo: below this a face is "too_small"
 LEAST_LONG_SIDE = 256  # px: smaller photos are enlarged before detection
-# Scores: what a face needs on the upright photo; what ends the search there; what it needs on turned or cleared copies, which invite false
-# boxes. Measured on 74 labelled portraits and 171 landscapes and street scenes.
+# Scores: what a face needs on the upright photo; what ends the search there; what it needs on
+# turned or cleared copies, which invite false boxes. Measured on 74 labelled portraits and 171
+# landscapes and street scenes.
 SCORES = {"mtcnn": (0.9, 0.99, 0.99), "yunet": (0.7, 0.9, 0.8)}
-MEAN_FIVE = np.array(
-    [[0.27, 0.41], [0.73, 0.41], [0.5, 0.61], [0.285, 0.75], [0.715, 0.75]]
-)  # in MTCNN's box 0..1, median of 70 faces
+# In MTCNN's box 0..1, median of 70 faces.
+MEAN_FIVE = np.array([[0.27, 0.41], [0.73, 0.41], [0.5, 0.61], [0.285, 0.75], [0.715, 0.75]])
 
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """One face of a photo: `box` (x0, y0, x1, y1), `landmarks` (5 or 468, 2) read-only, both in photo pixels, and what became of it.
+    """One face of a photo: `box` (x0, y0, x1, y1), `landmarks` (5 or 468, 2) read-only, both in
+    photo pixels, and what became of it.
 
-    Five points are viewer's left eye, right eye, nose tip, left and right mouth corner of the upright face; 468 are MediaPipe's mesh.
-    `status` is "found", "too_small" (box side under 16 px), "restored" or "failed: <reason>".
+    Five points are viewer's left eye, right eye, nose tip, left and right mouth corner of the
+    upright face; 468 are MediaPipe's mesh. `status` is "found", "too_small" (box side under 16 px),
+    "restored" or "failed: <reason>".
     """
 
     box: tuple[float, float, float, float]
@@ -60,7 +62,8 @@ class Face:
             or not np.isfinite([*self.box, *points.ravel()]).all()
         ):
             raise ValueError(
-                f"a face is a finite box of 4 numbers and 5 or 468 points (x, y), got {self.box} and points {points.shape}"
+                "a face is a finite box of 4 numbers and 5 or 468 points (x, y), "
+                f"got {self.box} and points {points.shape}"
             )
         points.flags.writeable = False
         object.__setattr__(self, "landmarks", points)
@@ -84,20 +87,20 @@ def detect(
     landmarks: Callable | None = None,
     yunet_file: str | Path | None = None,
 ) -> list[Face]:
-    """The faces of a photo (H x W x 3, 0..1, or samples), largest first; an empty list when there are none.
+    """The faces of a photo (H x W x 3, 0..1, or samples), largest first; an empty list when there
+    are none.
 
-    `detector`: "mtcnn", "yunet", "auto" (YuNet if its file is there, else MTCNN) or a function as `Detector` above. `size` is the long side
-    shown to it: faces from about 20 px there are found. `landmarks`: a net for `dense`. `yunet_file`: where YuNet's ONNX file lies; else
-    the environment variable MTRESTORE_YUNET, else ~/.cache/mtrestore/yunet_s_dynamic.onnx.
+    `detector`: "mtcnn", "yunet", "auto" (YuNet if its file is there, else MTCNN) or a function as
+    `Detector` above. `size` is the long side shown to it: faces from about 20 px there are found.
+    `landmarks`: a net for `dense`. `yunet_file`: where YuNet's ONNX file lies; else the environment
+    variable MTRESTORE_YUNET, else ~/.cache/mtrestore/yunet_s_dynamic.onnx.
     """
     forks.check()
     forks.used()
     look, *scores = _detector(detector, yunet_file)
     long = max(photo.shape[:2])
     if long < LEAST_LONG_SIDE:
-        small = resize(
-            photo, tuple(max(1, round(n * LEAST_LONG_SIDE / long)) for n in photo.shape[:2])
-        )
+        small = enlarge(photo, LEAST_LONG_SIDE / long)
     else:
         small = shrink(photo, size)
     if min(small.shape[:2]) < 16:
@@ -116,10 +119,12 @@ def detect(
 
 
 def dense(photo: np.ndarray, face: Face, net: Callable) -> Face:
-    """The face with 468 landmarks by `net` (Tensor 1 x 3 x 128 x 128, the upright eye crop -> 1 x 468 x 2 in 0..1 of the crop's side).
+    """The face with 468 landmarks by `net` (Tensor 1 x 3 x 128 x 128, the upright eye crop -> 1 x
+    468 x 2 in 0..1 of the crop's side).
 
-    An answer that is not finite, or whose five points lie on average further from the detector's than 0.35 of the face's unit (the eye
-    distance, or 0.9 of eyes to mouth where that is more: a profile), is not believed: the face comes back with its five points.
+    An answer that is not finite, or whose five points lie on average further from the detector's
+    than 0.35 of the face's unit (the eye distance, or 0.9 of eyes to mouth where that is more: a
+    profile), is not believed: the face comes back with its five points.
     """
     crop = eye_crop(face.five, 128)
     with torch.inference_mode():
@@ -135,9 +140,11 @@ def dense(photo: np.ndarray, face: Face, net: Callable) -> Face:
 
 
 def faces_from(items: Iterable) -> list[Face]:
-    """Faces from what a person gives: boxes (x0, y0, x1, y1) or landmarks (5 or 468 points x, y), in photo pixels, largest first.
+    """Faces from what a person gives: boxes (x0, y0, x1, y1) or landmarks (5 or 468 points x, y),
+    in photo pixels, largest first.
 
-    A box alone gets the five points of a mean upright face; landmarks alone get the box around their five points as a detector draws it.
+    A box alone gets the five points of a mean upright face; landmarks alone get the box around
+    their five points as a detector draws it.
     """
     faces = []
     for item in items:
@@ -152,14 +159,17 @@ def faces_from(items: Iterable) -> list[Face]:
             face = Face((*(centre - span / 2), *(centre + span / 2)), a)
         else:
             raise ValueError(
-                f"a face is given as a box x0 y0 x1 y1 or as 5 or 468 points x y, got {np.array2string(a, threshold=8)}"
+                "a face is given as a box x0 y0 x1 y1 or as 5 or 468 points x y, "
+                f"got {np.array2string(a, threshold=8)}"
             )
         faces.append(replace(face, status="too_small") if face.side < LEAST_SIDE else face)
     return _largest_first(faces)
 
 
 def suppress(rows: np.ndarray, overlap: float = 0.4, inside: float = 0.7) -> np.ndarray:
-    """Non-maximum suppression: rows (N, 15), surest first, without those that overlap a surer one or lie mostly inside it or around it."""
+    """Non-maximum suppression: rows (N, 15), surest first, without those that overlap a surer one
+    or lie mostly inside it or around it.
+    """
     rows = rows[np.argsort(-rows[:, 14], kind="stable")]
     kept: list[np.ndarray] = []
     for r in rows:
@@ -181,15 +191,15 @@ def _largest_first(faces: list[Face]) -> list[Face]:
 def _search(
     look: Detector, picture: np.ndarray, enough: float, sure: float, elsewhere: float
 ) -> np.ndarray:
-    """Rows found upright if one is sure; else those, upright or turned, with the surest; if none will do, so with a cleared copy."""
+    """Rows found upright if one is sure; else those, upright or turned, with the surest; if none
+    will do, so with a cleared copy.
+    """
 
     def found(copy: np.ndarray, turns: int, least: float) -> np.ndarray:
-        rows = np.asarray(look(np.ascontiguousarray(np.rot90(copy, turns))), np.float64).reshape(
-            -1, 15
-        )
-        return _unturned(
-            suppress(rows[rows[:, 14] >= least]), turns, *copy.shape[:2]
-        )  # suppress puts the surest first
+        rows = look(np.ascontiguousarray(np.rot90(copy, turns)))
+        rows = np.asarray(rows, np.float64).reshape(-1, 15)
+        rows = suppress(rows[rows[:, 14] >= least])  # the surest first
+        return _unturned(rows, turns, *copy.shape[:2])
 
     best = found(picture, 0, enough)
     if len(best) and best[0, 14] >= sure:
@@ -206,7 +216,9 @@ def _search(
 
 
 def _unturned(rows: np.ndarray, turns: int, height: int, width: int) -> np.ndarray:
-    """Rows found on np.rot90(picture, turns), in the coordinates of the picture (height x width)."""
+    """Rows found on np.rot90(picture, turns), in the coordinates of the picture (height x
+    width).
+    """
     x, y = rows[:, 0:14:2], rows[:, 1:14:2]
     x, y = [(x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x)][turns]
     out = np.stack([x, y], -1)
@@ -215,15 +227,16 @@ def _unturned(rows: np.ndarray, turns: int, height: int, width: int) -> np.ndarr
 
 
 def _cleared(picture: np.ndarray) -> np.ndarray:
-    """Softened against noise and grain, then stretched to full contrast: for dark, faded and noisy pictures."""
+    """Softened against noise and grain, then stretched to full contrast: for dark, faded and noisy
+    pictures.
+    """
     soft = cv2.GaussianBlur(picture, (0, 0), 1.5).astype(np.float32)
     low, high = np.percentile(soft[::4, ::4], (1, 99))
     return np.clip((soft - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
 
 
-_mine = (
-    threading.local()
-)  # detectors keep state and thread pools: one for each thread of each process
+# Detectors keep state and thread pools: one for each thread of each process.
+_mine = threading.local()
 
 
 def _detector(
@@ -249,22 +262,23 @@ def _detector(
 
 
 def _mtcnn() -> Detector:
-    """MTCNN (Zhang et al., 2016) from the package mtcnn-runtime; it takes BGR and raises ValueError where it finds nothing."""
+    """MTCNN (Zhang et al., 2016) from the package mtcnn-runtime; it takes BGR and raises ValueError
+    where it finds nothing.
+    """
     try:
         import onnxruntime
         from mtcnnruntime import detector as package
     except ImportError as e:
         raise ModuleNotFoundError(
-            f"face detection needs mtcnn-runtime ({e}); `pip install mtcnn-runtime` or pass detector="
+            f"face detection needs mtcnn-runtime ({e}); `pip install mtcnn-runtime` "
+            "or pass detector="
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = min(2, torch.get_num_threads()), 3
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # a thread that spins while it waits takes the other branch's time
-    package.onnxruntime = SimpleNamespace(
-        InferenceSession=functools.partial(onnxruntime.InferenceSession, sess_options=options)
-    )
+    # A thread that spins while it waits takes the other branch's time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = functools.partial(onnxruntime.InferenceSession, sess_options=options)
+    package.onnxruntime = SimpleNamespace(InferenceSession=session)
     net = package.MTCNN()
 
     def look(picture: np.ndarray) -> np.ndarray:
@@ -273,32 +287,25 @@ def _mtcnn() -> Detector:
         except ValueError:
             return np.zeros((0, 15))
         boxes = np.reshape(boxes, (-1, 5))
-        points = (
-            np.reshape(points, (-1, 2, 5)).transpose(0, 2, 1).reshape(-1, 10)
-        )  # it lists the five x, then the five y
+        points = np.reshape(points, (-1, 2, 5)).transpose(0, 2, 1)  # it lists five x, then five y
+        points = points.reshape(-1, 10)
         return np.c_[boxes[:, :4], points, boxes[:, 4]]
 
     return look
 
 
 def _yunet(file: Path) -> Detector:
-    """YuNet (Wu et al., 2023) through OpenCV, on the picture and on its half and quarter, for it misses faces that fill the picture."""
+    """YuNet (Wu et al., 2023) through OpenCV, on the picture and on its half and quarter, for it
+    misses faces that fill the picture.
+    """
     if not file.is_file():
         raise FileNotFoundError(
             f"YuNet's file is not at {file}; put it there, pass yunet_file= or use detector='mtcnn'"
         )
-    level = cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_ERROR
-    )  # OpenCV 5 warns that its new engine has no targets
-    net = cv2.FaceDetectorYN.create(
-        "onnx",
-        np.frombuffer(onnxfile.read(file), np.uint8),
-        np.zeros(0, np.uint8),
-        (320, 320),
-        0.5,
-        0.3,
-        5000,
-    )
+    # OpenCV 5 warns that its new engine has no targets.
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    model, config = np.frombuffer(onnxfile.read(file), np.uint8), np.zeros(0, np.uint8)
+    net = cv2.FaceDetectorYN.create("onnx", model, config, (320, 320), 0.5, 0.3, 5000)
     cv2.utils.logging.setLogLevel(level)
 
     def look(picture: np.ndarray) -> np.ndarray:
@@ -306,11 +313,8 @@ def _yunet(file: Path) -> Detector:
         for f in (1, 2, 4):
             h, w = (max(16, round(n / f)) for n in picture.shape[:2])
             net.setInputSize((w, h))
-            rows = net.detect(
-                np.ascontiguousarray(
-                    cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)[..., ::-1]
-                )
-            )[1]
+            small = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
+            rows = net.detect(np.ascontiguousarray(small[..., ::-1]))[1]
             if rows is not None:
                 rows = rows.astype(np.float64)
                 rows[:, 2:4] += rows[:, :2]

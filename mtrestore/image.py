@@ -1,13 +1,16 @@
 """The photo convention, the one reader and the one writer.
 
-A *photo* is a float32 array, RGB, H×W×3, in 0..1; a *tensor* is B×3×H×W in 0..1; only this file turns one into the other. A `Picture` is
-a photo plus what its file said beside the colours: alpha, grey, 16 bits, ICC profile, EXIF. It holds *samples*: the same H×W×3, but in the
-file's own type (uint8, uint16 or float32 in 0..1), a quarter of the memory. `as_photo` and `as_samples` lead from one to the other.
+A *photo* is a float32 array, RGB, H×W×3, in 0..1; a *tensor* is B×3×H×W in 0..1; only this file
+turns one into the other. A `Picture` is a photo plus what its file said beside the colours: alpha,
+grey, 16 bits, ICC profile, EXIF. It holds *samples*: the same H×W×3, but in the file's own type
+(uint8, uint16 or float32 in 0..1), a quarter of the memory. `as_photo` and `as_samples` lead from
+one to the other.
 
-    read:   regular file -> bytes -> format by content -> pixel limit by header -> decode -> turn upright -> 0..1
+    read:   regular file -> bytes -> format by content -> pixel limit -> decode -> turn -> 0..1
     write:  round -> encode -> decode and compare -> temporary name -> fsync -> read back -> rename
 
-Bytes and names are `files`' business, formats are `formats`'. Whatever is wrong with a file leaves as one `ImageError` with a code.
+Bytes and names are `files`' business, formats are `formats`'. Whatever is wrong with a file leaves
+as one `ImageError` with a code.
 """
 
 from __future__ import annotations
@@ -38,10 +41,11 @@ Photo = np.ndarray
 class Picture:
     """A photo and what its file said beside it.
 
-    samples: H×W×3, RGB, upright (a grey picture has three equal channels), uint8, uint16 or float32 in 0..1; `pixels` is the photo made of
-    them, float32 in 0..1, anew each time. alpha: float32 H×W 0..1 or None, not premultiplied.
-    bits: 8 or 16, the depth to write again. icc, exif: bytes or None; exif has lost the turn (it is applied), the thumbnail and the size.
-    notes: what was changed, left out or kept, for people.
+    samples: H×W×3, RGB, upright (a grey picture has three equal channels), uint8, uint16 or float32
+    in 0..1; `pixels` is the photo made of them, float32 in 0..1, anew each time. alpha: float32 H×W
+    0..1 or None, not premultiplied. bits: 8 or 16, the depth to write again. icc, exif: bytes or
+    None; exif has lost the turn (it is applied), the thumbnail and the size. notes: what was
+    changed, left out or kept, for people.
     """
 
     samples: np.ndarray
@@ -59,16 +63,16 @@ class Picture:
         return as_photo(self.samples)
 
     def with_pixels(self, pixels: np.ndarray) -> Picture:
-        """The same picture with other pixels (a photo or samples, H×W×3 of any size); alpha follows to their size."""
-        alpha = (
-            self.alpha
-            if self.alpha is None or self.alpha.shape == pixels.shape[:2]
-            else resize(self.alpha, pixels.shape[:2])
-        )
+        """The same picture with other pixels (a photo or samples, H×W×3 of any size); alpha follows
+        to their size.
+        """
+        alpha = self.alpha if self.alpha is None else resize(self.alpha, pixels.shape[:2])
         return replace(self, samples=pixels, alpha=alpha)
 
     def without_location(self) -> Picture:
-        """The same picture, whose EXIF does not say where it was taken (`formats.without_location` tells what else goes)."""
+        """The same picture, whose EXIF does not say where it was taken (`formats.without_location`
+        tells what else goes).
+        """
         return replace(self, exif=formats.without_location(self.exif))
 
 
@@ -80,50 +84,48 @@ def top_of(dtype: np.dtype) -> int:
 def as_photo(samples: np.ndarray) -> Photo:
     """Samples of any shape -> float32 in 0..1; float32 comes back as it is, not copied."""
     top = top_of(samples.dtype)
-    return (
-        np.asarray(samples, np.float32) if top == 1 else np.divide(samples, top, dtype=np.float32)
-    )
+    if top == 1:
+        return np.asarray(samples, np.float32)
+    return np.divide(samples, top, dtype=np.float32)
 
 
 def as_samples(photo: Photo, dtype: np.dtype) -> np.ndarray:
-    """A photo, within 0..1 or not, -> samples of that type, rounded to the nearest; NaNs stay NaNs in float32 alone."""
+    """A photo, within 0..1 or not, -> samples of that type, rounded to the nearest; NaNs stay NaNs
+    in float32 alone.
+    """
     top = np.float32(top_of(dtype))
-    return (
-        np.asarray(np.clip(photo, 0, 1), np.float32)
-        if top == 1
-        else (np.clip(photo, 0, 1) * top + np.float32(0.5)).astype(dtype)
-    )
+    if top == 1:
+        return np.asarray(np.clip(photo, 0, 1), np.float32)
+    return (np.clip(photo, 0, 1) * top + np.float32(0.5)).astype(dtype)
 
 
 def load(
     src: str | bytes | os.PathLike | Image.Image | np.ndarray, max_pixels: int | None = None
 ) -> Picture:
-    """Read a picture from a path (str, bytes, Path), a PIL image or an array. Raises ImageError and nothing else for what is wrong with it.
+    """Read a picture from a path (str, bytes, Path), a PIL image or an array. Raises ImageError and
+    nothing else for what is wrong with it.
 
-    Files: JPEG, MPO, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF, told by content, not by name; of several frames the first. WebP and GIF also
-    obey PIL.Image.MAX_IMAGE_PIXELS. Arrays: uint8, uint16 or float; H×W or H×W×1 grey, ×2 grey + alpha, ×3 RGB, ×4 RGBA; always copied.
-    Floats, in files too, must lie in 0..1 (0.001 beyond is clipped); from a file they count as 16 bits, from an array as 8.
-    max_pixels: by default 200 million, but 16 million where a file has less than a byte of payload for 256 of them, as bombs do; and what
-    a picture may cost in memory and work goes by its payload as well (`cost`). Given, that many are read whatever they unpack from.
+    Files: JPEG, MPO, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF, told by content, not by name; of several
+    frames the first. WebP and GIF also obey PIL.Image.MAX_IMAGE_PIXELS. Arrays: uint8, uint16 or
+    float; H×W or H×W×1 grey, ×2 grey + alpha, ×3 RGB, ×4 RGBA; always copied. Floats, in files too,
+    must lie in 0..1 (0.001 beyond is clipped); from a file they count as 16 bits, from an array as
+    8. max_pixels: by default 200 million, but 16 million where a file has less than a byte of
+    payload for 256 of them, as bombs do; and what a picture may cost in memory and work goes by its
+    payload as well (`cost`). Given, that many are read whatever they unpack from.
     """
     forks.check()
     if isinstance(src, np.ndarray):
-        return _upright(
-            _from_array(src, max_pixels), "array", bits=16 if src.dtype == np.uint16 else 8
-        )
+        bits = 16 if src.dtype == np.uint16 else 8
+        return _upright(_from_array(src, max_pixels), "array", bits)
     if isinstance(src, Image.Image):
-        with formats.guard("PIL image"):
-            return _upright(
-                formats.from_pil(src, "PIL image", src.format or "PIL", max_pixels), "PIL image"
-            )
+        who = "PIL image"
+        with formats.guard(who):
+            return _upright(formats.from_pil(src, who, src.format or "PIL", max_pixels), who)
     data, path = read_bytes(src), Path(filename(src))
-    with formats.guard(repr(str(path)), data):
-        return replace(
-            _upright(
-                formats.decode(data, repr(str(path)), max_pixels), repr(str(path)), fresh=True
-            ),
-            path=path,
-        )
+    who = repr(str(path))
+    with formats.guard(who, data):
+        picture = _upright(formats.decode(data, who, max_pixels), who, fresh=True)
+        return replace(picture, path=path)
 
 
 def read(src: str | bytes | os.PathLike | Image.Image | np.ndarray) -> Photo:
@@ -140,93 +142,85 @@ def _from_array(a: np.ndarray, max_pixels: int | None) -> Raw:
     if a.ndim not in (2, 3) or a.ndim == 3 and a.shape[2] not in (1, 2, 3, 4):
         raise ImageError(
             "E_FORMAT",
-            f"array must be H×W or H×W×C with C of 1, 2, 3 or 4 (channels last), got shape {a.shape}",
+            "array must be H×W or H×W×C with C of 1, 2, 3 or 4 (channels last), "
+            f"got shape {a.shape}",
         )
     limit("array", a.shape[1], a.shape[0], max_pixels)
     return Raw(a if a.ndim == 3 else a[..., None], "array")
 
 
 def _upright(raw: Raw, who: str, bits: int | None = None, fresh: bool = False) -> Picture:
-    """Samples as stored -> Picture: turned, scaled to 0..1, split into colours and alpha; ICC and EXIF looked at. `fresh`
-    samples are nobody else's, and may be kept as they are."""
-    samples, notes = raw.samples, raw.notes
+    """Samples as stored -> Picture: turned, scaled to 0..1, split into colours and alpha; ICC and
+    EXIF looked at. `fresh` samples are nobody else's, and may be kept as they are."""
+    samples = raw.samples
     if samples.dtype.kind == "f":
-        low, high = samples.min(), samples.max()  # a NaN goes through both
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise ImageError(
-                "E_NONFINITE", f"{who} holds NaN or infinite samples; replace them first"
-            )
-        if low < -1e-3 or high > 1 + 1e-3:
-            raise ImageError(
-                "E_FORMAT",
-                f"{who} holds floats from {low:.4g} to {high:.4g}, expected 0..1; scale or clip them first",
-            )
+        _check_floats(samples, who)
     exif, said = formats.clean_exif(raw.exif, raw.format == "TIFF")
     icc, heard = formats.fitting_icc(raw.icc, samples.shape[2] < 3)
     samples = samples.swapaxes(0, 1) if raw.turn in (5, 6, 7, 8) else samples
-    samples = samples[
-        :: -1 if raw.turn in (3, 4, 7, 8) else 1, :: -1 if raw.turn in (2, 3, 6, 7) else 1
-    ]
-    grey = samples.shape[2] < 3
-    alpha = (
-        np.divide(samples[..., -1], top_of(samples.dtype), dtype=np.float32, order="C")
-        if samples.shape[2] in (2, 4)
-        else None
-    )
-    if (
-        fresh
-        and samples.shape[2] == 3
-        and samples.dtype in (np.uint8, np.uint16, np.float32)
-        and samples.flags.c_contiguous
-    ):
+    samples = samples[::-1] if raw.turn in (3, 4, 7, 8) else samples
+    samples = samples[:, ::-1] if raw.turn in (2, 3, 6, 7) else samples
+    grey, alpha = samples.shape[2] < 3, None
+    if samples.shape[2] in (2, 4):
+        top = top_of(samples.dtype)
+        alpha = np.divide(samples[..., -1], top, dtype=np.float32, order="C")
+    own = fresh and samples.shape[2] == 3 and samples.flags.c_contiguous
+    if own and samples.dtype in (np.uint8, np.uint16, np.float32):
         colours = samples  # a large picture is not copied once more
     else:
-        colours = np.empty(
-            (*samples.shape[:2], 3),
-            samples.dtype.newbyteorder("=") if samples.dtype.kind == "u" else np.float32,
-        )
+        dtype = samples.dtype.newbyteorder("=") if samples.dtype.kind == "u" else np.float32
+        colours = np.empty((*samples.shape[:2], 3), dtype)
         colours[...] = samples[..., : 1 if grey else 3]
     if colours.dtype == np.float32:
         np.clip(colours, 0, 1, out=colours)
         alpha = alpha if alpha is None else np.clip(alpha, 0, 1, out=alpha)
     bits = bits or (8 if samples.dtype == np.uint8 else 16)
-    return Picture(colours, alpha, grey, bits, icc, exif, raw.format, (*notes, *said, *heard))
+    notes = (*raw.notes, *said, *heard)
+    return Picture(colours, alpha, grey, bits, icc, exif, raw.format, notes)
+
+
+def _check_floats(samples: np.ndarray, who: str) -> None:
+    low, high = samples.min(), samples.max()  # a NaN goes through both
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError("E_NONFINITE", f"{who} holds NaN or infinite samples; replace them first")
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise ImageError(
+            "E_FORMAT",
+            f"{who} holds floats from {low:.4g} to {high:.4g}, expected 0..1; "
+            "scale or clip them first",
+        )
 
 
 def what_is_lost(picture: Picture, suffix: str) -> tuple[str, ...]:
-    """What `write` cannot keep in a format, a short sentence each; () when nothing. `suffix` is one like ".jpg", or a whole path."""
+    """What `write` cannot keep in a format, a short sentence each; () when nothing. `suffix` is one
+    like ".jpg", or a whole path.
+    """
     name = formats.writable(filename(suffix))
-    return tuple(
-        text
-        for lost, text in (
-            (
-                picture.alpha is not None and name not in ALPHA,
-                f"{name} has no alpha: the picture becomes opaque, its colours stay",
-            ),
-            (picture.bits == 16 and name not in DEEP, f"{name} has 8 bits: 16 are rounded to 8"),
-            (
-                picture.grey and (name == "WEBP" or name == "AVIF" and picture.alpha is not None),
-                f"{name} stores grey as three equal channels",
-            ),
-            (
-                picture.icc and name not in TAGGED,
-                f"{name} has no ICC profile: the colours are converted to sRGB",
-            ),
-            (
-                picture.exif
-                and (name not in TAGGED or name == "JPEG" and len(picture.exif) > MAX_JPEG_EXIF),
-                f"{name} cannot hold this EXIF: it is dropped",
-            ),
-        )
-        if lost
-    )
+    alpha, lost = picture.alpha is not None, []
+    if alpha and name not in ALPHA:
+        lost.append(f"{name} has no alpha: the picture becomes opaque, its colours stay")
+    if picture.bits == 16 and name not in DEEP:
+        lost.append(f"{name} has 8 bits: 16 are rounded to 8")
+    if picture.grey and (name == "WEBP" or name == "AVIF" and alpha):
+        lost.append(f"{name} stores grey as three equal channels")
+    if picture.icc and name not in TAGGED:
+        lost.append(f"{name} has no ICC profile: the colours are converted to sRGB")
+    if picture.exif and not _holds_exif(picture, name):
+        lost.append(f"{name} cannot hold this EXIF: it is dropped")
+    return tuple(lost)
+
+
+def _holds_exif(picture: Picture, name: str) -> bool:
+    long = len(picture.exif or b"") > MAX_JPEG_EXIF
+    return name in TAGGED and not (name == "JPEG" and long)
 
 
 def place_taken(picture: Picture, suffix: str, strip: bool) -> tuple[str, ...]:
-    """What becomes of the place where a photo was taken in a file of this suffix: a sentence, or () where it says none."""
+    """What becomes of the place where a photo was taken in a file of this suffix: a sentence, or ()
+    where it says none.
+    """
     name = formats.writable(filename(suffix))
-    fits = name in TAGGED and not (name == "JPEG" and len(picture.exif or b"") > MAX_JPEG_EXIF)
-    if not fits or not formats.has_location(picture.exif):
+    if not _holds_exif(picture, name) or not formats.has_location(picture.exif):
         return ()
     what = "the place where it was taken (GPS)"
     return (f"{what} is removed",) if strip else (f"{what} is kept; --strip-location removes it",)
@@ -239,11 +233,14 @@ def write(
     overwrite: bool = True,
     quality: int = 95,
 ) -> Path:
-    """Write a picture in the format of its suffix (.jpg .jpeg .png .webp .tif .tiff .bmp .avif); returns the path.
+    """Write a picture in the format of its suffix (.jpg .jpeg .png .webp .tif .tiff .bmp .avif);
+    returns the path.
 
-    A Picture keeps alpha, grey, 16 bits, ICC and EXIF where the format can (`what_is_lost` tells). An array is what `load` takes: a photo
-    is written as RGB, 8 bits. Values are rounded to the nearest level; a grey picture is the mean of its channels. Before `write_bytes`
-    puts the file in place it is decoded again: same size, and in PNG, TIFF and BMP the same samples. `quality`: JPEG, WebP, AVIF, 0..100.
+    A Picture keeps alpha, grey, 16 bits, ICC and EXIF where the format can (`what_is_lost` tells).
+    An array is what `load` takes: a photo is written as RGB, 8 bits. Values are rounded to the
+    nearest level; a grey picture is the mean of its channels. Before `write_bytes` puts the file in
+    place it is decoded again: same size, and in PNG, TIFF and BMP the same samples. `quality`:
+    JPEG, WebP, AVIF, 0..100.
     """
     name = formats.writable(filename(path))
     picture = photo if isinstance(photo, Picture) else load(photo)
@@ -253,9 +250,8 @@ def write(
     if picture.icc and name not in TAGGED:
         flat = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
         samples = np.asarray(formats.to_srgb(flat, picture.icc)[0])
-    exif, _ = formats.clean_exif(
-        picture.exif if name in TAGGED else None, False
-    )  # pixels are upright, so a turn in there would be wrong
+    # Pixels are upright, so a turn in there would be wrong.
+    exif, _ = formats.clean_exif(picture.exif if name in TAGGED else None, False)
     try:
         data = formats.encode(samples, name, picture.icc if name in TAGGED else None, exif, quality)
         with formats.guard("the encoded picture", data):
@@ -278,9 +274,11 @@ def write(
 
 
 def _samples(picture: Picture, dtype: type, alpha: bool) -> np.ndarray:
-    """A Picture -> uint8 or uint16, H×W×(1..4), as a file stores it; strip by strip, since fresh memory is what costs."""
+    """A Picture -> uint8 or uint16, H×W×(1..4), as a file stores it; strip by strip, since fresh
+    memory is what costs.
+    """
     height, width = picture.samples.shape[:2]
-    top, colours = np.float32(np.iinfo(dtype).max), 1 if picture.grey else 3
+    colours = 1 if picture.grey else 3
     alpha = alpha and picture.alpha is not None
     if picture.samples.dtype == dtype and not (picture.grey or alpha):
         return np.ascontiguousarray(picture.samples)
@@ -293,7 +291,7 @@ def _samples(picture: Picture, dtype: type, alpha: bool) -> np.ndarray:
             raise ImageError(
                 "E_NONFINITE", "the picture holds NaN or infinite values; nothing was written"
             )
-        out[y : y + 64] = np.clip(strip * top + np.float32(0.5), 0, top)
+        out[y : y + 64] = as_samples(strip, dtype)
     return out
 
 
@@ -301,19 +299,19 @@ def _samples(picture: Picture, dtype: type, alpha: bool) -> np.ndarray:
 
 
 def shrink(photo: Photo, long_side: int) -> Photo:
-    """The photo with its longer side at most `long_side` pixels, antialiased; the very same array when it is small enough already."""
+    """The photo with its longer side at most `long_side` pixels, antialiased; the very same array
+    when it is small enough already.
+    """
     scale = long_side / max(photo.shape[:2])
-    return (
-        photo
-        if scale >= 1
-        else resize(photo, tuple(max(1, round(n * scale)) for n in photo.shape[:2]))
-    )
+    return photo if scale >= 1 else enlarge(photo, scale)
 
 
 def resize(photo: Photo, size: tuple[int, int]) -> Photo:
-    """The photo or samples (H×W×C or H×W) at `(height, width)`, clipped to 0..1; pixel centres keep their place relative to the picture.
+    """The photo or samples (H×W×C or H×W) at `(height, width)`, clipped to 0..1; pixel centres keep
+    their place relative to the picture.
 
-    Bicubic with antialiasing (as PIL's BICUBIC) when a side shrinks, OpenCV's cubic when both grow; the same array at the same size.
+    Bicubic with antialiasing (as PIL's BICUBIC) when a side shrinks, OpenCV's cubic when both grow;
+    the same array at the same size.
     """
     forks.check()
     height, width = (int(n) for n in size)
@@ -321,9 +319,8 @@ def resize(photo: Photo, size: tuple[int, int]) -> Photo:
         raise ValueError(f"size must be at least 1×1, got {height}×{width}")
     if (height, width) == photo.shape[:2]:
         return photo
-    photo = np.require(
-        photo, photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32, "CW"
-    )  # W: torch warns of read-only arrays
+    dtype = photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32
+    photo = np.require(photo, dtype, "CW")  # W: torch warns of read-only arrays
     if height >= photo.shape[0] and width >= photo.shape[1]:
         out = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
     elif photo.dtype == np.uint8:
@@ -340,7 +337,7 @@ def resize(photo: Photo, size: tuple[int, int]) -> Photo:
 
 
 def _antialiased(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    import torch  # here and below: a bad file should be refused before two seconds go into this import
+    import torch  # here and below: a bad file is refused before two seconds go into this import
 
     planes = torch.from_numpy(photo).permute(2, 0, 1)[None]
     out = torch.nn.functional.interpolate(
@@ -350,12 +347,16 @@ def _antialiased(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def enlarge(photo: Photo, scale: float) -> Photo:
-    """The photo at `round(side * scale)` (at least 1), cubic; pixel x goes to scale·x + (scale − 1)/2. The result is the only memory."""
+    """The photo at `round(side * scale)` (at least 1), cubic; pixel x goes to scale·x + (scale −
+    1)/2. The result is the only memory.
+    """
     return resize(photo, tuple(max(1, round(n * scale)) for n in photo.shape[:2]))
 
 
 def to_tensor(photo: Photo) -> torch.Tensor:
-    """H×W×3 photo or samples -> 1×3×H×W float32 tensor in 0..1, contiguous. Always a copy: changing one never changes the other."""
+    """H×W×3 photo or samples -> 1×3×H×W float32 tensor in 0..1, contiguous. Always a copy: changing
+    one never changes the other.
+    """
     import torch
 
     forks.check()
@@ -365,11 +366,14 @@ def to_tensor(photo: Photo) -> torch.Tensor:
 
 
 def to_photo(tensor: torch.Tensor) -> Photo:
-    """1×3×H×W or 3×H×W tensor, any device and float type -> H×W×3 photo, clipped to 0..1. Always a copy."""
+    """1×3×H×W or 3×H×W tensor, any device and float type -> H×W×3 photo, clipped to 0..1. Always a
+    copy.
+    """
     planes = tensor.detach()[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor.detach()
     if planes.ndim != 3 or planes.shape[0] != 3:
         raise ValueError(
-            f"tensor must be 1×3×H×W or 3×H×W, got {'×'.join(map(str, tensor.shape))}; give one picture at a time"
+            f"tensor must be 1×3×H×W or 3×H×W, got {'×'.join(map(str, tensor.shape))}; "
+            "give one picture at a time"
         )
     photo = np.array(planes.float().cpu().permute(1, 2, 0).numpy(), order="C")
     return np.clip(photo, 0, 1, out=photo)

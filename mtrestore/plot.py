@@ -1,4 +1,4 @@
-"""Figures. Only what draws one imports this: matplotlib looks for a home to keep its list of fonts in, which restoring does not need."""
+"""Figures. Only what draws one imports this: matplotlib looks for a home to keep its fonts in."""
 
 import io
 
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 
 class Plot(Figure):
-    """A matplotlib figure that a notebook shows by itself, whatever backend is set, and that pyplot does not hold on to."""
+    """A matplotlib figure that a notebook shows by itself, and that pyplot does not hold on to."""
 
     def _repr_png_(self) -> bytes:
         data = io.BytesIO()

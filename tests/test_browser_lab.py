@@ -1,4 +1,6 @@
-"""The tour in a real JupyterLab, and under Voilà, in headless Chromium: the workbench is used by mouse and by keyboard."""
+"""The tour in a real JupyterLab, and under Voilà, in headless Chromium: the workbench is used by
+mouse and by keyboard.
+"""
 
 import os
 import re
@@ -41,7 +43,9 @@ def page():
 
 @contextmanager
 def served(tmp_path, root, program, *options):
-    """The address of a server of `program` in a folder that holds the tour, with settings of its own."""
+    """The address of a server of `program` in a folder that holds the tour, with settings of its
+    own.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

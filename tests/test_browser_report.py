@@ -1,4 +1,6 @@
-"""A report in a real browser, from disk and without a network: the sliders move, the figures are there, and without scripts both pictures are."""
+"""A report in a real browser, from disk and without a network: the sliders move, the figures are
+there, and without scripts both pictures are.
+"""
 
 import os
 import shutil

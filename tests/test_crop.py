@@ -1,4 +1,6 @@
-"""Claims about crops: what a similarity is, that cut and paste undo each other, that nothing outside the mask is touched."""
+"""Claims about crops: what a similarity is, that cut and paste undo each other, that nothing
+outside the mask is touched.
+"""
 
 import math
 
@@ -150,7 +152,9 @@ def test_an_identity_net_gives_the_photo_back(astronaut, k, roll):
     "side, size, floor", [(160, 160, 43), (150, 160, 45), (133, 160, 49), (300, 512, 49)]
 )
 def test_what_spare_pixels_are_worth_at_scale_one(astronaut, side, size, floor):
-    """A turned crop as fine as the photo loses what only the photo's own grid can hold; a fifth more pixels hold nearly all."""
+    """A turned crop as fine as the photo loses what only the photo's own grid can hold; a fifth
+    more pixels hold nearly all.
+    """
     c = Crop.at(CENTRE, side, math.radians(-30), size)
     assert (
         decibels(c.paste(astronaut, c.cut(astronaut)), astronaut, c.mask(astronaut.shape) > 0)
@@ -170,7 +174,9 @@ def test_half_a_pixel_more_would_be_seen(astronaut):
 
 @pytest.mark.parametrize("k", [1.5, 2, 3.7])
 def test_scaled_against_brute_force(k):
-    """Every crop pixel's place, enlarged by hand with pixel edges (edge = centre + 1/2, and edges just multiply)."""
+    """Every crop pixel's place, enlarged by hand with pixel edges (edge = centre + 1/2, and edges
+    just multiply).
+    """
     c = Crop.at((31.2, 17.9), 23, 0.4, 5)
     grid = np.stack(np.meshgrid(range(5), range(5)), -1).reshape(-1, 2)
     by_hand = [((x + 0.5) * k - 0.5, (y + 0.5) * k - 0.5) for x, y in c.on_photo(grid)]
@@ -422,7 +428,9 @@ def test_warp_by_hand():
 
 
 def mesh() -> np.ndarray:
-    """A 468-point stand-in: an oval of points around `FIVE`, whose five named points come out where FIVE has them."""
+    """A 468-point stand-in: an oval of points around `FIVE`, whose five named points come out where
+    FIVE has them.
+    """
     rng = np.random.default_rng(5)
     angle, radius = rng.uniform(0, 2 * np.pi, 468), np.sqrt(rng.uniform(0, 1, 468))
     points = np.c_[226 + 52 * radius * np.cos(angle), 128 + 68 * radius * np.sin(angle)]
@@ -514,7 +522,9 @@ def test_useless_landmarks_are_refused(points):
 
 
 def test_the_three_framings_agree_on_real_faces(shared):
-    """Median side within 2 %, 95 % of centres within a tenth of the side (fitted on this set: a change of the rules must refit)."""
+    """Median side within 2 %, 95 % of centres within a tenth of the side (fitted on this set: a
+    change of the rules must refit).
+    """
     points = np.load(shared / "data/train_faces/mesh468.npz")["points"][::15].astype(np.float64)
     dense = [landmark_crop(p) for p in points]
     for rule in (landmark_crop, eye_crop):

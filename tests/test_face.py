@@ -1,4 +1,6 @@
-"""Claims about finding faces: where they are, whichever way up the photo is, and what happens when there is none."""
+"""Claims about finding faces: where they are, whichever way up the photo is, and what happens when
+there is none.
+"""
 
 import math
 import sys
@@ -30,7 +32,9 @@ def row(x0, y0, x1, y1, score=1.0):
 
 
 def unturned(points: np.ndarray, turns: int, shape: tuple) -> np.ndarray:
-    """Points on np.rot90(photo, turns) taken back with an index picture instead of formulas (whole pixels)."""
+    """Points on np.rot90(photo, turns) taken back with an index picture instead of formulas (whole
+    pixels).
+    """
     y, x = np.indices(shape[:2])
     turned = np.rot90(np.stack([x, y], -1), turns)
     i, j = np.rint(points).astype(int)[:, ::-1].T
@@ -346,7 +350,9 @@ def mesh_around(five: np.ndarray) -> np.ndarray:
 
 
 def answering(points: np.ndarray, face: Face, shown: list):
-    """A net that knows the answer: `points` on the photo, told in the crop's 0..1 from edge to edge."""
+    """A net that knows the answer: `points` on the photo, told in the crop's 0..1 from edge to
+    edge.
+    """
 
     def net(x):
         shown.append(x)

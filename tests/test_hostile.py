@@ -727,7 +727,6 @@ def test_words_inside_a_picture_reach_no_page(tmp_path, face_photo):
 
 def test_figures_and_sheets_take_any_name(face_photo):
     view.show({EVIL: face_photo, "$\\frac$": face_photo})._repr_png_()
-    assert view.contact_sheet([(EVIL, face_photo, face_photo)]).shape[2] == 3
     face = type(
         "Face",
         (),

@@ -1,4 +1,6 @@
-"""The one reader and the one writer: what comes in is read right or refused with a code, what goes out is whole or not there."""
+"""The one reader and the one writer: what comes in is read right or refused with a code, what goes
+out is whole or not there.
+"""
 
 import contextlib
 import errno
@@ -42,7 +44,9 @@ def encode(im: Image.Image, format: str, **options) -> bytes:
 def colours(
     height: int = 24, width: int = 31, channels: int = 3, dtype=np.uint8, seed: int = 0
 ) -> np.ndarray:
-    """Smooth random colours, so that lossy formats stay close; the corners differ, so that a turn is seen."""
+    """Smooth random colours, so that lossy formats stay close; the corners differ, so that a turn
+    is seen.
+    """
     small = np.random.default_rng(seed).random((4, 5, channels)).astype(np.float32)
     return np.rint(
         cv2.resize(small, (width, height)).reshape(height, width, channels) * np.iinfo(dtype).max
@@ -63,7 +67,9 @@ def exif(turn: int | None = None, maker: str = "Maker") -> bytes:
 
 
 def code(action, *args, **kwargs) -> str:
-    """The code that an action fails with; its message is one printable line that says more than the code."""
+    """The code that an action fails with; its message is one printable line that says more than the
+    code.
+    """
     with pytest.raises(ImageError) as caught:
         action(*args, **kwargs)
     message = str(caught.value)
@@ -335,7 +341,9 @@ def test_a_tiff_directory_that_leads_nowhere(tmp_path, head):
 
 @pytest.mark.parametrize("kind", GIANT)
 def test_the_pixel_limit_is_asked_before_anything_is_decoded(tmp_path, kind):
-    """There are hardly any data behind these headers: a reader that decoded first would call them truncated."""
+    """There are hardly any data behind these headers: a reader that decoded first would call them
+    truncated.
+    """
     (tmp_path / "x").write_bytes(GIANT[kind]())
     assert code(load, tmp_path / "x") == "E_TOO_LARGE"
 
@@ -582,7 +590,9 @@ def test_all_eight_turns_are_applied(tmp_path, format, turn):
 
 
 def with_turn(data: bytes, turn: int) -> bytes:
-    """A little-endian TIFF with an orientation tag more: its directory is written again at the end."""
+    """A little-endian TIFF with an orientation tag more: its directory is written again at the
+    end.
+    """
     (at,) = struct.unpack_from("<I", data, 4)
     (n,) = struct.unpack_from("<H", data, at)
     entries = sorted(
@@ -779,7 +789,9 @@ GREY_ICC = icc_profile(
 
 
 def cmyk_icc() -> bytes:
-    """Cyan ink alone prints Lab (60, 40, 30), a pink no plain formula would give; everything else gets darker with ink."""
+    """Cyan ink alone prints Lab (60, 40, 30), a pink no plain formula would give; everything else
+    gets darker with ink.
+    """
     table = b""
     for corner in range(16):
         ink = [corner >> 3 & 1, corner >> 2 & 1, corner >> 1 & 1, corner & 1]
@@ -1237,8 +1249,9 @@ def test_shrinking_does_not_alias():
 
 @pytest.mark.parametrize("scale", [2, 3, 1.5, 4])
 def test_enlarging_keeps_pixel_centres(scale):
-    """A ramp 0.1 + 0.01·x becomes 0.1 + 0.01·(X − (k − 1)/2)/k. OpenCV's cubic ripples by up to a twentieth of a pixel; half a pixel of
-    the larger picture, the usual mistake, is an eighth at the least."""
+    """A ramp 0.1 + 0.01·x becomes 0.1 + 0.01·(X − (k − 1)/2)/k. OpenCV's cubic ripples by up to a
+    twentieth of a pixel; half a pixel of the larger picture, the usual mistake, is an eighth at the
+    least."""
     ramp = np.broadcast_to(0.1 + 0.01 * np.arange(40, dtype=np.float32)[None, :, None], (40, 40, 3))
     for a in (ramp, ramp.transpose(1, 0, 2)):
         out = image.enlarge(a, scale)

@@ -1,4 +1,6 @@
-"""What the views promise: pages that need nothing from outside, markup that survives without scripts, figures with one panel each."""
+"""What the views promise: pages that need nothing from outside, markup that survives without
+scripts, figures with one panel each.
+"""
 
 import base64
 import io
@@ -13,10 +15,13 @@ from PIL import Image
 
 from mtrestore import view
 from mtrestore.image import ImageError
+from mtrestore.io.files import page
 
 
 class Page(HTMLParser):
-    """Tags in order with their attributes, and the text of those elements that are neither script nor style."""
+    """Tags in order with their attributes, and the text of those elements that are neither script
+    nor style.
+    """
 
     def __init__(self, markup: str):
         super().__init__()
@@ -47,11 +52,13 @@ def decode(uri: str) -> np.ndarray:
 
 
 def to8(photo):
-    return np.rint(photo * 255).astype(np.uint8)
+    return (photo * 255 + 0.5).astype(np.uint8)  # halves go up, as in a file that is written
 
 
 def stripped(markup: str) -> str:
-    """What a notebook that is not trusted leaves: no script, no style, neither as element nor as attribute."""
+    """What a notebook that is not trusted leaves: no script, no style, neither as element nor as
+    attribute.
+    """
     return re.sub(
         r' style="[^"]*"', "", re.sub(r"<(script|style)\b.*?</\1>", "", markup, flags=re.DOTALL)
     )
@@ -138,7 +145,9 @@ def test_a_picture_too_large_for_the_page_is_made_smaller_and_says_so():
 
 
 def test_sliders_cannot_interfere(pair):
-    """No ids that could collide, no global names; each run of the script takes only the boxes that are not live yet."""
+    """No ids that could collide, no global names; each run of the script takes only the boxes that
+    are not live yet.
+    """
     comparison = view.compare(*pair)
     page = Page(comparison.html + comparison.html + view.compare(*pair[::-1]).html)
     assert not any("id" in attrs for _, attrs in page.tags) and len(page.all("script")) == 3
@@ -294,39 +303,12 @@ def test_losses_have_a_panel_each_and_a_mean_that_is_the_mean(rng):
     [
         lambda: view.show({}),
         lambda: view.losses([]),
-        lambda: view.contact_sheet([]),
         lambda: view.grid([]),
     ],
 )
 def test_nothing_to_draw_is_said(empty):
     with pytest.raises(ValueError, match="needs at least one"):
         empty()
-
-
-def test_contact_sheet_places_every_pair(face_photo):
-    red, blue = np.zeros((2, 30, 40, 3), np.float32)
-    red[..., 0] = blue[..., 2] = 1
-    pairs = [(f"{name} " + "long " * 40, red[: 30 - 9 * (name == "2")], blue) for name in "12345"]
-    sheet = view.contact_sheet(pairs, width=600, columns=3)
-    assert (
-        sheet.dtype == np.float32
-        and sheet.shape == (2 * (75 + 20), 600, 3)
-        and 0 <= sheet.min()
-        and sheet.max() <= 1
-    )
-    for i in range(5):
-        x, y = 200 * (i % 3), 95 * (i // 3) + 37
-        np.testing.assert_allclose(sheet[y, x + 50], [1, 0, 0], atol=0.01)
-        np.testing.assert_allclose(sheet[y, x + 150], [0, 0, 1], atol=0.01)
-        assert sheet[y + 40 : y + 56, x : x + 200].min() < 0.3, "a name is written below"
-    np.testing.assert_array_equal(sheet[95:, 400:], 1)  # the sixth place stays empty
-
-
-def test_contact_sheet_of_one_tiny_pair():
-    sheet = view.contact_sheet(
-        [("x", np.zeros((1, 1, 3), np.float32), np.ones((2, 1, 3), np.float32))], width=100
-    )
-    assert sheet.shape[1] == 100 and np.isfinite(sheet).all()
 
 
 def test_grid_puts_each_picture_in_its_place(rng):
@@ -362,3 +344,11 @@ def test_a_page_replaces_only_a_page_of_its_kind(pair, tmp_path):
         comparison.save(path)
     assert path.read_text() == "NOTES"
     assert comparison.save(path, overwrite=True).read_text() == comparison.save(path).read_text()
+
+
+def test_a_page_says_which_word_it_lacks_and_takes_words_as_they_are():
+    with pytest.raises(KeyError, match="title"):
+        page("page.html", mark="", width=1, body="")
+    text = page("page.html", mark="", width=480, title="$width", body="<p>${mark} {x}</p>")
+    assert "<title>$width</title>" in text and "max-width:480px" in text
+    assert "<p>${mark} {x}</p>" in text

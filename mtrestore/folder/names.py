@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import itertools
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from ..image import SUFFIXES, ImageError
+from ..image import SUFFIXES
+from ..io.files import STATE as STATE
+from ..io.files import ImageError, alike, below, inode
 
-STATE = ".mtrestore"  # in an output folder: journal, lock, reports, thumbnails; never an input
 LONGEST = 255  # bytes in a file name
 
 
@@ -102,54 +102,9 @@ class Place(NamedTuple):
     problem: ImageError | None
 
 
-def below(
-    folder: Path, leave_out: tuple[int, int] | None
-) -> Iterator[tuple[Path, ImageError | None]]:
-    """(path, problem) of everything below a folder that is no folder itself, sorted.
-
-    A folder that cannot be listed is a problem.
-
-    Not os.walk, which calls itself for each level in Python 3.11: a hostile nest is deeper than
-    Python's stack.
-    """
-    pending = [folder]
-    while pending:
-        here = pending.pop()
-        try:
-            with os.scandir(here) as entries:
-                listed = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
-        except OSError as e:
-            code = "E_PERMISSION" if isinstance(e, PermissionError) else "E_NAME"
-            yield (
-                here,
-                ImageError(code, f"the folder {str(here)[:300]!r} cannot be listed: {e.strerror}"),
-            )
-            continue
-        folders = [here / name for name, is_folder in listed if is_folder and name != STATE]
-        pending += [f for f in reversed(folders) if leave_out is None or inode(f) != leave_out]
-        yield from ((here / name, None) for name, is_folder in listed if not is_folder)
-
-
 def key(name: str) -> str:
     """A short file name for what belongs to an output of any name."""
     return sha256(os.fsencode(name)).hexdigest()[:24]
-
-
-def inode(path: Path) -> tuple[int, int] | None:
-    """What tells one file from another, whatever it is called (links followed).
-
-    None where there is none.
-    """
-    try:
-        info = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return info.st_dev, info.st_ino
-
-
-def alike(path: Path) -> str:
-    """The same text for paths that some file system takes for one, without case and form."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 
 def keep_apart(places: Sequence[Path]) -> list[Path]:

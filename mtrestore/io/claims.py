@@ -19,8 +19,7 @@ import os
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 
-from ..folder.names import STATE, alike, below, inode
-from .files import ImageError, filename, head, make_folders
+from .files import STATE, ImageError, alike, below, filename, head, inode, make_folders
 
 GALLERY = "<!-- made by mtrestore restore -->"  # marks stand near the beginning of what bears them
 COMPARISON = "<!-- made by mtrestore compare -->"

@@ -12,13 +12,18 @@ import os
 import secrets
 import stat
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from .text import one_line, shown
 
 MAX_BYTES = 256 << 20
+STATE = ".mtrestore"  # what a folder run keeps inside its output folder; never an input
+ASSETS = Path(__file__).parents[1] / "assets"
 UNFINISHED: set[Path] = set()  # temporary files of this process, for whoever has to end it
 
 
@@ -292,6 +297,56 @@ class Log:
 
     def close(self) -> None:
         os.close(self.file)
+
+
+def below(
+    folder: Path, leave_out: tuple[int, int] | None
+) -> Iterator[tuple[Path, ImageError | None]]:
+    """(path, problem) of everything below a folder that is no folder itself, sorted; a folder that cannot be listed is a problem.
+
+    Not os.walk, which calls itself for each level in Python 3.11: a hostile nest is deeper than Python's stack.
+    """
+    pending = [folder]
+    while pending:
+        here = pending.pop()
+        try:
+            with os.scandir(here) as entries:
+                listed = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
+        except OSError as e:
+            code = "E_PERMISSION" if isinstance(e, PermissionError) else "E_NAME"
+            yield (
+                here,
+                ImageError(code, f"the folder {str(here)[:300]!r} cannot be listed: {e.strerror}"),
+            )
+            continue
+        folders = [here / name for name, is_folder in listed if is_folder and name != STATE]
+        pending += [f for f in reversed(folders) if leave_out is None or inode(f) != leave_out]
+        yield from ((here / name, None) for name, is_folder in listed if not is_folder)
+
+
+def inode(path: Path) -> tuple[int, int] | None:
+    """What tells one file from another, whatever it is called (links followed); None where there is none."""
+    try:
+        info = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return info.st_dev, info.st_ino
+
+
+def alike(path: Path) -> str:
+    """The same text for paths that some file system takes for one: case and Unicode form removed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a file of mtrestore/assets: scripts, styles, pages."""
+    return (ASSETS / name).read_text("utf-8")
+
+
+def page(name: str, **words: object) -> str:
+    """The page `name` of mtrestore/assets with its $words filled in, as they are: escape them."""
+    return Template(asset(name)).substitute(words)
 
 
 def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:

@@ -72,7 +72,7 @@ def non_local_means(photo: np.ndarray) -> np.ndarray:
     from skimage.restoration import estimate_sigma
 
     sigma = float(np.clip(255 * np.mean(estimate_sigma(photo, channel_axis=-1)), 1, 50))
-    bgr = np.ascontiguousarray(np.rint(photo[..., ::-1] * 255).astype(np.uint8))
+    bgr = np.ascontiguousarray(image.as_samples(photo, np.uint8)[..., ::-1])
     out = cv2.fastNlMeansDenoisingColored(bgr, None, sigma, sigma, 7, 21)
     return out[..., ::-1].astype(np.float32) / 255
 
@@ -81,9 +81,7 @@ def face_cases(
     folder: Path, severity: str, seeds: Sequence[int], size: int = 256
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """(degraded, truth, its 468 points) of each labelled face, cut by the landmark rule at `size` px; what a restoration keeps is in both."""
-    with np.load(folder / "mesh468.npz") as labels:
-        names, points = labels["names"].tolist(), labels["points"].astype(np.float64)
-    for i, (name, p) in enumerate(zip(names, points, strict=True)):
+    for i, (name, p) in enumerate(data.mesh_points(folder).items()):
         crop = landmark_crop(p, size=size)
         truth = crop.cut(image.read(folder.parent / name if "/" in name else folder / name))
         for seed in seeds:

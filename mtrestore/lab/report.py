@@ -24,7 +24,7 @@ import matplotlib
 import numpy as np
 
 from .. import image, view
-from ..io import claims
+from ..io import claims, files
 from ..io.text import one_line, shown
 from ..plot import Plot
 from . import record as run
@@ -32,7 +32,7 @@ from . import schema as records
 from .statistics import UNCLEAR, Found, aim, cells, gather, interval, rows, verdict
 
 RESULTS = run.ROOT / "experiments" / "results"
-NAMES = {"psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+NAMES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 SIDE, BYTES = 160, 350_000  # px of a picture's long side; of all pictures in a bundle
 COLOURS = (
     "#444444",
@@ -43,32 +43,6 @@ COLOURS = (
     "#e69f00",
     "#56b4e9",
 )  # the baseline's, then those of Okabe and Ito
-
-PAGE = (
-    f"<!doctype html>\n{claims.PAGE}"
-    """
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title>
-<style>
-:root{{color-scheme:light}}
-body{{max-width:58rem;margin:0 auto;padding:3.5rem 1.5rem;background:#fff;color:#1c2024;font:17px/1.6 Charter,"Iowan Old Style",Palatino,Georgia,serif}}
-h1{{font-size:2.3rem;line-height:1.15;margin:0 0 .6rem}}h3{{font-size:1rem;margin:1.6rem 0 .4rem}}
-h2{{font-size:1.35rem;margin:3rem 0 .8rem;padding-top:.9rem;border-top:1px solid #ddd}}
-.lede{{font-size:1.25rem;line-height:1.45;color:#68707a;margin:0 0 1.2rem}}figure{{margin:1rem 0}}figure img{{max-width:100%;height:auto}}
-.wide{{overflow-x:auto}}.wide table{{border-collapse:collapse;font:14px/1.45 system-ui,sans-serif;font-variant-numeric:tabular-nums}}
-.wide th,.wide td{{padding:.3rem 1.1rem .3rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #e5e7ea;overflow-wrap:break-word}}
-.wide thead th{{color:#68707a;font-weight:500;vertical-align:bottom}}.wide tbody th,.wide .n{{white-space:nowrap}}.wide .n{{text-align:right}}
-.better,.worse{{color:#0a6b3d;font-weight:650}}.worse{{color:#a3301c}}
-@media print{{body{{padding:0;font-size:11pt}}h2,h3{{break-after:avoid}}tr,figure,.mtr-compare{{break-inside:avoid}}.mtr-bar button{{display:none}}}}
-</style></head>
-<body>
-<h1>{title}</h1>
-<p class="lede">{question}</p>
-{body}</body></html>
-"""
-)
-READING = """<p>A difference is taken within the same picture and seed, then averaged. Its interval holds the true mean in about 95 of 100 such experiments,
-with other pictures and other seeds; few seeds make it wide. Where it holds 0, the runs do not tell which is better, and that is a result too.
-Of the {n} intervals here {clear} leave 0 out; if nothing differed, about {chance:.1f} would by chance.</p>\n"""
 
 
 def load(source: str | Path) -> Found:
@@ -237,9 +211,8 @@ def page(found: Found) -> str:
             [r["part"], r["arm"], *mean(r["mean"]), *less(r["difference"]), verdict(found, r), "{3} × {4}".format(*(r["difference"] or r["mean"]))]
             for r in lines])  # fmt: skip
     if told := [verdict(found, r) for r in found["table"] if r["difference"]]:
-        body += READING.format(
-            n=len(told), clear=len(told) - told.count(UNCLEAR), chance=len(told) / 20
-        )
+        clear = len(told) - told.count(UNCLEAR)
+        body += files.page("reading.html", n=len(told), clear=clear, chance=f"{len(told) / 20:.1f}")
     body += f"<h2>Pictures</h2>\n{sliders(found).html}" if found["pictures"] else ""
     body += f"<h2>Curves</h2>\n{_figure(found, 'curves')}" if "curves" in found["figures"] else ""
     settings = [[n, "varied", ", ".join(map(str, v))] for n, v in varied.items()] + [
@@ -271,7 +244,9 @@ def page(found: Found) -> str:
     ]
     made += [("notebook", f"{r['notebook']}, sha256 {r['sha256']}") for r in done if r["notebook"]]
     body += "<h2>Made with</h2>\n" + _grid(["", ""], sorted(dict.fromkeys(made), key=str))
-    return PAGE.format(title=_t(found["title"]), question=_t(found["question"]), body=body)
+    words = {"title": _t(found["title"]), "question": _t(found["question"]), "body": body}
+    style = files.asset("report.css")
+    return files.page("report.html", mark=claims.PAGE, style=style, **words)
 
 
 def _pictures(folder: Path, found: Found) -> list[Found]:

@@ -2,8 +2,9 @@
 
     workbench()                          # the sample; or workbench("old.jpg", preset="clean")
 
-Choose a photo, wear it by a recipe, draw or delete face boxes, restore, compare, look at every step and at what was invented, save.
-The pipeline runs in the kernel and the models are loaded once. Whatever goes wrong is one line below the buttons; what was there stays.
+Choose a photo, wear it by a recipe, draw or delete face boxes, restore, compare, look at every step
+and at what was invented, save. The pipeline runs in the kernel and the models are loaded once.
+Whatever goes wrong is one line below the buttons; what was there stays.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..io.claims import Claims
 from ..io.text import one_line
 from ..pipeline import Restored, Restorer
 from ..plot import Plot
-from ..training import batches as data
+from ..training import batches
 from .boxes import Boxes
 
 PRESETS = {
@@ -50,7 +51,9 @@ WIDE = {"layout": w.Layout(width="auto"), "style": {"description_width": "92px"}
 
 
 def stronger(recipe: degrade.Recipe, strength: float) -> degrade.Recipe:
-    """The recipe with every blur, noise, shrinkage, fading and compression multiplied by `strength`: 0 is next to nothing, 1 the recipe itself."""
+    """The recipe with every blur, noise, shrinkage, fading and compression multiplied by
+    `strength`: 0 is next to nothing, 1 the recipe itself.
+    """
 
     def turned(name: str, key: str, value: Any) -> Any:
         if key not in NEUTRAL:
@@ -70,14 +73,17 @@ def stronger(recipe: degrade.Recipe, strength: float) -> degrade.Recipe:
 def invented(
     out: np.ndarray, given: np.ndarray, recipe: degrade.Recipe | None = None, radius: float = 2.0
 ) -> np.ndarray:
-    """What of a restoration the picture given does not show: H×W×2 float32 at the size of `given`, in levels (1/255).
+    """What of a restoration the picture given does not show, in levels (1/255).
 
-    [..., 0], unseen: the local RMS of out − D(out). D is the recipe without noise and without what a restoration keeps (grey, fading):
-        D erases this detail, so the picture given cannot have shown it. 0 where the recipe erases nothing.
-    [..., 1], against: the local mean of D'(out) − given, RMS over the channels. D' has the recorded noise too, so the truth itself gives 0
-        (but for noise that a later fading weakened): what is above 0 here says something else than the picture given.
-    Local is a Gaussian of `radius` px. Without a recipe nobody knows D, and a Gaussian of 2 px stands in: unseen is how far the local RMS of
-    out − D(out) exceeds that of given − D(given), detail added; against is D(out) − D(given).
+    H×W×2 float32 at the size of `given`; local is a Gaussian of `radius` px.
+    [..., 0], unseen: the local RMS of out − D(out). D is the recipe without noise and without what
+        a restoration keeps (grey, fading): D erases this detail, so the picture given cannot have
+        shown it. 0 where the recipe erases nothing.
+    [..., 1], against: the local mean of D'(out) − given, RMS over the channels. D' has the recorded
+        noise too, so the truth itself gives 0 (but for noise that a later fading weakened): what is
+        above 0 here says something else than the picture given.
+    Without a recipe nobody knows D, and a Gaussian of 2 px stands in: unseen is how far the local
+    RMS of out − D(out) exceeds that of given − D(given); against is D(out) − D(given).
     """
 
     def soft(x: np.ndarray, sigma: float = radius) -> np.ndarray:
@@ -90,7 +96,7 @@ def invented(
             soft(((given - soft(given, 2)) ** 2).mean(-1))
         )
     else:
-        steps = [s for s in recipe.steps if s["op"] not in data.TONE]
+        steps = [s for s in recipe.steps if s["op"] not in batches.TONE]
         optics = degrade.Recipe(tuple(s for s in steps if s["op"] not in NOISES))
         apart = soft(degrade.apply(out, degrade.Recipe(tuple(steps))) - given)
         unseen = np.sqrt(soft(((out - degrade.apply(out, optics)) ** 2).mean(-1)))
@@ -100,7 +106,9 @@ def invented(
 def card(
     face: Face, crop: Crop, given: np.ndarray, out: np.ndarray, maps: np.ndarray
 ) -> tuple[str, Plot]:
-    """One face: a line of words, and a figure of the input with its landmarks, the result, and the two maps of `invented` on one scale."""
+    """One face: a line of words, and a figure of the input with its landmarks, the result, and the
+    two maps of `invented` on one scale.
+    """
     crop, inside = crop.resized(192), crop.mask(given.shape) > 0.5
     unseen, against = (float(maps[inside, i].mean()) if inside.any() else 0.0 for i in (0, 1))
     levels = 255 * crop.cut(np.dstack([maps, maps[..., 0]]) / 255)
@@ -115,20 +123,16 @@ def card(
         columns=4,
         size=2.4,
     )
-    plot.axes[0].plot(
-        *crop.points(face.landmarks).T,
-        ".",
-        color=view.COLOURS[0],
-        markersize=6 if len(face.landmarks) <= 5 else 1,
-    )
+    view.draw_landmarks(plot.axes[0], crop.points(face.landmarks), view.COLOURS[0])
     for axes in plot.axes[2:4]:
         axes.images[0].set(cmap="magma", clim=(0, LEVELS))
     plot.colorbar(plot.axes[3].images[0], ax=plot.axes[:4], label="levels, of 255", shrink=0.8)
-    words = f"{face.status} · score {face.score:.2f} · {face.side:.0f} px · turned {np.degrees(crop.roll):+.0f}°"
-    return (
-        f"{words} · unseen in the input {unseen:.1f} levels · against the input {against:.1f} levels",
-        plot,
+    words = (
+        f"{face.status} · score {face.score:.2f} · {face.side:.0f} px"
+        f" · turned {np.degrees(crop.roll):+.0f}° · unseen in the input {unseen:.1f} levels"
+        f" · against the input {against:.1f} levels"
     )
+    return words, plot
 
 
 def slider(name: str, value: float, low: float, high: float, step: float) -> w.Widget:
@@ -139,7 +143,9 @@ def slider(name: str, value: float, low: float, high: float, step: float) -> w.W
 
 
 def show(place: w.Output, *parts: Any) -> None:
-    """Put words, comparisons and plots into `place`; its outputs are set at once, without a kernel too."""
+    """Put words, comparisons and plots into `place`; its outputs are set at once, without a kernel
+    too.
+    """
 
     def content(part: Any) -> dict[str, str]:
         if isinstance(part, Plot):
@@ -152,7 +158,9 @@ def show(place: w.Output, *parts: Any) -> None:
 
 
 class Workbench(w.VBox):
-    """What `workbench` gives: `controls` holds its widgets by name; `photo`, `recipe`, `worn`, `faces`, `result` are what lies on it."""
+    """What `workbench` gives: `controls` holds its widgets by name; `photo`, `recipe`, `worn`,
+    `faces`, `result` are what lies on it.
+    """
 
     def __init__(
         self,
@@ -165,9 +173,36 @@ class Workbench(w.VBox):
         scale: float,
         options: dict,
     ) -> None:
-        self.options, self.restorers, self.known = options, {}, None
+        self.options, self.restorers = options, {}
+        self.known: list[list[float]] | None = None
         self.saved: set[Path] = set()
-        self.controls = c = {
+        self.controls = c = self._controls(
+            preset, strength, seed, working_size, face_strength, scale
+        )
+        self.canvas, self.status = Boxes(), w.HTML()
+        self.tabs = [w.Output() for _ in range(4)]
+        super().__init__(self._layout())
+        acts = {"sample": lambda: self.take(None), "restore": self.restore, "find": self.find}
+        for name, act in (acts | {"save": self.save}).items():
+            c[name].on_click(lambda _, act=act: act())
+        for name in ("preset", "strength", "seed"):
+            c[name].observe(lambda _: self.wear(), "value")
+        c["path"].observe(lambda change: change.new and self.take(change.new), "value")
+        c["upload"].observe(lambda change: change.new and self.take(change.new[0]), "value")
+        c["boxes"].observe(lambda _: self._type(), "value")
+        self.canvas.observe(lambda _: self._draw(), "boxes")
+        self.take(photo)
+
+    @staticmethod
+    def _controls(
+        preset: str,
+        strength: float,
+        seed: int,
+        working_size: int,
+        face_strength: float,
+        scale: float,
+    ) -> dict[str, w.Widget]:
+        return {
             "upload": w.FileUpload(
                 accept="image/*", description="Upload a photo", layout=w.Layout(width="auto")
             ),
@@ -204,7 +239,9 @@ class Workbench(w.VBox):
             ),
             "save": w.Button(description="Save picture and recipe", layout=w.Layout(width="auto")),
         }
-        self.canvas, self.status, self.tabs = Boxes(), w.HTML(), [w.Output() for _ in range(4)]
+
+    def _layout(self) -> list[w.Widget]:
+        c = self.controls
         rows = [
             w.HBox([c["upload"], c["sample"]]),
             *list(c.values())[2:10],
@@ -212,37 +249,18 @@ class Workbench(w.VBox):
             c["save_as"],
             c["save"],
         ]
-        columns = [
-            w.VBox(rows, layout=w.Layout(width="370px")),
-            w.VBox([self.canvas], layout=w.Layout(flex="1 1 300px")),
-        ]
+        left = w.VBox(rows, layout=w.Layout(width="370px"))
+        right = w.VBox([self.canvas], layout=w.Layout(flex="1 1 300px"))
+        bench = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", grid_gap="12px"))
         tabs = w.Tab(self.tabs, titles=["Before / after", "Every step", "Faces", "Recipe"])
-        super().__init__(
-            [
-                w.HBox(columns, layout=w.Layout(flex_flow="row wrap", grid_gap="12px")),
-                self.status,
-                tabs,
-            ]
-        )
-        for name, act in {
-            "sample": lambda: self.take(None),
-            "restore": self.restore,
-            "find": self.find,
-            "save": self.save,
-        }.items():
-            c[name].on_click(lambda _, act=act: act())
-        for name in ("preset", "strength", "seed"):
-            c[name].observe(lambda _: self.wear(), "value")
-        c["path"].observe(lambda change: change.new and self.take(change.new), "value")
-        c["upload"].observe(lambda change: change.new and self.take(change.new[0]), "value")
-        c["boxes"].observe(lambda _: self._type(), "value")
-        self.canvas.observe(lambda _: self._draw(), "boxes")
-        self.take(photo)
+        return [bench, self.status, tabs]
 
     # ---- what one can do; each says in the status what came of it
 
     def take(self, photo: Any) -> None:
-        """Lay a photo on the bench: None is the sample; else a path, PIL picture, array, or a file of the upload button."""
+        """Lay a photo on the bench: None is the sample; else a path, PIL picture, array, or a file
+        of the upload button.
+        """
         with self._working("reading the photo"), tempfile.TemporaryDirectory() as folder:
             if photo is None:
                 import skimage.data
@@ -250,13 +268,10 @@ class Workbench(w.VBox):
                 photo = skimage.data.astronaut()
             elif isinstance(photo, dict):  # through the one reader, with its limits
                 content, photo = photo["content"], Path(folder, Path(photo["name"]).name)
-                photo.write_bytes(content)
+                image.write_bytes(photo, content)
             self.photo = photo if isinstance(photo, image.Picture) else image.load(photo)
-            self.result, self.faces, self.auto = (
-                None,
-                [],
-                True,
-            )  # auto: the detector finds the faces, until a box is edited
+            self.result, self.faces = None, []
+            self.auto = True  # the detector finds the faces, until a box is edited
             self._put([])
             for place in self.tabs:
                 show(place)
@@ -270,74 +285,49 @@ class Workbench(w.VBox):
             self.worn, self.recipe = degrade.apply(self.photo.pixels, recipe), recipe
             self.canvas.size = list(self.worn.shape[1::-1])
             self.canvas.picture = view.data_uri(image.shrink(self.worn, 800))
-            self._say(
-                f"{self.worn.shape[1]}×{self.worn.shape[0]} px, worn by: {', '.join(recipe.ops) or 'nothing'}"
-            )
+            height, width = self.worn.shape[:2]
+            self._say(f"{width}×{height} px, worn by: {', '.join(recipe.ops) or 'nothing'}")
 
     def find(self) -> None:
         """Let the detector look, now and at each restoration until a box is edited."""
         with self._working("looking for faces"):
             restorer = self._restorer()
-            self.faces, self.auto = (
-                detect(self.worn, restorer.detector, landmarks=self._net(restorer)),
-                True,
-            )
+            self.faces = detect(self.worn, restorer.detector, landmarks=self._net(restorer))
+            self.auto = True
             self._put(self.faces)
             self._say(f"faces found: {len(self.faces)}")
 
     def restore(self) -> Restored | None:
         """Restore what lies on the bench; None where that failed."""
         with self._working("restoring"):
-            restorer, recipe, worn = self._restorer(), self.recipe, self.worn
+            restorer = self._restorer()
+            recipe, worn = self.recipe, self.worn
             result = restorer(
                 self.photo.with_pixels(worn),
                 None if self.auto else [self._face(box, restorer) for box in self.canvas.boxes],
             )
             maps = invented(result.image, worn, recipe if recipe.steps else None)
             cards = [card(f, restorer.rule(f), worn, result.image, maps) for f in result.faces]
-            settings = {
-                name: self.controls[name].value
-                for name in ("strength", "seed", "working_size", "face_strength", "scale")
-            }
-            faces = [
-                {"box": f.box, "score": f.score, "status": f.status, "card": words}
-                for f, (words, _) in zip(result.faces, cards)
+            about = self._about(result, recipe, [words for words, _ in cards])
+            before = "worn" if recipe.steps else "before"
+            parts = [part for both in cards for part in both]
+            show(self.tabs[0], result.compare(labels=(before, "restored")))
+            show(self.tabs[1], view.steps(result))
+            show(self.tabs[2], *parts or ["no face here: the whole-photo branch did all the work"])
+            show(self.tabs[3], about)
+            self.result, self.about = result, about
+            self.faces = [
+                f if f.status == "too_small" else replace(f, status="found") for f in result.faces
             ]
-            about = {
-                "photo": self.photo.path.name if self.photo.path else "array",
-                "recipe": json.loads(recipe.to_json()),
-                "settings": settings,
-            }
-            text = json.dumps(
-                about | {"faces": faces, "timings": result.timings, "notes": result.notes}, indent=1
-            )
-            views = ([result.compare(labels=("worn" if recipe.steps else "before", "restored"))], [view.steps(result)],
-                     [part for both in cards for part in both] or ["no face here: the whole-photo branch did all the work"], [text])  # fmt: skip
-            for place, parts in zip(self.tabs, views):
-                show(place, *parts)
-            self.result, self.about, self.faces = (
-                result,
-                text,
-                [
-                    f if f.status == "too_small" else replace(f, status="found")
-                    for f in result.faces
-                ],
-            )
             self._put(self.faces)
-            told = f"restored in {result.timings['total']:.1f} s, {sum(f.status == 'restored' for f in result.faces)} of {len(cards)} faces"
-            if recipe.steps:
-                truth = degrade.apply(self.photo.pixels, data.tone(recipe))
-                told += ", PSNR {:.2f} dB from {:.2f}".format(
-                    *(
-                        metrics.psnr(image.resize(p, truth.shape[:2]), truth)
-                        for p in (result.image, worn)
-                    )
-                )
-            self._say(told)
+            restored = sum(f.status == "restored" for f in result.faces)
+            words = f"restored in {result.timings['total']:.1f} s, {restored} of {len(cards)} faces"
+            self._say(words + (self._gain(result, recipe, worn) if recipe.steps else ""))
             return result
 
     def save(self) -> Path | None:
-        """Write the picture under the name given, and beside it, as .json, recipe, settings and faces; None where that failed.
+        """Write the picture under the name given, and beside it, as .json, recipe, settings and
+        faces; None where that failed.
 
         Files that are there stay, but for those that this workbench saved itself.
         """
@@ -358,6 +348,30 @@ class Workbench(w.VBox):
             return path
 
     # ---- how
+
+    def _about(self, result: Restored, recipe: degrade.Recipe, cards: Sequence[str]) -> str:
+        """What is saved beside a picture: recipe, settings, faces, timings and notes, as JSON."""
+        names = ("strength", "seed", "working_size", "face_strength", "scale")
+        faces = [
+            {"box": f.box, "score": f.score, "status": f.status, "card": words}
+            for f, words in zip(result.faces, cards)
+        ]
+        about = {
+            "photo": self.photo.path.name if self.photo.path else "array",
+            "recipe": json.loads(recipe.to_json()),
+            "settings": {name: self.controls[name].value for name in names},
+            "faces": faces,
+            "timings": result.timings,
+            "notes": result.notes,
+        }
+        return json.dumps(about, indent=1)
+
+    def _gain(self, result: Restored, recipe: degrade.Recipe, worn: np.ndarray) -> str:
+        truth = degrade.apply(self.photo.pixels, batches.tone(recipe))
+        after, before = (
+            metrics.psnr(image.resize(p, truth.shape[:2]), truth) for p in (result.image, worn)
+        )
+        return f", PSNR {after:.2f} dB from {before:.2f}"
 
     @contextmanager
     def _working(self, doing: str) -> Iterator[None]:
@@ -380,7 +394,9 @@ class Workbench(w.VBox):
         )
 
     def _restorer(self) -> Restorer:
-        """The models with the sliders' settings; loaded at most twice, since only doublings have the second sharpener."""
+        """The models with the sliders' settings; loaded at most twice, since only doublings have
+        the second sharpener.
+        """
         double = self.controls["scale"].value >= 2
         if double not in self.restorers:
             self.restorers[double] = Restorer(scale=self.controls["scale"].value, **self.options)
@@ -389,7 +405,9 @@ class Workbench(w.VBox):
         return self.restorers[double]
 
     def _face(self, box: Sequence[float], restorer: Restorer) -> Face:
-        """The face that was found in this box; or one made of the box, with dense landmarks where the net sees a face in it."""
+        """The face that was found in this box; or one made of the box, with dense landmarks where
+        the net sees a face in it.
+        """
         for f in self.faces:
             if np.allclose(f.box, box, rtol=0, atol=0.06):
                 return f
@@ -417,7 +435,9 @@ class Workbench(w.VBox):
         return "; ".join(" ".join(f"{v:g}" for v in box) for box in self.canvas.boxes)
 
     def _type(self) -> None:
-        """The boxes were written as text, by hand unless the picture has just these; what is no box is told and left."""
+        """The boxes were written as text, by hand unless the picture has just these; what is no box
+        is told and left.
+        """
         if self.controls["boxes"].value == self._words():
             return
         with self._working("reading the boxes"):
@@ -430,12 +450,22 @@ class Workbench(w.VBox):
             self.canvas.boxes = boxes
 
 
-def workbench(photo: Any = None, *, preset: str = "medium", strength: float = 1.0, seed: int = 7, working_size: int = 640, face_strength: float = 1.0,
-              scale: float = 1.0, **options: Any) -> Workbench:  # fmt: skip
+def workbench(
+    photo: Any = None,
+    *,
+    preset: str = "medium",
+    strength: float = 1.0,
+    seed: int = 7,
+    working_size: int = 640,
+    face_strength: float = 1.0,
+    scale: float = 1.0,
+    **options: Any,
+) -> Workbench:
     """A widget to restore one photo by hand: show it as the last line of a cell.
 
-    photo: what `read` takes; None is the sample. preset, strength, seed: how it is worn first ("clean" leaves it as it is); working_size,
-    face_strength, scale: where the sliders begin. options: further ones of `Restorer`.
+    photo: what `read` takes; None is the sample. preset, strength, seed: how it is worn first
+    ("clean" leaves it as it is); working_size, face_strength, scale: where the sliders begin.
+    options: further ones of `Restorer`.
     """
     return Workbench(
         None if photo is None else image.load(photo),

@@ -42,14 +42,18 @@ def manifest(folder: str | Path, kinds: Sequence[str] | None = None) -> list[dic
     return [r for r in rows if kinds is None or r["file"].split("/")[0] in kinds]
 
 
+def mesh_points(folder: str | Path) -> dict[str, np.ndarray]:
+    """File name -> 468 mesh points (x, y) in its pixels, of each face labelled in a folder."""
+    with np.load(Path(folder) / "mesh468.npz") as labels:
+        points = labels["points"].astype(np.float64)
+        return dict(zip(labels["names"].tolist(), points, strict=True))
+
+
 def labelled_faces(
     folder: str | Path, kinds: Sequence[str] | None = None
 ) -> Iterator[tuple[dict[str, str], np.ndarray, np.ndarray]]:
     """(manifest row, photo, 468 mesh points in its pixels) of each face that has labels in folder/mesh468.npz."""
-    with np.load(Path(folder) / "mesh468.npz") as labels:
-        points = dict(
-            zip(labels["names"].tolist(), labels["points"].astype(np.float64), strict=True)
-        )
+    points = mesh_points(folder)
     for row in tqdm(manifest(folder, kinds), desc="faces", unit="face", leave=False, disable=None):
         if row["file"] in points:
             yield row, image.read(Path(folder) / row["file"]), points[row["file"]]
@@ -86,7 +90,7 @@ def tone(recipe: degrade.Recipe) -> degrade.Recipe:
 
 
 def to_uint8(photo: np.ndarray) -> np.ndarray:
-    return np.rint(photo * 255).astype(np.uint8)
+    return image.as_samples(photo, np.uint8)
 
 
 def stack(photos: Sequence[np.ndarray]) -> Tensor:
