@@ -178,7 +178,9 @@ def documented(target: Any) -> Any:
     """A function or class with `**options`: its signature and docstring list them all."""
     own = [p for p in inspect.signature(target).parameters.values() if p.kind is not p.VAR_KEYWORD]
     ours = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default)
+        inspect.Parameter(
+            f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type
+        )
         for f in fields(Options)
     ]
     target.__signature__ = inspect.Signature([*own, *ours])

@@ -84,6 +84,11 @@ class Steps(Mapping):
         return len(self.samples)
 
 
+def no_mask() -> np.ndarray:
+    """Where nothing was pasted."""
+    return np.zeros((0, 0), np.float32)
+
+
 @dataclass
 class Restored:
     """What a restoration gives.
@@ -102,9 +107,7 @@ class Restored:
     source: Picture
     crops: list[Crop] = field(default_factory=list)
     notes: tuple[str, ...] = ()
-    mask_of: Callable[[], np.ndarray] = field(
-        repr=False, default=lambda: np.zeros((0, 0), np.float32)
-    )
+    mask_of: Callable[[], np.ndarray] = field(repr=False, default=no_mask)
 
     @property
     def image(self) -> Photo:

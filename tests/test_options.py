@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import io
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -42,7 +43,8 @@ def api_text() -> str:
         elif isinstance(thing, type) and issubclass(thing, Exception):
             lines.append(f"{name}: {', '.join(kind.__name__ for kind in thing.__bases__)}")
         else:
-            lines.append(f"{name}{inspect.signature(thing)}")
+            signature = re.sub(r"<function (\w+) at 0x\w+>", r"\1", str(inspect.signature(thing)))
+            lines.append(f"{name}{signature}")
     return "\n".join(lines) + "\n"
 
 
