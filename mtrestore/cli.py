@@ -25,11 +25,19 @@ COMMANDS: dict[str, tuple[str, tuple[Argument | list[Argument], ...]]] = {}
 
 
 def arg(*names: str, **facts: Any) -> Argument:
-    """What `add_argument` takes."""
+    """What `add_argument` takes; a default gives the type, and is named in the help."""
+    if default := facts.get("default"):
+        facts["help"] += f" (default: {default})"
+        facts["type"] = type(default)
     return names, facts
 
 
-OVERWRITE = arg("--overwrite", action="store_true", help="replace files that exist")
+def flag(name: str, help: str) -> Argument:
+    """An argument that is there or not."""
+    return arg(name, action="store_true", help=help)
+
+
+OVERWRITE = flag("--overwrite", "replace files that exist")
 
 
 def command(help: str, *arguments: Argument | list[Argument]) -> Callable[[Command], Command]:
@@ -92,8 +100,8 @@ def restore(args: argparse.Namespace) -> int:
 
 @command(
     "restore a sample portrait",
-    arg("-o", "--output", default="outputs", help="folder (default: %(default)s)"),
-    arg("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)"),
+    arg("-o", "--output", default="outputs", help="folder"),
+    arg("--device", default="auto", help="auto, cpu or cuda"),
     OVERWRITE,
 )
 def demo(args: argparse.Namespace) -> int:
@@ -130,17 +138,16 @@ def demo(args: argparse.Namespace) -> int:
         "folder",
         help="a folder like dev_eval: faces_clean/ with mesh468.npz, photos_clean/, polyu_pairs/",
     ),
-    arg("--seeds", type=int, default=3, help="degradations for each face (default: %(default)s)"),
-    arg("--size", type=int, default=256, help="face size, px (default: %(default)s)"),
-    arg("--what", default="faces,photos", help="faces, photos or both (default: %(default)s)"),
+    arg("--seeds", default=3, help="degradations for each face"),
+    arg("--size", default=256, help="face size, px"),
+    arg("--what", default="faces,photos", help="faces, photos or both"),
     arg(
         "--net",
         action="append",
-        default=[],
         metavar="TITLE=FILE",
         help="measure a further face net; may be given again",
     ),
-    arg("--no-nlm", action="store_true", help="leave out non-local means, which is slow"),
+    flag("--no-nlm", "leave out non-local means, which is slow"),
     arg("--json", metavar="FILE", help="write the rows as JSON as well"),
     OVERWRITE,
 )
@@ -152,7 +159,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from .lab import evaluate as e
 
     if args.json:
-        files = [n.partition("=")[2] or n for n in args.net]
+        files = [n.partition("=")[2] or n for n in args.net or []]
         may_write(args.json, "the rows", args.overwrite, folders=[args.folder], files=files)
     rows = e.evaluate(
         args.folder,
@@ -160,7 +167,7 @@ def evaluate(args: argparse.Namespace) -> int:
         size=args.size,
         nlm=not args.no_nlm,
         what=args.what.split(","),
-        more=dict(n.split("=", 1) if "=" in n else (Path(n).stem, n) for n in args.net),
+        more=dict(n.split("=", 1) if "=" in n else (Path(n).stem, n) for n in args.net or []),
     )
     print(e.table(rows))
     if args.json:
@@ -173,7 +180,6 @@ def evaluate(args: argparse.Namespace) -> int:
     arg(
         "action",
         nargs="*",
-        default=[],
         metavar="fetch yunet | export NET",
         help="`fetch yunet` downloads the YuNet face detector; "
         "`export face` keeps an ONNX file, faster from then on",
@@ -216,7 +222,7 @@ def models(args: argparse.Namespace) -> int:
     arg(
         "-o", "--out", help="folder of the runs and their table (default: runs/sweeps/NAME-OF-FILE)"
     ),
-    arg("--dry-run", action="store_true", help="print the plan and an estimate, and run nothing"),
+    flag("--dry-run", "print the plan and an estimate, and run nothing"),
     arg(
         "--jobs",
         type=options.positive_int,
@@ -229,11 +235,11 @@ def models(args: argparse.Namespace) -> int:
             metavar="ADDRESS",
             help="run on this Dask cluster, whose workers see the same folders",
         ),
-        arg("--slurm", action="store_true", help="run as Slurm jobs, through submitit"),
+        flag("--slurm", "run as Slurm jobs, through submitit"),
     ],
     [
-        arg("--resume", action="store_true", help="run only what is not done, the default"),
-        arg("--overwrite", action="store_true", help="run all again"),
+        flag("--resume", "run only what is not done, the default"),
+        flag("--overwrite", "run all again"),
     ],
 )
 def sweep(args: argparse.Namespace) -> int:
@@ -288,7 +294,7 @@ def rerun(args: argparse.Namespace) -> int:
 @command(
     "write one HTML page about finished runs",
     arg("runs", metavar="RUNS", help="folder of a sweep, or a bundle (.json)"),
-    arg("-o", "--output", default="report.html", metavar="FILE", help="(default: %(default)s)"),
+    arg("-o", "--output", default="report.html", metavar="FILE", help="the page"),
     arg("--json", metavar="FILE", help="write all that the page shows as a bundle as well"),
     arg("--title", help="of the page"),
     OVERWRITE,
@@ -343,39 +349,18 @@ def lab(args: argparse.Namespace) -> int:
     ),
     arg("--settings", required=True, help="YAML file, see experiments/train/"),
     arg(
-        "--data",
-        default="../shared/data",
-        help="folder that holds train_faces/ and train_photos/ (default: %(default)s)",
+        "--data", default="../shared/data", help="folder that holds train_faces/ and train_photos/"
     ),
     arg("--out", help="folder of the run: checkpoints and log (default: runs/NAME-OF-SETTINGS)"),
     arg("--steps", type=int, help="steps, instead of the settings' number"),
-    arg("--device", default="cpu", help="cpu, gpu or auto (default: %(default)s)"),
-    arg(
-        "--devices",
-        type=int,
-        default=1,
-        help="processes, each with a device and batches of its own (default: %(default)s)",
-    ),
-    arg(
-        "--precision",
-        default="32-true",
-        help="a lightning-fabric precision, bf16-mixed on a GPU (default: %(default)s)",
-    ),
+    arg("--device", default="cpu", help="cpu, gpu or auto"),
+    arg("--devices", default=1, help="processes, each with a device and batches of its own"),
+    arg("--precision", default="32-true", help="a lightning-fabric precision, bf16-mixed on a GPU"),
     arg("--threads", type=int, help="CPU threads for the net"),
-    arg(
-        "--workers", type=int, default=1, help="threads that prepare batches (default: %(default)s)"
-    ),
-    arg(
-        "--every", type=float, default=1.0, help="seconds between two updates of the progress line"
-    ),
-    arg(
-        "--tensorboard",
-        action="store_true",
-        help="write the losses for TensorBoard too (pip install tensorboard)",
-    ),
-    arg(
-        "--restart", action="store_true", help="begin again, instead of from the newest checkpoint"
-    ),
+    arg("--workers", default=1, help="threads that prepare batches"),
+    arg("--every", default=1.0, help="seconds between two updates of the progress line"),
+    flag("--tensorboard", "write the losses for TensorBoard too (pip install tensorboard)"),
+    flag("--restart", "begin again, instead of from the newest checkpoint"),
 )
 def train(args: argparse.Namespace) -> int:
     """Train one net from a settings file, showing loss and time left; interrupted runs resume."""

@@ -14,6 +14,8 @@ from mtrestore import degrade, image, metrics, weights
 from mtrestore.crop import Crop, landmark_crop
 from mtrestore.face import faces_from
 from mtrestore.pipeline import MOST_FACE, Restorer, detail_size, identity, keep_large, restore
+from mtrestore.result import Watch
+from mtrestore.tile import NoMemory, sparingly
 
 IDENTITY = {
     "face": identity,
@@ -411,3 +413,20 @@ def test_a_result_is_never_saved_over_its_photo(tmp_path, face_photo):
     assert path.read_bytes() == before and result.save(tmp_path / "y.png") == result.save(
         tmp_path / "y.png"
     )
+
+
+def test_the_watch_notes_steps_and_names_the_one_without_memory():
+    with Watch(False) as watch:
+        assert watch("enlarge", lambda a, b: a + b, 1, 2) == 3
+        first = watch.spans["enlarge"]
+        watch("shrink", list)
+        watch("enlarge", list)
+        assert watch.spans["enlarge"][0] == first[0] and watch.spans["enlarge"][1] > first[1]
+        with pytest.raises(NoMemory, match="out of memory in the step 'paste'; close other"):
+            watch("paste", np.empty, 2**50)
+        with pytest.raises(NoMemory, match="out of memory in the sharpener, also on smaller"):
+            watch("sharpen", sparingly, lambda _: np.empty(2**50), "the sharpener")
+        with pytest.raises(ZeroDivisionError):
+            watch("restore", lambda: 1 / 0)
+    assert list(watch.total()) == ["enlarge", "shrink", "total"]
+    assert all(0 <= began <= ended for began, ended in watch.total().values())
