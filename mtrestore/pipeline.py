@@ -208,8 +208,9 @@ class Restorer:
             placed = [c.scaled(k) for c in crops]
             pasted = step("paste", self._paste, whole, fixed, placed)
             names = ("photo", "small", "clean", "large", "whole", "pasted")
-            pictures = dict(zip(names, (photo, small, clean, large, whole, pasted), strict=True))
-            pictures = pictures if self.keep_steps else {}
+            pictures = {}
+            if self.keep_steps:
+                pictures |= zip(names, (photo, small, clean, large, whole, pasted), strict=True)
             del large, whole  # where they are not kept, the sharpener needs the room
             out = step("sharpen", self._sharpen, pasted, factor)
         if source.grey or np.ptp(small, axis=-1).max() < GREY:  # also of three equal channels
