@@ -78,7 +78,11 @@ def test_a_bad_file_never_stops_the_folder(small, tmp_path, capsys):
         Path(r["input"]).name: r for r in json.loads((tmp_path / "r.json").read_text())["files"]
     }
     assert {n: (r["status"], r["code"]) for n, r in rows.items()} == {
-        "a bad.jpg": ("failed", "E_FORMAT"), "deep.png": ("restored", None), "small.jpg": ("restored", None), "zero.png": ("failed", "E_EMPTY")}  # fmt: skip
+        "a bad.jpg": ("failed", "E_FORMAT"),
+        "deep.png": ("restored", None),
+        "small.jpg": ("restored", None),
+        "zero.png": ("failed", "E_EMPTY"),
+    }
     assert (tmp_path / "out" / "sub" / "deep.png").exists() and (
         tmp_path / "out" / "small.jpg"
     ).exists()
@@ -139,10 +143,20 @@ def test_set_up_errors_exit_1_in_one_line(small, tmp_path, capsys, option):
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("args", [
-    [], ["restore"], ["restore", "x.jpg"], ["nonsense"], ["restore", "x", "-o", "y", "--scale", "two"], ["models", "eat"],
-    ["demo", "--port", "1"], ["restore", "x", "-o", "y", "--jobs", "0"], ["restore", "x", "-o", "y", "--timeout", "inf"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["restore"],
+        ["restore", "x.jpg"],
+        ["nonsense"],
+        ["restore", "x", "-o", "y", "--scale", "two"],
+        ["models", "eat"],
+        ["demo", "--port", "1"],
+        ["restore", "x", "-o", "y", "--jobs", "0"],
+        ["restore", "x", "-o", "y", "--timeout", "inf"],
+    ],
+)
 def test_usage_exits_2(args, capsys):
     assert run(*args) == 2
     assert "Traceback" not in capsys.readouterr().err
@@ -176,19 +190,34 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list, int, str]]:
     (folder / "w.safetensors").write_bytes(b"not weights at all, but long enough to have a header")
     out = ["-o", folder / "out.png"]
     return {
-        "empty": (["restore", folder / "empty.jpg", *out], 1, "empty"), "truncated": (["restore", folder / "cut.png", *out], 1, "truncated"),
-        "text": (["restore", folder / "text.jpg", *out], 1, "text.jpg"), "bomb": (["restore", folder / "bomb.png", *out], 1, "30000"),
-        "folder": (["restore", folder / "folder.jpg", *out], 1, "folder.jpg"), "pipe": (["restore", folder / "pipe.png", *out], 1, "pipe.png"),
-        "name": (["restore", os.fsdecode(odd), *out], 1, "jpg"), "missing": (["restore", folder / "none.jpg", *out], 1, "none.jpg"),
-        "weights": (["restore", good, *out, "--face", folder / "w.safetensors"], 1, "w.safetensors"),
-        "weights missing": (["restore", good, *out, "--face", folder / "x.safetensors"], 1, "x.safetensors"),
-    }  # fmt: skip
+        "empty": (["restore", folder / "empty.jpg", *out], 1, "empty"),
+        "truncated": (["restore", folder / "cut.png", *out], 1, "truncated"),
+        "text": (["restore", folder / "text.jpg", *out], 1, "text.jpg"),
+        "bomb": (["restore", folder / "bomb.png", *out], 1, "30000"),
+        "folder": (["restore", folder / "folder.jpg", *out], 1, "folder.jpg"),
+        "pipe": (["restore", folder / "pipe.png", *out], 1, "pipe.png"),
+        "name": (["restore", os.fsdecode(odd), *out], 1, "jpg"),
+        "missing": (["restore", folder / "none.jpg", *out], 1, "none.jpg"),
+        "weights": (
+            ["restore", good, *out, "--face", folder / "w.safetensors"],
+            1,
+            "w.safetensors",
+        ),
+        "weights missing": (
+            ["restore", good, *out, "--face", folder / "x.safetensors"],
+            1,
+            "x.safetensors",
+        ),
+    }
 
 
 def test_bad_input_is_one_clear_line(tmp_path):
-    """In real processes; torch must not even be imported for a file that cannot be read, which is what keeps these under two seconds."""
+    """In real processes; torch is not even imported for a file that cannot be read: it is slow."""
     for name, (args, code, words) in bad_inputs(tmp_path / "bad").items():
-        program = "import sys; from mtrestore.cli import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+        program = (
+            "import sys; from mtrestore.cli import main; code = main(sys.argv[1:]); "
+            "assert 'torch' not in sys.modules; sys.exit(code)"
+        )
         p = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, timeout=60)
         lines = p.stderr.decode().strip().splitlines()
         assert p.returncode == code, (name, lines)

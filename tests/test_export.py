@@ -1,12 +1,15 @@
-"""An exported net gives what the net gives, at other sizes and batches too; once the shipped face net is exported, it is the one that is used."""
+"""An exported net gives what the net gives, at other sizes and batches too.
+
+Once the shipped face net is exported, it is the one that is used.
+"""
 
 import numpy as np
 import pytest
 import torch
 
 from mtrestore import cli, image, nets, weights
-from mtrestore.fast.onnx import export
-from mtrestore.pipeline import Restorer, onnx_net
+from mtrestore.fast.onnx import export, onnx_net
+from mtrestore.pipeline import Restorer
 
 
 @pytest.fixture(scope="module")

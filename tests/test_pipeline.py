@@ -1,4 +1,7 @@
-"""The whole system: with identities in place of every net the picture comes back; sizes, masks, strengths and failures are as promised."""
+"""The whole system: with identities in place of every net the picture comes back.
+
+Sizes, masks, strengths and failures are as promised.
+"""
 
 import cv2
 import numpy as np
@@ -11,6 +14,8 @@ from mtrestore import degrade, image, metrics, weights
 from mtrestore.crop import Crop, landmark_crop
 from mtrestore.face import faces_from
 from mtrestore.pipeline import MOST_FACE, Restorer, detail_size, identity, keep_large, restore
+from mtrestore.result import Watch
+from mtrestore.tile import NoMemory, sparingly
 
 IDENTITY = {
     "face": identity,
@@ -191,7 +196,7 @@ def laplacian(photo):
 
 
 def face_sharpness(photo, face):
-    """Laplacian energy of the restored face over that of the photo's, on the inner part of the crop at the photo's own resolution."""
+    """Laplacian energy of the restored face over the photo's, inside the crop."""
     crop = landmark_crop(face)
     result = Restorer(device="cpu")(photo, [face])
     assert [f.status for f in result.faces] == ["restored"] and crop.side > 1.3 * MOST_FACE
@@ -200,7 +205,7 @@ def face_sharpness(photo, face):
 
 
 def test_a_clean_face_larger_than_the_net_stays_sharp(astronaut):
-    """A clean face of over 800 px, far over the net's 512, comes back no blurrier than it went in."""
+    """A clean face of over 800 px, far over the net's 512, comes back no blurrier than it was."""
     photo = image.enlarge(astronaut[30:230, 124:324], 8)
     face = faces_from([tuple((np.array([181 - 124, 60 - 30, 267 - 124, 178 - 30]) * 8).tolist())])[
         0
@@ -241,8 +246,15 @@ def test_what_restore_takes(tmp_path, astronaut, src):
     small = astronaut[::4, ::4]
     u8 = np.rint(small * 255).astype(np.uint8)
     Image.fromarray(u8).save(tmp_path / "a.png")
-    given = {"path": tmp_path / "a.png", "pil": Image.fromarray(u8), "uint8": u8, "uint16": u8.astype(np.uint16) * 257, "float": small,
-             "grey": u8[..., 0], "rgba": np.dstack([u8, np.full(u8.shape[:2], 128, np.uint8)])}[src]  # fmt: skip
+    given = {
+        "path": tmp_path / "a.png",
+        "pil": Image.fromarray(u8),
+        "uint8": u8,
+        "uint16": u8.astype(np.uint16) * 257,
+        "float": small,
+        "grey": u8[..., 0],
+        "rgba": np.dstack([u8, np.full(u8.shape[:2], 128, np.uint8)]),
+    }[src]
     result = restore(given, faces=False, **IDENTITY)
     expected = np.repeat(u8[..., :1], 3, -1) if src == "grey" else u8
     assert np.allclose(result.image * 255, expected, atol=0.51)
@@ -277,10 +289,18 @@ def test_strips_are_exact(astronaut):
         assert np.abs(r._upsample(small, small * 0.9, large) - whole).max() < 1e-5
 
 
-@pytest.mark.parametrize("options, words", [
-    ({"scale": 0}, "scale"), ({"scale": 99}, "scale"), ({"face_strength": 1.5}, "face_strength"), ({"working_size": 3}, "working_size"),
-    ({"crop": "nose"}, "crop"), ({"memory_mb": 1}, "memory_mb"), ({"face": 3}, "face"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"scale": 0}, "scale"),
+        ({"scale": 99}, "scale"),
+        ({"face_strength": 1.5}, "face_strength"),
+        ({"working_size": 3}, "working_size"),
+        ({"crop": "nose"}, "crop"),
+        ({"memory_mb": 1}, "memory_mb"),
+        ({"face": 3}, "face"),
+    ],
+)
 def test_bad_options_say_what_was_expected(options, words):
     with pytest.raises(ValueError, match=words):
         Restorer(**{**IDENTITY, **options})
@@ -304,8 +324,13 @@ def test_an_onnx_file_stands_in_for_a_net(tmp_path, astronaut):
 
     node = onnx.helper.make_node("Mul", ["x", "half"], ["y"])
     value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph([node], "g", [value("x", 1, [1, 3, None, None])], [value("y", 1, [1, 3, None, None])],
-                                   [onnx.helper.make_tensor("half", 1, [1], [0.5])])  # fmt: skip
+    graph = onnx.helper.make_graph(
+        [node],
+        "g",
+        [value("x", 1, [1, 3, None, None])],
+        [value("y", 1, [1, 3, None, None])],
+        [onnx.helper.make_tensor("half", 1, [1], [0.5])],
+    )
     onnx.save(
         onnx.helper.make_model(
             graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9
@@ -324,7 +349,7 @@ def test_a_broken_onnx_file_is_one_error(tmp_path, content):
 
 
 def test_restoring_helps(shipped, astronaut):
-    """A noisy, over-compressed portrait comes back nearer to the truth, on the face and on the whole."""
+    """A noisy, over-compressed portrait comes back nearer to the truth, face and whole."""
     steps = {"op": "gaussian_noise", "sigma": 20.0, "seed": 4}, {"op": "jpeg", "quality": 40}
     worn = degrade.apply(astronaut, degrade.Recipe(steps))
     result = shipped(worn)
@@ -388,3 +413,20 @@ def test_a_result_is_never_saved_over_its_photo(tmp_path, face_photo):
     assert path.read_bytes() == before and result.save(tmp_path / "y.png") == result.save(
         tmp_path / "y.png"
     )
+
+
+def test_the_watch_notes_steps_and_names_the_one_without_memory():
+    with Watch(False) as watch:
+        assert watch("enlarge", lambda a, b: a + b, 1, 2) == 3
+        first = watch.spans["enlarge"]
+        watch("shrink", list)
+        watch("enlarge", list)
+        assert watch.spans["enlarge"][0] == first[0] and watch.spans["enlarge"][1] > first[1]
+        with pytest.raises(NoMemory, match="out of memory in the step 'paste'; close other"):
+            watch("paste", np.empty, 2**50)
+        with pytest.raises(NoMemory, match="out of memory in the sharpener, also on smaller"):
+            watch("sharpen", sparingly, lambda _: np.empty(2**50), "the sharpener")
+        with pytest.raises(ZeroDivisionError):
+            watch("restore", lambda: 1 / 0)
+    assert list(watch.total()) == ["enlarge", "shrink", "total"]
+    assert all(0 <= began <= ended for began, ended in watch.total().values())

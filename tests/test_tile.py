@@ -1,12 +1,14 @@
-"""Claims about tiles: whatever the sizes, a local operation cannot tell that the picture was cut up."""
+"""Claims about tiles: whatever the sizes, a local operation cannot tell that it saw tiles."""
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtrestore.tile import strips, tiled
+from mtrestore import image
+from mtrestore.tile import strips, tiled, tiled_samples
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -66,7 +68,7 @@ def test_a_local_operation_that_enlarges():
 
 
 def test_a_strided_operation_keeps_its_phase():
-    """Means over 4 x 4 cells: tiles must start at multiples of 4, and the rest is the reflected picture."""
+    """Means over 4 x 4 cells: tiles start at multiples of 4, and the rest is reflected."""
     p = photo(70, 58)
 
     def cells(t):
@@ -108,7 +110,7 @@ def test_no_more_tiles_than_needed(side, calls):
 
 
 def test_each_pixel_comes_from_one_tile():
-    """Tiles numbered by call: the output is a patchwork of rectangles whose cores are evenly large."""
+    """Tiles numbered by call: the output is a patchwork of evenly large rectangles."""
     count = iter(range(100))
     out = tiled(lambda t: np.full_like(t, next(count)), photo(100, 100), tile=48, overlap=8)
     numbers, areas = np.unique(out[..., 0], return_counts=True)
@@ -186,3 +188,40 @@ def test_strips_with_enough_halo_equal_the_whole_picture():
     np.testing.assert_allclose(out, blur(p), atol=1e-6)
     with pytest.raises(ValueError, match="at least one row"):
         list(strips(5, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("tile", [(100, 100), (16, 90), (7, 9), (1, 1)])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_tiles_of_samples_equal_the_whole(dtype, tile, scale):
+    """A box blur that enlarges: each pixel is the mean of the 3 x 3 around it, cut at the edges."""
+    samples = image.as_samples(photo(31, 45), dtype)
+    corners = []
+
+    def blur(x, y0=None, x0=None):
+        corners.append((y0, x0))
+        y = torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        return y.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+    out = tiled_samples(blur, samples, tile, 1, scale)
+    first = [
+        (max(y - 1, 0), max(x - 1, 0)) for y in range(0, 31, tile[0]) for x in range(0, 45, tile[1])
+    ]
+    assert corners == first
+    whole = blur(torch.from_numpy(image.as_photo(samples)).permute(2, 0, 1)[None])
+    expected = image.as_samples(whole[0].permute(1, 2, 0).numpy(), dtype)
+    assert out.dtype == dtype and out.shape == (31 * scale, 45 * scale, 3)
+    assert np.abs(out.astype(float) - expected.astype(float)).max() <= (
+        1e-6 if dtype is np.float32 else 1
+    )
+    assert np.mean(out != expected) < 0.01 or dtype is np.float32
+
+
+def test_tiles_of_samples_without_context_show_it():
+    samples = photo(20, 20)
+
+    def blur(x, *_):
+        return torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+    enough, none = (tiled_samples(blur, samples, (8, 8), reach) for reach in (1, 0))
+    assert np.abs(enough - none).max() > 0.01

@@ -1,11 +1,14 @@
-"""The guided filter and the refiner over a full-size picture in one pass: what `nets.GuidedUpsampler` computes, compiled by numba.
+"""The guided filter and the refiner over a full-size picture in one pass, compiled by numba.
 
-A tile of columns is walked from top to bottom. A row goes in as samples, is filtered, and passes through every layer of the refiner as
-soon as the row below it is there; only the last few rows of each layer are kept, so all of it stays in the processor's cache and the
-picture is read once and written once. The torch module is the reference: both agree to less than one level in 8 bits
-(tests/test_fast.py). Tiles do not depend on the number of threads, so the result does not either.
+It computes what `nets.GuidedUpsampler` computes. A tile of columns is walked from top to bottom. A
+row goes in as samples, is filtered, and passes through every layer of the refiner as soon as the
+row below it is there; only the last few rows of each layer are kept, so all of it stays in the
+processor's cache and the picture is read once and written once. The torch module is the reference:
+both agree to less than one level in 8 bits (tests/test_fast.py). Tiles do not depend on the number
+of threads, so the result does not either.
 
-The first use on a machine compiles for some seconds; the compiled code is then kept beside this file or in the user's cache folder.
+The first use on a machine compiles for some seconds; the compiled code is then kept beside this
+file or in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -25,11 +28,9 @@ try:
 except ImportError:  # no numba for this Python: the pipeline falls back to torch in strips
     njit = None
 
-ROWS, COLUMNS, PAD = (
-    256,
-    1012,
-    16,
-)  # of a tile; floats at both ends of a row, for the taps and to keep rows aligned
+ROWS = 256  # of a tile
+COLUMNS = 1012
+PAD = 16  # floats at both ends of a row, for the taps and to keep rows aligned
 SLOPE = np.float32(0.2)  # of nets.blocks.act
 
 
@@ -50,7 +51,10 @@ def fits(net: object) -> bool:
 
 
 def upsample(net: GuidedUpsampler, photo: np.ndarray, state: State) -> np.ndarray:
-    """The large picture H×W×3 (uint8, uint16, or float32 in 0..1) restored, in its own type; `state` is what `net.solve` gave for one picture."""
+    """The large picture H×W×3 (uint8, uint16, or float32 in 0..1) restored, in its own type.
+
+    `state` is what `net.solve` gave for one picture.
+    """
     a, b = (np.ascontiguousarray(x[0].detach().numpy(), np.float32) for x in state[:2])
     h, w = photo.shape[:2]
     top = top_of(photo.dtype)
@@ -69,9 +73,11 @@ def upsample(net: GuidedUpsampler, photo: np.ndarray, state: State) -> np.ndarra
 
 
 def weights_of(net: GuidedUpsampler, mood: torch.Tensor | None) -> list[Any]:
-    """Weight and bias of the guidance map's two layers, and of the refiner's first, its middle ones stacked, and its last, which gets a fourth output.
+    """Weight and bias of the guidance map's two layers, and of the refiner's layers.
 
-    The mood goes into the first bias and the last layer; the share of the photo to keep comes last. A filter without refiner has none of its layers.
+    These are its first, its middle ones stacked, and its last, which gets a fourth output. The mood
+    goes into the first bias and the last layer; the share of the photo to keep comes last. A filter
+    without refiner has none of its layers.
     """
 
     def arrays(*convs: torch.nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
@@ -93,10 +99,8 @@ def weights_of(net: GuidedUpsampler, mood: torch.Tensor | None) -> list[Any]:
         ]
         parts += [*(x[0] for x in arrays(convs[0])), *arrays(*convs[1:-1]), *last]
     else:
-        parts += [
-            np.zeros(shape, np.float32)
-            for shape in ((0, 6, 3, 3), 0, (0, 4, 4, 3, 3), (0, 4), (4, 4, 3, 3), 4)
-        ]
+        shapes = ((0, 6, 3, 3), 0, (0, 4, 4, 3, 3), (0, 4), (4, 4, 3, 3), 4)
+        parts += [np.zeros(shape, np.float32) for shape in shapes]
     keep = np.float32(0)
     if convs and mood is not None:
         *shift, keep, gain = mood[0].detach().numpy().astype(np.float32)
@@ -106,7 +110,7 @@ def weights_of(net: GuidedUpsampler, mood: torch.Tensor | None) -> list[Any]:
 
 
 def compiled(function):  # noqa: ANN001, ANN201
-    """`function` compiled without the interpreter's lock; NaNs stay NaNs, additions may be reordered."""
+    """`function` compiled, without the lock; NaNs stay NaNs, additions may be reordered."""
     if njit is None:
         return function
     options = {
@@ -122,7 +126,7 @@ def compiled(function):  # noqa: ANN001, ANN201
 
 @compiled
 def aligned(count):  # noqa: ANN001, ANN201
-    """So many zeros from an address that is a multiple of 64: rows that begin there are half as dear to write."""
+    """So many zeros, from a multiple of 64 bytes: rows that begin there are written faster."""
     raw = np.zeros(count + 16, np.float32)
     skip = -(raw.ctypes.data // 4) % 16
     return raw[skip : skip + count]
@@ -130,9 +134,10 @@ def aligned(count):  # noqa: ANN001, ANN201
 
 @compiled
 def taps(out, o, row, c, weight, k):  # noqa: ANN001, ANN201
-    """Add channel c of an input row, seen through three taps, to channels o..o + 3 of an output row, all but the PAD columns at its ends.
+    """Add channel c of a row, seen through three taps, to channels o..o + 3 of an output row.
 
-    Twelve weights, four sums and three samples fit into the registers.
+    All but the PAD columns at its ends. Twelve weights, four sums and three samples fit into the
+    registers.
     """
     a0, a1, a2 = weight[o, c, k, 0], weight[o, c, k, 1], weight[o, c, k, 2]
     b0, b1, b2 = weight[o + 1, c, k, 0], weight[o + 1, c, k, 1], weight[o + 1, c, k, 2]
@@ -189,7 +194,10 @@ def mapped(row, guide, enter, bias, leave, j):  # noqa: ANN001, ANN201
 
 @compiled
 def guided(row, guide, filtered, lower, upper, t, w1, b1, w2, b2):  # noqa: ANN001, ANN201
-    """OH0 = A·(x + map(x)) + b of a row: row and filtered 3×m, guide 3×m for scratch, lower and upper 6×m: A and b of the small rows around it."""
+    """OH0 = A·(x + map(x)) + b of a row: row and filtered 3×m, guide 3×m for scratch.
+
+    lower and upper, 6×m: A and b of the small rows around it.
+    """
     m = row.shape[1]
     for c in range(3):
         bias = b2[c]
@@ -207,7 +215,7 @@ def guided(row, guide, filtered, lower, upper, t, w1, b1, w2, b2):  # noqa: ANN0
 
 @compiled
 def finished(row, result, keep):  # noqa: ANN001, ANN201
-    """Add the refiner's result, and the share of the photo that is kept, to the filtered part of a row 6×m."""
+    """Add the refiner's result and the photo's share to the filtered part of a row 6×m."""
     for c in range(3):
         for x in range(row.shape[1]):
             row[c, x] += result[c, x] + keep * (row[c + 3, x] - row[c, x])
@@ -215,7 +223,7 @@ def finished(row, result, keep):  # noqa: ANN001, ANN201
 
 @compiled
 def unpack(samples, r, g, b, line, scale):  # noqa: ANN001, ANN201
-    """A row of interleaved samples -> three rows; converted as one line first, which is four times faster than in threes."""
+    """A row of interleaved samples -> three rows; as one line first: 4 times faster."""
     for x in range(len(samples)):
         line[x] = np.float32(samples[x]) * scale
     for x in range(len(r)):
@@ -264,26 +272,23 @@ def walk(
 ):  # noqa: ANN001, ANN201
     """The tile y0..y1 × x0..x1 of `out`, H×3W like `photo`.
 
-    Rows are kept in rings, 16 of the input and 4 of each layer; a ring's column 0 is the picture's x0 − halo − PAD.
+    Rows are kept in rings, 16 of the input and 4 of each layer; a ring's column 0 is the picture's
+    x0 − halo − PAD.
     """
     height, width = len(photo), photo.shape[1] // 3
     h, w = a.shape[1:]
     layers = len(middle) + 1 if len(first) else 0
     halo = layers + 1 if layers else 0
     m, left = 2 * PAD + -(-(x1 - x0 + 2 * halo) // 16) * 16, x0 - halo - PAD
-    begin, end = (
-        max(PAD, -left),
-        min(x1 - left + halo, width - left),
-    )  # the columns that lie in the picture
+    begin = max(PAD, -left)  # the columns that lie in the picture
+    end = min(x1 - left + halo, width - left)
     rows = aligned(16 * 6 * m).reshape((16, 6, m))  # filtered, then the photo's own
     ring = aligned(layers * 4 * len(first) * m).reshape((layers, 4, len(first), m))
     scratch, result = aligned(3 * m).reshape((3, m)), aligned(4 * m).reshape((4, m))
     wide, line, held = aligned(2 * 6 * m).reshape((2, 6, m)), aligned(3 * m), np.full(2, -1)
-    near, far, share = (
-        np.zeros(end - begin, np.uint32),
-        np.zeros(end - begin, np.uint32),
-        aligned(end - begin),
-    )
+    near = np.zeros(end - begin, np.uint32)
+    far = np.zeros(end - begin, np.uint32)
+    share = aligned(end - begin)
     for x in range(end - begin):
         place = min(max((left + begin + x + 0.5) * w / width - 0.5, 0.0), w - 1.0)
         near[x], far[x], share[x] = int(place), min(int(place) + 1, w - 1), place - int(place)
@@ -303,10 +308,7 @@ def walk(
             )
             place = min(max((y + 0.5) * h / height - 0.5, 0.0), h - 1.0)
             low = int(place)
-            for source in (
-                low,
-                min(low + 1, h - 1),
-            ):  # small rows around it, brought to full width once for many rows
+            for source in (low, min(low + 1, h - 1)):  # brought to full width once for many rows
                 if held[source & 1] != source:
                     held[source & 1] = source
                     for c in range(3):
@@ -371,10 +373,7 @@ def walk(
 
 
 def warm() -> None:
-    """Compile for 8-bit pictures now, so that the first restoration does not wait for it: some ten seconds, once on a machine."""
+    """Compile for 8-bit pictures now, not at the first restoration: ten seconds, once a machine."""
     if njit is not None:
-        upsample(
-            GuidedUpsampler(),
-            np.zeros((32, 32, 3), np.uint8),
-            (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), None),
-        )
+        zeros = torch.zeros(1, 3, 8, 8)
+        upsample(GuidedUpsampler(), np.zeros((32, 32, 3), np.uint8), (zeros, zeros, None))
