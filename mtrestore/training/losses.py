@@ -65,6 +65,17 @@ def hinge_fake(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
     )
 
 
+def spread(made: Tensor, truth: Tensor) -> Tensor:
+    """How far the deviation within the generated batch lies from that within the real one, at 8×8.
+
+    L1 between the two maps: a generator that draws one face over and over pays for it at once,
+    long before a discriminator has learned to compare (the aim of Mao et al., MSGAN, CVPR 2019).
+    """
+    maps = (F.adaptive_avg_pool2d(x.float(), 8).std(0, unbiased=False) for x in (made, truth))
+    a, b = maps
+    return (a - b.detach()).abs().mean()
+
+
 def ranked(higher: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
     """What each verdict on `higher` lacks to stand above that on `lower`, pair by pair, summed: the relativistic paired loss.
 

@@ -347,22 +347,19 @@ class GanPrior(Adversarial):
 
     A batch's `target` holds the real faces; its size is the size that is generated. hinge: FastGAN's losses and discriminator (see
     `Adversary`), else the non-saturating loss (Goodfellow et al., 2014) with lazy R1 (Karras et al., StyleGAN2, 2020, appendix B).
-    hold: the share of the training after which the rates fall, to a tenth at its end. Pictures that hardly differ from each other
-    (standard deviation below 0.01) for 100 steps on end are a `Collapse`.
+    hold: the share of the training after which the rates fall, to a tenth at its end. spread: the weight of `losses.spread`, against one
+    face being drawn over and over. Pictures that hardly differ from each other (standard deviation below 0.01) for 100 steps on end are a
+    `Collapse`.
     """
 
     def __init__(
         self, net: Generator, critic: nn.Module | str | Sequence[int] | None = None, lr: float = 1e-3, critic_lr: float = 1e-4, r1: float | None = None,
         every: int = 16, augment: Sequence[str] = KINDS, clip: float = 10.0, accumulate: int = 1, hinge: bool = False,
         betas: tuple[float, float] = (0.0, 0.99), chance: float = 1.0, target: float | None = None, hold: float = 1.0,
+        spread: float = 0.0,
     ) -> None:  # fmt: skip
-        self.averaged, self.accumulate, self.alike, self.size, self.hold = (
-            net,
-            accumulate,
-            0,
-            128,
-            hold,
-        )
+        self.averaged, self.accumulate, self.hold, self.spread = net, accumulate, hold, spread
+        self.alike, self.size = 0, 128
         betas = float(betas[0]), float(betas[1])
         self.descent = Descent(net, [(net, lr)], betas, clip)
         options = {"hinge": hinge, "betas": betas, "chance": chance, "target": target}
@@ -395,6 +392,10 @@ class GanPrior(Adversarial):
             truth, share = part["target"], len(part["target"]) / len(batch["target"])
             pictures = net(self.averaged.draw(len(truth), truth.shape[-1], device=truth.device))
             loss = adversary.wanted(adversary.judge(adversary.varied([pictures])[0])[0])
+            if self.spread:
+                term = losses.spread(pictures, truth)
+                told["spread"] = told.get("spread", 0.0) + term.item() * share
+                loss = loss + self.spread * term
             self.descent.backward(loss * share, "generator's loss")
             made.append(pictures.detach())
             told["loss"] += loss.item() * share
