@@ -131,7 +131,7 @@ def load(name: str | Path, kind: type[Net] | None = None) -> Net:
         net_class, config, tensors = REGISTRY[meta["net"]], json.loads(meta["config"]), parse(data)
         if wrong := immodest(config):
             raise ValueError(wrong)
-        net = sketch(net_class, config, len(tensors))
+        net = sketch(net_class, config, min(len(tensors), MOST_TENSORS))
         net.load_state_dict(fitting(net, tensors), assign=True)
         notes = {**json.loads(meta["notes"]), "sha256": meta["sha256"], "file": file}
     except (

@@ -649,7 +649,9 @@ def test_committed_settings_can_be_trained(path):
     assert isinstance(plan.make_stage(started), plan.STAGES[settings["stage"]][1])
     kind = {"landmarks": data.LandmarkBatches, "restorer": data.PhotoBatches, "refiner": data.UpsamplerBatches,
             "sharpener": data.SharpenerBatches, "embedding": data.PersonBatches}.get(settings["stage"], data.FaceBatches)  # fmt: skip
-    options = settings.get("batches", {}).keys() - {"folders"}  # which data folders: the settings' own
+    options = settings.get("batches", {}).keys() - {
+        "folders"
+    }  # which data folders: the settings' own
     assert options <= inspect.signature(kind).parameters.keys()
     assert str(settings.get("weights", ".safetensors")).endswith(".safetensors")
 

@@ -58,7 +58,7 @@ def is_estimate(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 5
-        and all(v is None or is_number(v) for v in value[:3])
+        and all(v is None or type(v) in (int, float) and abs(v) <= 1e60 for v in value[:3])
         and (value[1] is None) == (value[2] is None)
         and all(type(v) is int and is_number(v) for v in value[3:])
     )
