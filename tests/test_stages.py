@@ -423,6 +423,32 @@ def test_augmentation_grows_while_real_faces_are_remembered(sign, moves):
     assert told["chance"] == pytest.approx(0.3 + moves * 2 / 5e5)
 
 
+def test_spread_by_hand():
+    made, real = noise(6, 3, 32, 32), noise(6, 3, 32, 32, seed=1) * 0.5
+    small = [x.double().numpy().reshape(6, 3, 8, 4, 8, 4).mean((3, 5)).std(0) for x in (made, real)]
+    assert losses.spread(made, real).item() == pytest.approx(
+        np.abs(small[0] - small[1]).mean(), rel=1e-4
+    )
+    assert losses.spread(real, real).item() == 0
+
+
+def test_spread_drives_faces_that_are_alike_apart():
+    made = (
+        noise(1, 3, 32, 32).repeat(4, 1, 1, 1) + 0.01 * noise(4, 3, 32, 32, seed=2)
+    ).requires_grad_()
+    real = torch.linspace(0, 1, 4).reshape(4, 1, 1, 1).expand(4, 3, 32, 32)
+    before = losses.spread(made, real)
+    before.backward()
+    after = losses.spread(made - 20 * made.grad, real)
+    assert after < before
+
+
+def test_the_priors_spread_is_told_only_where_it_counts():
+    assert "spread" not in drawing().update(batches(0))
+    told = drawing(spread=2.0).update(batches(0))
+    assert told["spread"] > 0
+
+
 def test_the_priors_rates_rise_hold_and_fall():
     stage = prior(hold=0.5)
     assert [stage.factor(p) for p in (0, 0.01, 0.3, 0.5)] == [0.02, 0.52, 1, 1]

@@ -249,10 +249,10 @@ def bundles() -> dict[str, bytes]:
         "value": 30.5,
         "width": 8,
         "height": 6,
-        "before": "data:,",
-        "after": "data:,",
+        "before": "data:image/png;base64,AAAA",
+        "after": "data:image/png;base64,AAAA",
     }
-    figures = {name: "data:image/svg+xml," for name in found["figures"]}
+    figures = {name: "data:image/svg+xml;base64,PHN2Zy8+" for name in found["figures"]}
     return {
         "two.json": json.dumps(
             {**found, "name": "two", "title": "T", "figures": figures, "pictures": [pair]}
