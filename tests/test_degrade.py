@@ -120,7 +120,7 @@ def test_a_fresh_process_gives_the_same_bits():
         "p = np.random.default_rng(9).random((40, 31, 3), np.float32);"
         "print(hashlib.sha256(b''.join(apply(p, Recipe.from_json(t)).tobytes() for t in json.load(sys.stdin))).hexdigest())"
     )
-    root = Path(degrade.__file__).parents[1]
+    root = Path(__file__).parents[1]
     got = [
         subprocess.run(
             [sys.executable, "-c", script],

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import mtrestore
 from mtrestore import degrade
 from mtrestore.degrade import (
     CHAINS,
@@ -87,7 +88,7 @@ def test_an_old_recipe_is_drawn_again_to_the_letter():
 
 
 def test_the_sample_recipe_gives_the_bits_it_always_gave():
-    text = (Path(degrade.__file__).parent / "sample_recipe.json").read_text("utf-8")
+    text = (Path(mtrestore.__file__).parent / "sample_recipe.json").read_text("utf-8")
     photo = noise()
     out = cv2.GaussianBlur(photo, (0, 0), 1.3)
     grain = np.random.Generator(np.random.PCG64(1969)).standard_normal((64, 64), np.float32)
@@ -251,7 +252,7 @@ def test_film_grain_is_strongest_in_mid_tones(place, tone):
 
 @pytest.mark.slow
 def test_the_grain_report_prints_the_numbers_in_the_code(shared):
-    root = Path(degrade.__file__).parents[1]
+    root = Path(__file__).parents[1]
     command = [sys.executable, "experiments/grain_report.py", shared / "data" / "old_prints_real"]
     out = subprocess.run(command, cwd=root, text=True, stdout=subprocess.PIPE, check=True).stdout
     for kind, amplitudes in GRAIN.items():
