@@ -443,6 +443,27 @@ def test_spread_drives_faces_that_are_alike_apart():
     assert after < before
 
 
+def test_energy_by_hand():
+    drawn, real = torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 4.0]])
+    between, drawn_pair, real_pair = (0 + 4 + 3 + 5) / 4, 3, 4  # each over the root of two
+    expected = (2 * between - drawn_pair - real_pair) / 2**0.5
+    assert losses.energy(drawn, real).item() == pytest.approx(expected, abs=2e-3)
+
+
+def test_energy_sees_few_modes_where_the_deviation_is_right():
+    random = torch.Generator().manual_seed(0)
+    real = torch.randn(64, 8, generator=random)
+    two = torch.sign(torch.randn(64, 1, generator=random)).expand(-1, 8)  # as much deviation
+    same = torch.randn(64, 8, generator=random)
+    assert abs(losses.energy(same, real).item()) < 0.03 < 0.1 < losses.energy(two, real).item()
+
+
+def test_the_priors_cover_is_told_only_where_it_counts():
+    assert not {"cover_pixels", "cover_features"} & drawing().update(batches(0)).keys()
+    told = drawing(cover_pixels=1.0, cover_features=1.0).update(batches(0))
+    assert {"cover_pixels", "cover_features"} <= told.keys()
+
+
 def test_the_priors_spread_is_told_only_where_it_counts():
     assert "spread" not in drawing().update(batches(0))
     told = drawing(spread=2.0).update(batches(0))

@@ -76,6 +76,25 @@ def spread(made: Tensor, truth: Tensor) -> Tensor:
     return (a - b.detach()).abs().mean()
 
 
+def energy(drawn: Tensor, truth: Tensor) -> Tensor:
+    """The energy distance between two samples of vectors, B×N: 2·E|x - y| - E|x - x'| - E|y - y'|.
+
+    Unbiased, 0 on average where both come from one distribution, and never for a few modes out of
+    many: each drawn vector is pulled to the real ones and pushed from the other drawn ones. A
+    distance counts in units of a component's (Székely & Rizzo, 2013; Bellemare et al., 2017).
+    """
+    x, y = drawn.float(), truth.detach().float()
+
+    def apart(a: Tensor, b: Tensor) -> Tensor:
+        squares = (a[:, None] - b[None]).square().mean(-1)
+        return (squares + 1e-6).sqrt()
+
+    pairs = 1 - torch.eye(len(x), device=x.device)
+    count = pairs.sum()
+    within = (apart(x, x) * pairs).sum() / count + (apart(y, y) * pairs).sum() / count
+    return 2 * apart(x, y).mean() - within
+
+
 def ranked(higher: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
     """What each verdict on `higher` lacks to stand above that on `lower`, pair by pair, summed: the relativistic paired loss.
 

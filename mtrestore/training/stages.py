@@ -347,18 +347,22 @@ class GanPrior(Adversarial):
 
     A batch's `target` holds the real faces; its size is the size that is generated. hinge: FastGAN's losses and discriminator (see
     `Adversary`), else the non-saturating loss (Goodfellow et al., 2014) with lazy R1 (Karras et al., StyleGAN2, 2020, appendix B).
-    hold: the share of the training after which the rates fall, to a tenth at its end. spread: the weight of `losses.spread`, against one
-    face being drawn over and over. Pictures that hardly differ from each other (standard deviation below 0.01) for 100 steps on end are a
-    `Collapse`.
+    hold: the share of the training after which the rates fall, to a tenth at its end.
+
+    Against one face, or a few, drawn over and over: spread, the weight of `losses.spread`;
+    cover_pixels and cover_features, those of `losses.energy` between pictures at 16 px and between
+    the discriminator's last features, in units of the real ones' deviation. Pictures that hardly
+    differ (standard deviation below 0.01) for 100 steps on end are a `Collapse`.
     """
 
     def __init__(
         self, net: Generator, critic: nn.Module | str | Sequence[int] | None = None, lr: float = 1e-3, critic_lr: float = 1e-4, r1: float | None = None,
         every: int = 16, augment: Sequence[str] = KINDS, clip: float = 10.0, accumulate: int = 1, hinge: bool = False,
         betas: tuple[float, float] = (0.0, 0.99), chance: float = 1.0, target: float | None = None, hold: float = 1.0,
-        spread: float = 0.0,
+        spread: float = 0.0, cover_pixels: float = 0.0, cover_features: float = 0.0,
     ) -> None:  # fmt: skip
         self.averaged, self.accumulate, self.hold, self.spread = net, accumulate, hold, spread
+        self.cover_pixels, self.cover_features = cover_pixels, cover_features
         self.alike, self.size = 0, 128
         betas = float(betas[0]), float(betas[1])
         self.descent = Descent(net, [(net, lr)], betas, clip)
@@ -392,10 +396,9 @@ class GanPrior(Adversarial):
             truth, share = part["target"], len(part["target"]) / len(batch["target"])
             pictures = net(self.averaged.draw(len(truth), truth.shape[-1], device=truth.device))
             loss = adversary.wanted(adversary.judge(adversary.varied([pictures])[0])[0])
-            if self.spread:
-                term = losses.spread(pictures, truth)
-                told["spread"] = told.get("spread", 0.0) + term.item() * share
-                loss = loss + self.spread * term
+            for name, weight, term in self.variety(pictures, truth):
+                told[name] = told.get(name, 0.0) + term.item() * share
+                loss = loss + weight * term
             self.descent.backward(loss * share, "generator's loss")
             made.append(pictures.detach())
             told["loss"] += loss.item() * share
@@ -411,6 +414,24 @@ class GanPrior(Adversarial):
             raise Collapse("the generated faces are all alike; lower the rates or raise r1")
         self.midway = False
         return told | judged | {"variety": variety}
+
+    def variety(self, pictures: Tensor, truth: Tensor) -> Iterator[tuple[str, float, Tensor]]:
+        """(name, weight, loss) of each term against drawing one face, or a few, over and over."""
+
+        def energy(drawn: Tensor, real: Tensor, side: int) -> Tensor:
+            x, y = (F.adaptive_avg_pool2d(maps.float(), side).flatten(1) for maps in (drawn, real))
+            unit = y.std(0).mean()
+            return losses.energy(x / unit, y / unit)
+
+        if self.spread:
+            yield "spread", self.spread, losses.spread(pictures, truth)
+        if self.cover_pixels:
+            yield "cover_pixels", self.cover_pixels, energy(pictures, truth, 16)
+        if self.cover_features:
+            with torch.no_grad():
+                real = self.adversary.judge(truth)[1][-1]
+            drawn = self.adversary.judge(pictures)[1][-1]
+            yield "cover_features", self.cover_features, energy(drawn, real, 4)
 
     @torch.no_grad()
     def picture(self, count: int = 18, size: int | None = None) -> Tensor:
