@@ -395,8 +395,9 @@ class GanPrior(Adversarial):
         for part in self.descent.each(parts):
             truth, share = part["target"], len(part["target"]) / len(batch["target"])
             pictures = net(self.averaged.draw(len(truth), truth.shape[-1], device=truth.device))
-            loss = adversary.wanted(adversary.judge(adversary.varied([pictures])[0])[0])
-            for name, weight, term in self.variety(pictures, truth):
+            verdicts, feats = adversary.judge(adversary.varied([pictures])[0])
+            loss = adversary.wanted(verdicts)
+            for name, weight, term in self.variety(pictures, feats[-1], truth):
                 told[name] = told.get(name, 0.0) + term.item() * share
                 loss = loss + weight * term
             self.descent.backward(loss * share, "generator's loss")
@@ -415,8 +416,13 @@ class GanPrior(Adversarial):
         self.midway = False
         return told | judged | {"variety": variety}
 
-    def variety(self, pictures: Tensor, truth: Tensor) -> Iterator[tuple[str, float, Tensor]]:
-        """(name, weight, loss) of each term against drawing one face, or a few, over and over."""
+    def variety(
+        self, pictures: Tensor, last: Tensor, truth: Tensor
+    ) -> Iterator[tuple[str, float, Tensor]]:
+        """(name, weight, loss) of each term against drawing one face, or a few, over and over.
+
+        last: the discriminator's last features of the pictures, augmented as it sees them.
+        """
 
         def energy(drawn: Tensor, real: Tensor, side: int) -> Tensor:
             x, y = (F.adaptive_avg_pool2d(maps.float(), side).flatten(1) for maps in (drawn, real))
@@ -429,9 +435,8 @@ class GanPrior(Adversarial):
             yield "cover_pixels", self.cover_pixels, energy(pictures, truth, 16)
         if self.cover_features:
             with torch.no_grad():
-                real = self.adversary.judge(truth)[1][-1]
-            drawn = self.adversary.judge(pictures)[1][-1]
-            yield "cover_features", self.cover_features, energy(drawn, real, 4)
+                real = self.adversary.judge(self.adversary.varied([truth])[0])[1][-1]
+            yield "cover_features", self.cover_features, energy(last, real, 4)
 
     @torch.no_grad()
     def picture(self, count: int = 18, size: int | None = None) -> Tensor:
