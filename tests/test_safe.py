@@ -202,6 +202,24 @@ def test_slurm_jobs_import_from_no_folder_of_theirs(place, canary):
     assert said(canary) == ""
 
 
+def test_a_cluster_imports_from_no_folder_of_theirs(place, canary):
+    """Neither the command that hands out the work, nor what a worker in that folder starts."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra `dask`")
+    image.write(place / "a.png", np.full((8, 8, 3), 0.5, np.float32))
+    (place / "in").mkdir()
+    shutil.copy(place / "a.png", place / "in" / "a.png")
+    options = {"dashboard_address": None, "n_workers": 1, "threads_per_worker": 1}
+    with distributed.LocalCluster(**options, processes=True, silence_logs=50) as cluster:
+        with distributed.Client(cluster) as client:
+            client.run(os.chdir, str(place))
+        to = ("--dask", cluster.scheduler_address)
+        command = DOORS["command"]
+        assert "1 done" in ran(place, *command, "sweep", "tiny.yaml", "-o", "out", *to).stdout
+        done = ran(place, *command, "restore", "in", "-o", "restored", "--no-faces", *to)
+        assert "1 restored" in done.stdout
+    assert said(canary) == ""
+
+
 def test_the_environment_of_a_user_is_given_back(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "lib")
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
