@@ -30,6 +30,7 @@ from .io.codecs import ALPHA, DEEP, LOSSLESS, MAX_JPEG_EXIF, TAGGED, Raw
 from .io.codecs import SUFFIXES as SUFFIXES
 from .io.cost import limit
 from .io.files import ImageError, filename, read_bytes, write_bytes
+from .io.text import shown
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +176,7 @@ def _upright(raw: Raw, who: str, bits: int | None = None, fresh: bool = False) -
         np.clip(colours, 0, 1, out=colours)
         alpha = alpha if alpha is None else np.clip(alpha, 0, 1, out=alpha)
     bits = bits or (8 if samples.dtype == np.uint8 else 16)
-    notes = (*raw.notes, *said, *heard)
+    notes = tuple(map(shown, (*raw.notes, *said, *heard)))
     return Picture(colours, alpha, grey, bits, icc, exif, raw.format, notes)
 
 

@@ -1330,3 +1330,13 @@ def test_with_pixels_takes_alpha_along():
     )
     same = source.with_pixels(np.zeros_like(source.pixels))
     assert same.alpha is source.alpha and same.pixels.max() == 0 and source.pixels.max() > 0
+
+
+def test_a_note_is_printable_whatever_a_profile_says(tmp_path):
+    """The colour space of a profile is four bytes of its own choice."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[16:20] = b"R\x1bB\0"
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", icc_profile=bytes(profile))
+    notes = image.load(tmp_path / "a.png").notes
+    assert any("ICC profile ignored" in note for note in notes)
+    assert all(note.isprintable() for note in notes)
