@@ -402,7 +402,9 @@ def encode(
     return data[:33] + chunks + data[33:] if chunks else data  # behind the header
 
 
-def _png16(samples: np.ndarray, icc: bytes | None, exif: bytes | None, chunks: bytes) -> bytes:
+def _png16(
+    samples: np.ndarray, icc: bytes | None, exif: bytes | None, chunks: bytes = b""
+) -> bytes:
     """PNG with 16 bits (PNG specification, third edition): Pillow writes 8, OpenCV neither grey
     with alpha nor a profile."""
     height, width, channels = samples.shape
@@ -423,7 +425,9 @@ def _png16(samples: np.ndarray, icc: bytes | None, exif: bytes | None, chunks: b
     return b"".join([*parts, png_chunk(b"IEND")])
 
 
-def _tiff_file(samples: np.ndarray, icc: bytes | None, exif: bytes | None, words: Beside) -> bytes:
+def _tiff_file(
+    samples: np.ndarray, icc: bytes | None, exif: bytes | None, words: Beside = Beside()
+) -> bytes:
     """TIFF 6.0 in deflated strips. Pillow makes the directory, but not the file: it fails on some
     EXIF, and has no 16-bit colours."""
     height, width, channels = samples.shape

@@ -11,7 +11,7 @@ import io
 
 import cv2
 import numpy as np
-from PIL import TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from . import tiff
 from .cost import png_pixels
@@ -49,13 +49,22 @@ def tiff_samples(data: bytes, file: tiff.Layout, who: str) -> np.ndarray:
     return samples
 
 
+class Bytes(TiffImagePlugin.TiffImageFile):
+    """A TIFF of bytes, without Pillow's limit of pixels: ours was asked."""
+
+    def load_prepare(self) -> None:
+        ImageFile.ImageFile.load_prepare(self)
+
+
 def unpack(data: bytes) -> np.ndarray:
     """H×W bytes of a TIFF of grey bytes, whose strips libtiff unpacks to their own size."""
-    im = TiffImagePlugin.TiffImageFile(io.BytesIO(data), "")
+    im = Bytes(io.BytesIO(data), "")
     im.load()
     out = np.empty((im.height, im.width), np.uint8)
     for y in range(0, im.height, STRIP):  # Pillow makes two copies of what it hands over
-        out[y : y + STRIP] = np.asarray(im.crop((0, y, im.width, min(y + STRIP, im.height))))
+        end = min(y + STRIP, im.height)
+        strip = im.resize((im.width, end - y), Image.Resampling.NEAREST, (0, y, im.width, end))
+        out[y:end] = np.asarray(strip)  # not `crop`, which asks a limit of pixels that is not ours
     return out
 
 

@@ -25,6 +25,7 @@ STRUCTURE = {  # what pixels depend on
     *(*range(256, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(322, 326), 338, 339),
 }
 MOST_ENTRIES, MOST_PAGES = 4096, 10_000
+BAND = 4 << 20  # bytes that libtiff unpacks at once, or one piece
 PLAIN, JPEG = 1, 7  # compressions
 PACKED = (8, 32946)  # those that we unpack ourselves: both kinds of Deflate
 LIBTIFF = {5, 32773, 34925, 50000}  # LZW, PackBits, LZMA, Zstandard: bytes in, bytes out
@@ -243,8 +244,8 @@ class Layout:
         raw = self.area * max(self.bits, 8 * self.channels) / 8
         if self.deep:
             memory = (raw + 3 * min(self.share, raw)) / area
-            if not self.ours:  # a plane as libtiff's bytes, and a strip of it twice
-                memory = (raw + raw / (self.channels if self.planes else 1)) / area + 2
+            if not self.ours:  # a band as libtiff's bytes, twice, and a piece of it
+                memory = (raw + 2 * BAND + 3 * min(self.share, raw)) / area
             memory = max(memory, (self.channels + 3) * min(self.dtype.itemsize, 4) + 4)
         else:
             memory = max(8 + min(self.share, raw) / area, 11)
@@ -391,7 +392,8 @@ def samples(data: bytes, file: Layout, unpack: Callable[[bytes], np.ndarray]) ->
     channels = 1 if file.planes else file.channels
     across, down = -(-file.width // wide), -(-file.height // high)
     row = wide * channels * file.dtype.itemsize
-    plain = None
+    band = across * max(1, BAND // max(1, across * high * row))  # pieces that libtiff gets at once
+    plain, top = None, 0
     for i, (start, end) in enumerate(file.places):
         plane, place = divmod(i, across * down)
         y, x = place // across * high, place % across * wide
@@ -400,11 +402,13 @@ def samples(data: bytes, file: Layout, unpack: Callable[[bytes], np.ndarray]) ->
         if file.ours:
             raw = _share(memoryview(data)[start:end], file)
         else:
-            if not place:
-                pieces = file.places[i : i + across * down]
-                plain = unpack(_as_bytes(data, file, pieces, row, across, down))
+            if not place % band:
+                pieces = file.places[i : i + min(band, across * down - place)]
+                height = len(pieces) // across * high
+                height = height if file.tiled else min(height, file.height - y)
+                plain, top = unpack(_as_bytes(data, file, pieces, row, across, height)), y
             left = x // wide * row
-            raw = np.ascontiguousarray(plain[y : y + stored, left : left + row]).reshape(-1).data
+            raw = plain[y - top : y - top + stored, left : left + row].tobytes()
         if len(raw) < stored * row:
             raise EOFError("truncated: a piece unpacks to less than its header says")
         block = _block(raw, file, stored, wide, channels)[:rows, :columns]
@@ -429,14 +433,13 @@ def _as_bytes(
     pieces: Sequence[tuple[int, int]],
     row: int,
     across: int,
-    down: int,
+    height: int,
 ) -> bytes:
-    """A plane as a TIFF of grey bytes, `row` of them for each row of a piece.
+    """Pieces of a plane as a TIFF of grey bytes, `row` of them for each row of a piece.
 
     Packers of bytes know no depth and no channels; so whatever lies in them goes one way.
     """
-    high = file.piece[0]
-    height = down * high if file.tiled else file.height
+    high = min(file.piece[0], height)
     lengths = [end - start for start, end in pieces]
     places = [8, *(8 + int(n) for n in np.cumsum(lengths[:-1]))]
     body = b"".join(memoryview(data)[start:end] for start, end in pieces)
