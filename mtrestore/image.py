@@ -60,8 +60,8 @@ class Picture:
     exif: bytes | None = None
     format: str = ""
     notes: tuple[str, ...] = ()
-    beside: Beside = Beside()
     path: Path | None = None
+    beside: Beside = Beside()
 
     @property
     def pixels(self) -> Photo:
@@ -147,6 +147,12 @@ def pages(src: str | bytes | os.PathLike) -> int:
     return len(book(read_bytes(src)).pages) if formats.kind_of(head(src, 16)) == "TIFF" else 1
 
 
+def is_picture(begin: bytes) -> bool:
+    """Whether a file that begins so is a picture by its content, readable or not; the two letters
+    of BMP and PPM begin many a text."""
+    return formats.kind_of(begin) not in (None, "BMP", "PPM")
+
+
 def _from_array(a: np.ndarray, max_pixels: int | None) -> Raw:
     if a.dtype not in (np.uint8, np.uint16) and a.dtype.kind != "f":
         raise ImageError(
@@ -194,7 +200,7 @@ def _upright(raw: Raw, who: str, bits: int | None = None, fresh: bool = False) -
     if beside.dpi and raw.turn in (5, 6, 7, 8):
         beside = beside._replace(dpi=beside.dpi[::-1])
     notes = (*raw.notes, *said, *heard, *beside.notes)
-    return Picture(colours, alpha, grey, bits, icc, exif, raw.format, notes, beside)
+    return Picture(colours, alpha, grey, bits, icc, exif, raw.format, notes, beside=beside)
 
 
 def _check_floats(samples: np.ndarray, who: str) -> None:
