@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import torch
 
 Photo = np.ndarray
+CLEAR = 1 / 16  # alpha below which a colour is hidden
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,6 +322,56 @@ def _samples(picture: Picture, dtype: type, alpha: bool) -> np.ndarray:
             )
         out[y : y + 64] = as_samples(strip, dtype)
     return out
+
+
+# ---------------------------------------------------------------- alpha
+
+
+def hidden(picture: Picture) -> np.ndarray | None:
+    """H×W bool: where alpha shows next to nothing of the colours; None where it shows them all."""
+    if picture.alpha is None:
+        return None
+    mask = picture.alpha < CLEAR
+    return mask if mask.any() and not mask.all() else None
+
+
+def without_hidden(picture: Picture) -> np.ndarray:
+    """Its samples, in which each hidden colour is that of the nearest pixel that is seen.
+
+    So no net, filter or resize draws into the edge what nobody is meant to see, as it would not of
+    colours multiplied with alpha; and unlike those they have no dark edge of their own. The samples
+    themselves, not copied, where nothing is hidden.
+    """
+    mask = hidden(picture)
+    if mask is None:
+        return picture.samples
+    kind = cv2.DIST_LABEL_PIXEL
+    _, nearest = cv2.distanceTransformWithLabels(
+        mask.view(np.uint8), cv2.DIST_L2, 5, labelType=kind
+    )
+    seen = np.flatnonzero(~mask)
+    place = np.empty(len(seen) + 1, np.int64)
+    place[nearest.ravel()[seen]] = seen
+    samples = picture.samples.copy()
+    samples[mask] = samples.reshape(-1, 3)[place[nearest[mask]]]
+    return samples
+
+
+def with_hidden(samples: np.ndarray, picture: Picture) -> np.ndarray:
+    """Restored samples of any size, with the picture's own colours again where they are hidden."""
+    mask = hidden(picture)
+    if mask is None:
+        return samples
+    size = samples.shape[1::-1]
+    mask = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    if size != picture.samples.shape[1::-1]:  # where alpha, resized, shows a little they stay
+        mask &= resize(picture.alpha, samples.shape[:2]) < CLEAR
+    old = cv2.resize(picture.samples, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    samples = samples.copy()
+    samples[mask] = (
+        old[mask] if old.dtype == samples.dtype else as_samples(as_photo(old[mask]), samples.dtype)
+    )
+    return samples
 
 
 # ---------------------------------------------------------------- sizes and tensors
