@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from . import beside as besides
-from . import deep, tiff
+from . import deep, foreign, tiff
 from .beside import Beside
 from .cost import Survey, afford, jpeg_scans, limit, png_chunk, survey
 from .files import ImageError
@@ -79,7 +79,7 @@ class Raw(NamedTuple):
 
 def kind_of(data: bytes) -> str | None:
     Image.init()
-    return next(
+    return foreign.kind_of(data[:256]) or next(
         (f for f in FORMATS if f in Image.OPEN and Image.OPEN[f][1](data[:16]) is True), None
     )
 
@@ -93,7 +93,7 @@ def decode(data: bytes, who: str, max_pixels: int | None, page: int = 1) -> Raw:
         raise undeveloped(who, maker)
     name = kind_of(data)
     if name is None:
-        hint = f"give one of {', '.join(FORMATS)}"
+        hint = f"give one of {', '.join((*FORMATS, *foreign.FORMATS))}"
         why = f"is no picture that can be read (it starts with {data[:8]!r})"
         raise ImageError("E_FORMAT", f"{who} {why}; {hint}")
     if name in ("PNG", "TIFF") and not whole(data, name):  # decoders take some of these for whole
@@ -101,6 +101,8 @@ def decode(data: bytes, who: str, max_pixels: int | None, page: int = 1) -> Raw:
         raise ImageError("E_TRUNCATED", f"{who} {why}")
     if name == "TIFF":
         return _tiff(data, who, max_pixels, page)
+    if name in foreign.FORMATS:
+        return _foreign(data, name, who, max_pixels)
     file = survey(data, name, who)
     if file.size:
         _afford(who, file, *file.size, 1, max_pixels)
@@ -118,6 +120,17 @@ def decode(data: bytes, who: str, max_pixels: int | None, page: int = 1) -> Raw:
         words = words._replace(xmp=im.info.get("xmp"))
     raw = from_pil(im, who, name, max_pixels, file.data, notes)
     return raw._replace(beside=words)
+
+
+def _foreign(data: bytes, name: str, who: str, max_pixels: int | None) -> Raw:
+    """Upright already, whatever its EXIF says."""
+    got = foreign.decode(data, name, who, max_pixels)
+    words = besides.read(data, name)
+    words = words._replace(xmp=got.xmp if len(got.xmp or b"") <= besides.MOST else None)
+    sane = not got.exif or sane_exif(got.exif)
+    notes = got.notes if sane else (*got.notes, "EXIF ignored: unreadable")
+    exif = got.exif if sane else None
+    return Raw(got.samples, name, got.icc, exif, notes, beside=words)
 
 
 def undeveloped(who: str, maker: str) -> ImageError:

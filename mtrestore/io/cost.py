@@ -559,13 +559,13 @@ def _sequence(data: bytes) -> tuple[int, int]:
     return take(wide) + 1, take(high) + 1
 
 
-def _within(data: bytes, at: int, end: int, *path: bytes) -> Iterator[tuple[int, int]]:
+def boxes_within(data: bytes, at: int, end: int, *path: bytes) -> Iterator[tuple[int, int]]:
     """Start and end of each box that lies at a path of kinds."""
     for kind, start, stop in _boxes(data, at, end):
         if kind == path[0] and len(path) == 1:
             yield start, stop
         elif kind == path[0]:
-            yield from _within(data, start + 4 if kind == b"meta" else start, stop, *path[1:])
+            yield from boxes_within(data, start + 4 if kind == b"meta" else start, stop, *path[1:])
 
 
 def _avif(data: bytes, who: str) -> Survey:
@@ -574,22 +574,24 @@ def _avif(data: bytes, who: str) -> Survey:
     Of a sequence, too, it is the first frame, and the others are hidden.
     """
     data, end, frames = bytearray(data), len(data), 1
-    for start, _ in _within(data, 0, end, b"ftyp"):
+    for start, _ in boxes_within(data, 0, end, b"ftyp"):
         if data[start : start + 4] == b"avis":
             data[start : start + 4] = b"avif"
-    for start, _ in _within(data, 0, end, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz"):
+    for start, _ in boxes_within(
+        data, 0, end, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz"
+    ):
         frames = max(frames, struct.unpack_from(">I", data, start + 8)[0])
-    for start, _ in list(_within(data, 0, end, b"moov")):
+    for start, _ in list(boxes_within(data, 0, end, b"moov")):
         at = data.rfind(b"moov", max(0, start - 12), start)
         data[at : at + 4] = b"free"
-    store = next((start for start, _ in _within(data, 0, end, b"meta", b"idat")), 0)
+    store = next((start for start, _ in boxes_within(data, 0, end, b"meta", b"idat")), 0)
     sizes = [
         struct.unpack_from(">II", data, at + 4)
-        for at, _ in _within(data, 0, end, b"meta", b"iprp", b"ipco", b"ispe")
+        for at, _ in boxes_within(data, 0, end, b"meta", b"iprp", b"ipco", b"ispe")
     ]
     size = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     payload, largest, work = [], 1, 0
-    for start, stop in _within(data, 0, end, b"meta", b"iloc"):
+    for start, stop in boxes_within(data, 0, end, b"meta", b"iloc"):
         for places in _items(data, start, stop, store):
             item = b"".join(data[a:b] for a, b in places)
             block = item[4 + int.from_bytes(item[:4], "big") :]
