@@ -73,12 +73,12 @@ def restore(args: argparse.Namespace) -> int:
         debug=args.debug,
         strip_location=folders.strip_location,
     )
-    jobs = names.plan(args.inputs, args.output)
+    jobs = names.plan(args.inputs, args.output, folders.pages == "all")
     report = Path(folders.report) if folders.report else None
     one = len(args.inputs) == 1 and not os.path.isdir(args.inputs[0])
     if one and not (folders.resume or folders.dask):
         settings = replace(settings, progress=sys.stderr.isatty())
-        rows = run.single(jobs[0], settings, report, folders.timeout)
+        rows = run.single(jobs, settings, report, folders.timeout)
     else:
         most = 1 if args.device.startswith("cuda") else max(1, min(8, record.cores() // 2))
         workers = min(len(jobs), folders.jobs or most)
@@ -93,7 +93,7 @@ def restore(args: argparse.Namespace) -> int:
             report=report,
         )
     failed = sum(row["status"] == "failed" for row in rows)
-    if failed == len(rows):
+    if failed == sum(row["status"] != "ignored" for row in rows):
         return 1
     return 3 if failed or rows.lost else 0
 

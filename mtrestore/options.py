@@ -151,6 +151,12 @@ class Folders:
         "write what became of each input as JSON, and as CSV beside it",
         metavar="FILE",
     )
+    pages: str = option(
+        "first",
+        "folders",
+        "of a TIFF; all gives name_p1, name_p2, ...",
+        choices=("first", "all"),
+    )
     strip_location: bool = option(
         False, "folders", "leave out where a photo was taken (GPS), which is kept otherwise"
     )

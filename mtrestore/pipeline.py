@@ -196,7 +196,7 @@ class Restorer:
         forks.used()
         with torch.inference_mode(), Watch(self.progress) as step:
             source = step("read", _picture, src)
-            photo = source.samples
+            photo = image.without_hidden(source)
             size, factor = self._sharpener_takes(photo.shape)
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
             face_branch = self.pool.submit(self._face_branch, photo, faces, sum(k) / 2, step)
@@ -215,7 +215,7 @@ class Restorer:
             out = step("sharpen", self._sharpen, pasted, factor)
         if source.grey or np.ptp(small, axis=-1).max() < GREY:  # also of three equal channels
             out = greyed(out)
-        pictures["out"] = out
+        pictures["out"] = out = image.with_hidden(out, source)
         if self.keep_steps:
             for i, (c, f) in enumerate(zip(crops, fixed, strict=True)):
                 pictures |= {f"face {i}": c.resized(len(f)).cut(photo), f"face {i} restored": f}

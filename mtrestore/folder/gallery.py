@@ -46,7 +46,8 @@ def page(root: Path, rows: Iterable[dict[str, Any]]) -> str:
     """
     rows = sorted(rows, key=lambda row: row["name"])
     failed = [row for row in rows if row["status"] == "failed"]
-    figures = [_figure(root, row) for row in rows if row["status"] != "failed"]
+    done = ("restored", "skipped")
+    figures = [_figure(root, row) for row in rows if row["status"] in done]
     return files.page(
         "gallery.html",
         mark=MARK,

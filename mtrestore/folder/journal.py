@@ -5,7 +5,8 @@ an output gets its name: so every output that a run made is in it, however the r
 that was torn by a crash, or is not of this shape, is skipped. A row says
 
     input, output       paths as they were given; `name`: the output's place below its folder
-    status, code        restored, skipped (done before) or failed; E_... of a failure, see `batch`
+    status, code        restored, skipped (done before), ignored (no photo) or failed; E_... of a
+                        failure, see `run`
     message             one line for people
     faces...            `faces` (the status of each), faces_found, faces_restored, faces_failed; a
                         face too small to restore is found only

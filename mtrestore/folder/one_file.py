@@ -165,7 +165,7 @@ def attempt(
             why = "was changed since it was restored; give another output or --overwrite"
             raise image.ImageError("E_WRITE", f"{job.target} {why}")
         row["replaces"] = True
-    picture = image.load(job.source)
+    picture = image.load(job.source, page=job.sheet or 1)
     result = models(settings)(picture)
     if stamp(job.source) != before:
         why = "changed while it was read; restore it again when it is complete"

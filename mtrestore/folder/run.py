@@ -57,34 +57,41 @@ class Rows(list):
 
 
 def single(
-    job: Job, settings: Settings, report: Path | None = None, timeout: float = TIMEOUT
+    jobs: Job | Sequence[Job],
+    settings: Settings,
+    report: Path | None = None,
+    timeout: float = TIMEOUT,
 ) -> Rows:
-    """Restore one file in this process, where a bad file is refused before torch is imported.
+    """Restore one file, or its pages, in this process, where a bad file is refused before torch is
+    imported.
 
-    After `timeout` seconds the process ends. Raises SetUpError, and ImageError where the report
-    cannot be written, before any work is done.
+    After `timeout` seconds for a page the process ends. Raises SetUpError, and ImageError where the
+    report cannot be written, before any work is done.
     """
-    job = replace(job, alone=True)
-    run = claims_of([job], settings)
+    jobs = [replace(job, alone=True) for job in ([jobs] if isinstance(jobs, Job) else jobs)]
+    run = claims_of(jobs, settings)
     replace_report = claim_report(report, run)
+    rows = Rows()
 
     def finish(row: Row) -> Rows:
         tell(row)
-        rows = Rows([row])
-        if report:
-            about = about_of(settings) | {"complete": True}
+        rows.append(row)
+        if report and (row["code"] == "E_TIMEOUT" or len(rows) == len(jobs)):
+            about = about_of(settings) | {"complete": len(rows) == len(jobs)}
             rows.lost = write(report, rows, replace_report, about)
         return rows
 
     try:
-        why = f"{job.source} took more than {timeout:g} s and was stopped"
-        late = failed(job, "E_TIMEOUT", why)
-        with watchdog.limit(timeout, lambda: finish(late)):
-            row = refusal(job, settings, run) or work(job, settings)
+        for job in jobs:
+            why = f"{job.source} took more than {timeout:g} s and was stopped"
+            late = failed(job, "E_TIMEOUT", why)
+            with watchdog.limit(timeout, lambda row=late: finish(row)):
+                row = refusal(job, settings, run) or work(job, settings)
+            finish(row)
     except (KeyboardInterrupt, SystemExit) as stop:  # now: Python would wait for the nets' threads
         say("mtrestore: interrupted", sys.stderr)
         os._exit(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
-    return finish(row)
+    return rows
 
 
 def folder(
@@ -173,6 +180,8 @@ def claims_of(jobs: Sequence[Job], settings: Settings) -> Claims:
     for path in nets(settings.options):
         run.reads(path, "a net in use")
     for job in jobs:
+        if job.ignored:
+            continue
         run.writes(job.target, "an output")
         if settings.html:
             run.writes(job.page, "a page")
@@ -207,6 +216,8 @@ def refusal(
 
     past: the outputs that a resumed run may replace.
     """
+    if job.ignored:
+        return failed(job, None, job.ignored) | {"status": "ignored"}
     try:
         if job.problem:
             raise job.problem
@@ -345,6 +356,9 @@ def conclude(
             lost += (text,)
     count = Counter(row["status"] for row in rows)
     words = [f"{count[status]} {status}" for status in ("restored", "skipped", "failed")]
+    if count["ignored"]:
+        kinds = Counter(row["message"] for row in rows if row["status"] == "ignored")
+        words.append(f"{count['ignored']} ignored ({', '.join(sorted(kinds))})")
     if not about["complete"]:
         words.append(f"{about['inputs'] - len(rows)} not tried")
     say(f"{', '.join(words)}; see {index} and {state / 'report.json'}", sys.stdout)
