@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 from . import options
 from .guard import safe, terminal
-from .io.text import one_line, shown
+from .io.text import nearest, one_line, shown
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 Command = Callable[[argparse.Namespace], int]
@@ -37,6 +38,7 @@ def flag(name: str, help: str) -> Argument:
     return arg(name, action="store_true", help=help)
 
 
+SAID = {"restore": options.NAMES, "faces": ("more_faces", "detector")}  # of options.py
 OVERWRITE = flag("--overwrite", "replace files that exist")
 
 
@@ -54,48 +56,100 @@ def command(help: str, *arguments: Argument | list[Argument]) -> Callable[[Comma
     "restore photos or folders of photos",
     arg("inputs", nargs="+", metavar="IN", help="a picture or a folder of pictures"),
     arg(
-        "-o", "--output", required=True, metavar="OUT", help="a file for one picture, else a folder"
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="a file for one picture, else a folder (default: IN_restored beside it)",
     ),
 )  # and every option of options.py
 def restore(args: argparse.Namespace) -> int:
     """Restore files, or all pictures of folders; one bad file never stops the rest."""
     from .folder import names, one_file, run
-    from .lab import record
 
     restorer = options.options_from(args)
     folders = options.folders_from(args)
-    made_by = one_file.made_by(restorer | ({"strip_location": True} if args.strip_location else {}))
+    one = len(args.inputs) == 1 and not os.path.isdir(args.inputs[0])
+    if not one and options.of_one_photo(restorer):
+        what = "--faces-only, --skip-faces, --box and a strength of each face"
+        raise usage(f"{what} are about the faces of one photo; give one picture, no folder")
+    if not args.output and len(args.inputs) > 1:
+        raise usage(f"{len(args.inputs)} inputs need -o FOLDER, where their results go")
+    again = folders.overwrite or folders.resume
+    output = args.output or run.beside(args.inputs[0], "restored", again)
+    strip = {"strip_location": True} if folders.strip_location else {}
     settings = one_file.Settings(
         tuple(restorer.items()),
-        made_by,
+        one_file.made_by(restorer | strip),
         overwrite=folders.overwrite,
         html=folders.html,
         debug=args.debug,
         strip_location=folders.strip_location,
     )
-    jobs = names.plan(args.inputs, args.output)
+    jobs = names.plan(args.inputs, os.fspath(output))
     report = Path(folders.report) if folders.report else None
-    one = len(args.inputs) == 1 and not os.path.isdir(args.inputs[0])
     if one and not (folders.resume or folders.dask):
         settings = replace(settings, progress=sys.stderr.isatty())
         rows = run.single(jobs[0], settings, report, folders.timeout)
     else:
-        most = 1 if args.device.startswith("cuda") else max(1, min(8, record.cores() // 2))
-        workers = min(len(jobs), folders.jobs or most)
-        threads = 1 if folders.dask else max(1, record.cores() // workers)
-        rows = run.folder(
-            jobs,
-            replace(settings, threads=threads),
-            workers=workers,
-            timeout=folders.timeout,
-            resume=folders.resume,
-            dask=folders.dask,
-            report=report,
-        )
+        rows = many(jobs, settings, folders, report, gpu=restorer["device"].startswith("cuda"))
     failed = sum(row["status"] == "failed" for row in rows)
     if failed == len(rows):
         return 1
     return 3 if failed or rows.lost else 0
+
+
+def many(
+    jobs: list[Any], settings: Any, folders: options.Folders, report: Path | None, gpu: bool
+) -> Any:
+    """The rows of a folder run, with as many workers as there are jobs and processors for."""
+    from .folder import run
+    from .lab import record
+
+    most = 1 if gpu else max(1, min(8, record.cores() // 2))
+    workers = min(len(jobs), folders.jobs or most)
+    threads = 1 if folders.dask else max(1, record.cores() // workers)
+    return run.folder(
+        jobs,
+        replace(settings, threads=threads),
+        workers=workers,
+        timeout=folders.timeout,
+        resume=folders.resume,
+        dask=folders.dask,
+        report=report,
+    )
+
+
+@command(
+    "show the faces of a photo with their numbers, for --faces-only, --skip-faces and --box",
+    arg("photo", metavar="IN", help="a picture"),
+    arg(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="a picture, or a page (.html), of the numbered faces (default: IN_faces beside it)",
+    ),
+    OVERWRITE,
+)
+def faces(args: argparse.Namespace) -> int:
+    """Print a table of the faces that are found and write the photo with their numbers."""
+    from .folder import run
+
+    said = options.said_in(args)
+    out = Path(args.output or run.beside(args.photo, "faces", args.overwrite))
+    may_write(out, "the overview", args.overwrite, files=[args.photo])
+    from . import choice, face, image, overview
+
+    samples = image.load(args.photo).samples
+    found = face.detect(samples, said.detector)
+    found = choice.Choice.of(said).named(found, samples.shape[:2])
+    if out.suffix.lower() in (".html", ".htm"):
+        text = overview.overview(samples, found, shown(os.path.basename(args.photo)))
+        image.write_bytes(out, text.encode())
+    else:
+        image.write(out, overview.picture(samples, found))
+    print(overview.table(found) if found else choice.no_face(said.detector))
+    print(shown(f"see {out}"))
+    return 0
 
 
 @command(
@@ -176,7 +230,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 @command(
-    "list the weights, fetch an optional detector, or export a net as ONNX",
+    "say what each net is for, fetch an optional detector, or export a net as ONNX",
     arg(
         "action",
         nargs="*",
@@ -188,7 +242,7 @@ def evaluate(args: argparse.Namespace) -> int:
     OVERWRITE,
 )
 def models(args: argparse.Namespace) -> int:
-    """List the shipped weights, fetch an optional model (checked), or export a net as ONNX."""
+    """List what restores, fetch an optional model (checked), or export a net as ONNX."""
     from . import weights
 
     match args.action:
@@ -201,18 +255,11 @@ def models(args: argparse.Namespace) -> int:
                 may_write(args.output, "the net", args.overwrite, files=[name])
             print(export(weights.load(name), args.output or weights.exported(name)))
         case []:
-            for name in weights.shipped():
-                net = weights.load(name)
-                count = sum(p.numel() for p in net.parameters())
-                print(
-                    f"{name:13} {type(net).__name__:16} {count:>9,} parameters, "
-                    f"{net.notes['steps']} steps, sha256 {net.notes['sha256'][:12]}"
-                )
+            print("\n".join(weights.about()))
         case words:
-            raise argparse.ArgumentError(
-                None,
-                f"models takes nothing, `fetch yunet` or `export NET`, got {' '.join(words)!r}",
-            )
+            hint = nearest(words[0], ("fetch", "export"))
+            words = f"models takes nothing, `fetch yunet` or `export NET`, got {' '.join(words)!r}"
+            raise usage(words + hint)
     return 0
 
 
@@ -474,9 +521,37 @@ def may_write(
     allowed.claim(path, what)
 
 
-def parser() -> argparse.ArgumentParser:
+def usage(words: str) -> argparse.ArgumentError:
+    """The error of arguments that are none together: exit code 2."""
+    return argparse.ArgumentError(None, words)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says which word may have been meant, and takes `-3,10,60,80` for a value."""
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__(**facts)
+        self._negative_number_matcher = re.compile(r"-[.\d][-.,\d]*$")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as e:
+            e.message += nearest(value, action.choices)
+            if action.dest == "command" and os.path.exists(value):
+                e.message += shown(f"; did you mean `mtrestore restore {value}`?")
+            raise
+
+    def unknown(self, command: str, words: Sequence[str]) -> str:
+        """What to say of arguments that a command does not know."""
+        flags = self._subparsers._group_actions[0].choices[command]._option_string_actions
+        hint = nearest(words[0].partition("=")[0], flags)
+        return f"unrecognized arguments: {' '.join(words)}{hint}"
+
+
+def parser() -> Parser:
     """All commands, in the order of this file."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="mtrestore", description="Restore blurred, noisy, over-compressed and old portraits."
     )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -488,8 +563,7 @@ def parser() -> argparse.ArgumentParser:
             group = one if alone else one.add_mutually_exclusive_group()
             for names, facts in [argument] if alone else argument:
                 group.add_argument(*names, **facts)
-        if name == "restore":
-            options.add_arguments(one)
+        options.add_arguments(one, SAID.get(name, ()))
     return top
 
 
@@ -503,8 +577,8 @@ def dispatch(argv: Sequence[str] | None) -> int:
     top = parser()
     args, rest = top.parse_known_args(argv)
     args.rest = rest
-    if args.rest and args.command != "lab":
-        top.error(f"unrecognized arguments: {' '.join(args.rest)}")
+    if rest and args.command != "lab":
+        top.error(top.unknown(args.command, rest))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return globals()[args.command](args)

@@ -66,7 +66,7 @@ def made_by(options: Mapping[str, Any]) -> str:
         name: onnx_digest(path) if path.suffix == ".onnx" else weights.check(path)[0]["sha256"]
         for name, path in files.items()
     }
-    yunet = yunet_path()
+    yunet = weights.yunet_path()
     if options.get("detector") != "mtcnn" and yunet.is_file():
         nets["yunet"] = onnx_digest(yunet)
     if not options.get("face") and (faster := weights.exported("face")).is_file():
@@ -85,13 +85,7 @@ def onnx_digest(path: Path) -> str:
 def nets(options: Collection[tuple[str, Any]]) -> list[Path]:
     """The files of the nets that a run may use."""
     own = [Path(v) for name, v in options if name in NETS and isinstance(v, (str, Path))]
-    return [*own, *weights.shipped().values(), yunet_path(), weights.exported("face")]
-
-
-def yunet_path() -> Path:
-    """Where the detector that a person fetched would lie."""
-    cached = weights.CACHE / weights.OPTIONAL["yunet"][0]
-    return Path(os.environ.get("MTRESTORE_YUNET") or cached).expanduser()
+    return [*own, *weights.shipped().values(), weights.yunet_path(), weights.exported("face")]
 
 
 @functools.lru_cache(maxsize=1)

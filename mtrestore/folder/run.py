@@ -18,6 +18,7 @@ unforeseen), E_TIMEOUT, E_CHANGED (the input changed meanwhile).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections import Counter
@@ -32,14 +33,14 @@ from .. import __version__
 from ..guard import watchdog
 from ..guard.lock import locked
 from ..guard.signals import undivided
-from ..image import ImageError
+from ..image import SUFFIXES, ImageError
 from ..io import claims, files
 from ..io.claims import Claims
 from ..io.files import clear, fresh, make_folders, move, remove_unfinished
 from ..io.text import one_line, shown
 from . import gallery
 from .journal import COLUMNS, Journal, Row, report_paths, write_reports
-from .names import STATE, Job, key
+from .names import LONGEST, STATE, Job, key
 from .one_file import Settings, code_of, failed, nets, work
 
 TIMEOUT = 900.0  # seconds for one file; 200 megapixels take about 200
@@ -146,6 +147,28 @@ def folder(
                 rows.extend(done[job] for job in jobs if job in done)
                 rows.lost = conclude(root, rows, report, replace_report, run, about)
     return rows
+
+
+def beside(source: str, word: str, again: bool = False) -> Path:
+    """Where a result goes that nobody named: `photo_restored.jpg`, `photo_restored_2.jpg`, ...
+
+    Nothing is there yet. A format that cannot be written becomes PNG. again: the first name, also
+    where something is there; so for a folder, `album_restored`, whose files are asked one by one.
+    """
+    path = Path(source)
+    path = path if path.name not in ("", "..") else Path(os.path.abspath(source))
+    if not path.name:
+        raise ValueError(f"nothing can lie beside {source}; give -o OUT")
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    suffix = suffix if path.is_dir() or suffix.lower() in SUFFIXES else ".png"
+    for number in itertools.count(1):
+        ending = f"_{word}{suffix}" if number == 1 else f"_{word}_{number}{suffix}"
+        if len(os.fsencode(stem + ending)) > LONGEST:
+            stem = os.fsencode(stem)[: LONGEST - len(ending)].decode("utf-8", "ignore")
+        place = path.with_name(stem + ending)
+        if again or path.is_dir() or not os.path.lexists(place):
+            return place
+    raise AssertionError
 
 
 def absolute(job: Job) -> Job:
