@@ -46,7 +46,7 @@ OPTIONAL = {
         "daede24002cc8590f457998cc5e6c9e8b82f45f6bd969506a8913cd4ed10a2d3",
     )
 }  # name -> file in the cache, address, sha256; Apache-2.0
-LICENCE = "CC BY-NC-SA 4.0, no commercial use"
+LICENCE = "CC BY-NC-SA 4.0 (no commercial use)"
 ABOUT = {  # what each shipped net is for
     "embedding": "tells how alike two faces are, for measuring; restores nothing",
     "face": "restores each face, with living texture",
@@ -378,9 +378,8 @@ def about() -> list[str]:
         notes = json.loads(meta["notes"])
         lines += [
             f"{name:14}{ABOUT.get(name, '')}",
-            f"{'':14}{meta['net']}, {sum(map(math.prod, shapes)):,} numbers, {mebibytes(path)}, "
-            f"{notes.get('steps', '?')} steps, sha256 {meta['sha256'][:12]}; made here "
-            f"(`mtrestore train`), {LICENCE}",
+            f"{'':14}{meta['net']}, {mebibytes(path)}, {sum(map(math.prod, shapes)):,} values, "
+            f"{notes.get('steps', '?')} steps; by mtrestore, {LICENCE}; sha256 {meta['sha256'][:12]}",
         ]
     yunet = yunet_path()
     there = f"{mebibytes(yunet)}, here" if yunet.is_file() else "`mtrestore models fetch yunet`"

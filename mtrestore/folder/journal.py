@@ -9,6 +9,7 @@ that was torn by a crash, or is not of this shape, is skipped. A row says
     message             one line for people
     faces...            `faces` (the status of each), faces_found, faces_restored, faces_failed; a
                         face too small to restore is found only
+    boxes, flags        x0,y0,x1,y1 of each face, px; what to look at: no face, soft, blurred
     notes, seconds      what was changed or left out; how long it took
     input_sha256, output_sha256         contents
     made_by             digest of options, weights and version (`one_file.made_by`)
@@ -32,9 +33,10 @@ Row = dict[str, Any]
 COLUMNS = (
     *("input", "output", "status", "code", "message", "faces_found", "faces_restored"),
     *("faces_failed", "notes", "seconds", "input_sha256", "output_sha256", "made_by"),
+    *("flags", "boxes"),
 )
 TEXTS = {"input", "output", "name", "status", "message", "input_sha256", "output_sha256", "made_by"}
-LISTS = {"faces", "notes"}
+LISTS = {"faces", "boxes", "flags", "notes"}
 COUNTS = {"faces_found", "faces_restored", "faces_failed"}
 LINE = 1 << 20  # bytes; a row has a few hundred
 

@@ -12,6 +12,7 @@ import json
 import os
 import time
 import traceback
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..io.files import make_folders, read_whole
 from ..io.text import one_line, shown
 from ..tile import out_of_memory
 from . import gallery
+from .flags import flags
 from .journal import Row
 from .names import Job
 
@@ -193,12 +195,16 @@ def account(job: Job, settings: Settings, picture: Any, result: Any, seconds: fl
     lost = image.what_is_lost(picture, job.target.suffix)
     place = image.place_taken(picture, job.target.suffix, settings.strip_location)
     notes = [shown(note)[:500] for note in (*result.notes, *lost, *place)]
+    others = Counter(state.replace("_", " ") for state in states if state != "restored")
     faces = "1 face" if len(states) == 1 else f"{len(states)} faces"
-    faces += "".join(f" ({state})" for state in states if state != "restored")
+    faces += "".join(f" ({count} {state})" for state, count in others.items())
+    looked = dict(settings.options).get("faces", True) is not False
     return {
         "status": "restored",
         "message": "; ".join([f"{faces}, {seconds:.1f} s", *notes]),
         "faces": states,
+        "boxes": [",".join(f"{v:.0f}" for v in face.box) for face in result.faces],
+        "flags": flags(result.samples, states, looked),
         "faces_found": len(states),
         "faces_restored": states.count("restored"),
         "faces_failed": sum(state.startswith("failed") for state in states),
