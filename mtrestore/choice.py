@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 from . import weights
@@ -28,10 +29,15 @@ class Choice:
     skip: Collection[int] = ()
     boxes: Sequence[Sequence[float]] = ()
 
+    @property
+    def looks(self) -> bool:
+        """Whether any face that is found is wanted."""
+        return self.only is None or len(self.only) > 0
+
     @classmethod
     def of(cls, o: Options) -> Choice:
         """What the options say; where no face is looked for, those by hand are left."""
-        only = None if o.faces is True else o.faces or ()
+        only = {True: None, False: ()}[o.faces] if isinstance(o.faces, bool) else o.faces
         return cls(only, o.skip_faces, o.more_faces)
 
     def named(self, faces: Sequence[Face], size: tuple[int, int]) -> list[Face]:
@@ -57,8 +63,9 @@ class Choice:
 
         strength: as of `Restorer`. Raises ImageError E_FACE for a number that no face has.
         """
-        own = {} if isinstance(strength, (int, float)) else dict(strength)
-        for number in sorted({*(self.only or ()), *self.skip, *own}):
+        own = {} if isinstance(strength, Real) else dict(strength)
+        only = () if self.only is None else self.only
+        for number in sorted({*only, *self.skip, *own}):
             if number > len(faces):
                 raise ImageError("E_FACE", f"there is no face {number}: {count(len(faces))}")
         hand = {tuple(map(float, box)) for box in self.boxes}
@@ -75,7 +82,7 @@ class Choice:
 
 def strength_of(strength: Any, number: int) -> float:
     """The strength of a face: the one number for all, or its own; 1 where a mapping has none."""
-    return strength if isinstance(strength, (int, float)) else dict(strength).get(number, 1.0)
+    return strength if isinstance(strength, Real) else dict(strength).get(number, 1.0)
 
 
 def count(faces: int) -> str:

@@ -25,17 +25,24 @@ Command = Callable[[argparse.Namespace], int]
 COMMANDS: dict[str, tuple[str, tuple[Argument | list[Argument], ...]]] = {}
 
 
-def arg(*names: str, **facts: Any) -> Argument:
-    """What `add_argument` takes; a default gives the type, and is named in the help."""
+def arg(words: str, help: str, **facts: Any) -> Argument:
+    """What `add_argument` takes: `arg("-o --output FILE", "the page")`, a metavar in capitals.
+
+    A default gives the type, and is named in the help.
+    """
+    names = [word for word in words.split() if not word.isupper()]
+    metavar = [word for word in words.split() if word.isupper()]
+    if metavar:
+        facts["metavar"] = " ".join(metavar)
     if default := facts.get("default"):
-        facts["help"] += f" (default: {default})"
+        help += f" (default: {default})"
         facts["type"] = type(default)
-    return names, facts
+    return tuple(names), facts | {"help": help}
 
 
 def flag(name: str, help: str) -> Argument:
     """An argument that is there or not."""
-    return arg(name, action="store_true", help=help)
+    return arg(name, help, action="store_true")
 
 
 SAID = {"restore": options.NAMES, "faces": ("more_faces", "detector")}  # of options.py
@@ -54,12 +61,9 @@ def command(help: str, *arguments: Argument | list[Argument]) -> Callable[[Comma
 
 @command(
     "restore photos or folders of photos",
-    arg("inputs", nargs="+", metavar="IN", help="a picture or a folder of pictures"),
+    arg("inputs IN", "a picture or a folder of pictures", nargs="+"),
     arg(
-        "-o",
-        "--output",
-        metavar="OUT",
-        help="a file for one picture, else a folder (default: IN_restored beside it)",
+        "-o --output OUT", "a file for one picture, else a folder (default: IN_restored beside it)"
     ),
 )  # and every option of options.py
 def restore(args: argparse.Namespace) -> int:
@@ -121,12 +125,10 @@ def many(
 
 @command(
     "show the faces of a photo with their numbers, for --faces-only, --skip-faces and --box",
-    arg("photo", metavar="IN", help="a picture"),
+    arg("photo IN", "a picture"),
     arg(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="a picture, or a page (.html), of the numbered faces (default: IN_faces beside it)",
+        "-o --output FILE",
+        "a picture, or a page (.html), of the numbered faces (default: IN_faces beside it)",
     ),
     OVERWRITE,
 )
@@ -154,8 +156,8 @@ def faces(args: argparse.Namespace) -> int:
 
 @command(
     "restore a sample portrait",
-    arg("-o", "--output", default="outputs", help="folder"),
-    arg("--device", default="auto", help="auto, cpu or cuda"),
+    arg("-o --output", "folder", default="outputs"),
+    arg("--device", "auto, cpu or cuda", default="auto"),
     OVERWRITE,
 )
 def demo(args: argparse.Namespace) -> int:
@@ -190,19 +192,14 @@ def demo(args: argparse.Namespace) -> int:
     "measure on degraded pictures with a known truth",
     arg(
         "folder",
-        help="a folder like dev_eval: faces_clean/ with mesh468.npz, photos_clean/, polyu_pairs/",
+        "a folder like dev_eval: faces_clean/ with mesh468.npz, photos_clean/, polyu_pairs/",
     ),
-    arg("--seeds", default=3, help="degradations for each face"),
-    arg("--size", default=256, help="face size, px"),
-    arg("--what", default="faces,photos", help="faces, photos or both"),
-    arg(
-        "--net",
-        action="append",
-        metavar="TITLE=FILE",
-        help="measure a further face net; may be given again",
-    ),
+    arg("--seeds", "degradations for each face", default=3),
+    arg("--size", "face size, px", default=256),
+    arg("--what", "faces, photos or both", default="faces,photos"),
+    arg("--net TITLE=FILE", "measure a further face net; may be given again", action="append"),
     flag("--no-nlm", "leave out non-local means, which is slow"),
-    arg("--json", metavar="FILE", help="write the rows as JSON as well"),
+    arg("--json FILE", "write the rows as JSON as well"),
     OVERWRITE,
 )
 def evaluate(args: argparse.Namespace) -> int:
@@ -212,6 +209,10 @@ def evaluate(args: argparse.Namespace) -> int:
     from . import image
     from .lab import evaluate as e
 
+    parts = args.what.split(",")
+    if wrong := [part for part in parts if part not in ("faces", "photos")]:
+        hint = nearest(wrong[0], ("faces", "photos"))
+        raise usage(f"--what takes faces, photos or both, got {wrong[0]!r}{hint}")
     if args.json:
         files = [n.partition("=")[2] or n for n in args.net or []]
         may_write(args.json, "the rows", args.overwrite, folders=[args.folder], files=files)
@@ -220,7 +221,7 @@ def evaluate(args: argparse.Namespace) -> int:
         seeds=range(args.seeds),
         size=args.size,
         nlm=not args.no_nlm,
-        what=args.what.split(","),
+        what=parts,
         more=dict(n.split("=", 1) if "=" in n else (Path(n).stem, n) for n in args.net or []),
     )
     print(e.table(rows))
@@ -233,12 +234,12 @@ def evaluate(args: argparse.Namespace) -> int:
     "say what each net is for, fetch an optional detector, or export a net as ONNX",
     arg(
         "action",
+        "`fetch yunet` downloads the YuNet face detector; "
+        "`export face` keeps an ONNX file, faster from then on",
         nargs="*",
         metavar="fetch yunet | export NET",
-        help="`fetch yunet` downloads the YuNet face detector; "
-        "`export face` keeps an ONNX file, faster from then on",
     ),
-    arg("-o", "--output", metavar="FILE", help="where to export to, instead"),
+    arg("-o --output FILE", "where to export to, instead"),
     OVERWRITE,
 )
 def models(args: argparse.Namespace) -> int:
@@ -265,23 +266,14 @@ def models(args: argparse.Namespace) -> int:
 
 @command(
     "run a notebook with many parameters, and only what is not done yet",
-    arg("file", metavar="FILE", help="YAML: notebook, parameters, grid, seeds; see experiments/"),
-    arg(
-        "-o", "--out", help="folder of the runs and their table (default: runs/sweeps/NAME-OF-FILE)"
-    ),
+    arg("file FILE", "YAML: notebook, parameters, grid, seeds; see experiments/"),
+    arg("-o --out", "folder of the runs and their table (default: runs/sweeps/NAME-OF-FILE)"),
     flag("--dry-run", "print the plan and an estimate, and run nothing"),
     arg(
-        "--jobs",
-        type=options.positive_int,
-        metavar="N",
-        help="runs at a time (default: one for each GPU, or core)",
+        "--jobs N", "runs at a time (default: one for each GPU, or core)", type=options.positive_int
     ),
     [
-        arg(
-            "--dask",
-            metavar="ADDRESS",
-            help="run on this Dask cluster, whose workers see the same folders",
-        ),
+        arg("--dask ADDRESS", "run on this Dask cluster, whose workers see the same folders"),
         flag("--slurm", "run as Slurm jobs, through submitit"),
     ],
     [
@@ -311,23 +303,18 @@ def sweep(args: argparse.Namespace) -> int:
 
 @command(
     "repeat a run and say whether its numbers agree",
+    arg("record RUN", "folder of a run, or a bundle in experiments/results/ with --run"),
+    arg("--run NAME", "the run of the bundle", dest="run_name"),
+    arg("-o --out", "keep the new run in this folder"),
     arg(
-        "record",
-        metavar="RUN",
-        help="folder of a run, or a bundle in experiments/results/ with --run",
-    ),
-    arg("--run", dest="run_name", metavar="NAME", help="the run of the bundle"),
-    arg("-o", "--out", help="keep the new run in this folder"),
-    arg(
-        "--tolerance",
+        "--tolerance X",
+        "relative difference that is allowed (default: 0 on the same processor, else 0.01)",
         type=float,
-        metavar="X",
-        help="relative difference that is allowed (default: 0 on the same processor, else 0.01)",
     ),
     arg(
         "--changed",
+        "run the notebook although it is no longer the one of then",
         action="store_true",
-        help="run the notebook although it is no longer the one of then",
     ),
     OVERWRITE,
 )
@@ -345,10 +332,10 @@ def rerun(args: argparse.Namespace) -> int:
 
 @command(
     "write one HTML page about finished runs",
-    arg("runs", metavar="RUNS", help="folder of a sweep, or a bundle (.json)"),
-    arg("-o", "--output", default="report.html", metavar="FILE", help="the page"),
-    arg("--json", metavar="FILE", help="write all that the page shows as a bundle as well"),
-    arg("--title", help="of the page"),
+    arg("runs RUNS", "folder of a sweep, or a bundle (.json)"),
+    arg("-o --output FILE", "the page", default="report.html"),
+    arg("--json FILE", "write all that the page shows as a bundle as well"),
+    arg("--title", "of the page"),
     OVERWRITE,
 )
 def report(args: argparse.Namespace) -> int:
@@ -394,23 +381,22 @@ def lab(args: argparse.Namespace) -> int:
     "train a net from a settings file",
     arg(
         "stage",
+        "",
         choices=(
             *("prior", "restoration", "face", "landmarks", "embedding"),
             *("restorer", "refiner", "sharpener"),
         ),
     ),
-    arg("--settings", required=True, help="YAML file, see experiments/train/"),
-    arg(
-        "--data", default="../shared/data", help="folder that holds train_faces/ and train_photos/"
-    ),
-    arg("--out", help="folder of the run: checkpoints and log (default: runs/NAME-OF-SETTINGS)"),
-    arg("--steps", type=int, help="steps, instead of the settings' number"),
-    arg("--device", default="cpu", help="cpu, gpu or auto"),
-    arg("--devices", default=1, help="processes, each with a device and batches of its own"),
-    arg("--precision", default="32-true", help="a lightning-fabric precision, bf16-mixed on a GPU"),
-    arg("--threads", type=int, help="CPU threads for the net"),
-    arg("--workers", default=1, help="threads that prepare batches"),
-    arg("--every", default=1.0, help="seconds between two updates of the progress line"),
+    arg("--settings", "YAML file, see experiments/train/", required=True),
+    arg("--data", "folder that holds train_faces/ and train_photos/", default="../shared/data"),
+    arg("--out", "folder of the run: checkpoints and log (default: runs/NAME-OF-SETTINGS)"),
+    arg("--steps", "steps, instead of the settings' number", type=int),
+    arg("--device", "cpu, gpu or auto", default="cpu"),
+    arg("--devices", "processes, each with a device and batches of its own", default=1),
+    arg("--precision", "a lightning-fabric precision, bf16-mixed on a GPU", default="32-true"),
+    arg("--threads", "CPU threads for the net", type=int),
+    arg("--workers", "threads that prepare batches", default=1),
+    arg("--every", "seconds between two updates of the progress line", default=1.0),
     flag("--tensorboard", "write the losses for TensorBoard too (pip install tensorboard)"),
     flag("--restart", "begin again, instead of from the newest checkpoint"),
 )

@@ -136,13 +136,6 @@ def check_boxes(name: str, value: Any) -> None:
 class Options:
     """What a Restorer takes. Where a net is asked for, None is the shipped one."""
 
-    like: str = option(
-        "normal",
-        "everyday",
-        "light keeps half of what was there and the smoother faces, strong does all that the nets "
-        "can; what else is said wins",
-        choices=tuple(LIKE),
-    )
     scale: float = option(
         1.0, "everyday", "output size over input size", low=0.1, high=8, slider=(0.5, 4, 0.25)
     )
@@ -173,6 +166,13 @@ class Options:
         high=1,
         kind=float,
         slider=(0, 1, 0.05),
+    )
+    like: str = option(
+        "normal",
+        "everyday",
+        "light keeps half of what was there and the smoother faces, strong does all that the nets "
+        "can; what else is said wins",
+        choices=tuple(LIKE),
     )
     faces: Any = option(
         True,

@@ -166,9 +166,8 @@ class Restorer:
         self.detector = o.detector
         self.keep_steps = o.keep_steps
         self.progress = o.progress
-        self.looks = o.faces is True or bool(o.faces)
         self.choice = Choice.of(o)
-        self.with_faces = (self.looks or len(o.more_faces) > 0) and o.face_strength != 0
+        self.with_faces = (self.choice.looks or len(o.more_faces) > 0) and o.face_strength != 0
         self.pool = ThreadPoolExecutor(1, "faces")  # a thread keeps its detector, and its heap
         self.restorer = as_net(o.restorer, "restorer", self.device)
         self.upsampler = as_net(o.upsampler, "upsampler", self.device)
@@ -200,7 +199,7 @@ class Restorer:
         with torch.inference_mode(), Watch(self.progress) as step:
             source = step("read", _picture, src)
             photo = source.samples
-            looks = self.with_faces and self.looks and faces is None
+            looks = self.with_faces and self.choice.looks and faces is None
             size, factor = self._sharpener_takes(photo.shape)
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
             face_branch = self.pool.submit(self._face_branch, photo, faces, sum(k) / 2, step)
@@ -252,7 +251,7 @@ class Restorer:
     def _detect(self, photo: np.ndarray, faces: Sequence[Face] | None) -> list[Face]:
         net = self._landmark_net if self.landmarks else None
         if faces is None:
-            faces = detect(photo, self.detector, landmarks=net) if self.looks else []
+            faces = detect(photo, self.detector, landmarks=net) if self.choice.looks else []
         named = self.choice.named(faces, photo.shape[:2])
         if net:
             hand = [f for f in named if f not in faces and f.status == "found"]

@@ -28,10 +28,10 @@ document.querySelector("main").addEventListener("click", (e) => {
   e.preventDefault();
   open(cards.indexOf(card));
 });
-const acts = {earlier: () => open(at - 1), later: () => open(at + 1), close: () => dialog.close()};
+const acts = {previous: () => open(at - 1), next: () => open(at + 1), close: () => dialog.close()};
 for (const button of dialog.querySelectorAll("button")) button.addEventListener("click", acts[button.name]);
 dialog.addEventListener("keydown", (e) => {
-  const act = {PageUp: acts.earlier, PageDown: acts.later}[e.key];
+  const act = {PageUp: acts.previous, PageDown: acts.next}[e.key];
   if (!act) return;
   e.preventDefault();
   act();

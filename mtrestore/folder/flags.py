@@ -16,7 +16,7 @@ from .. import image
 SCREEN = 1280  # px, the long side that is looked at
 BLOCK = 16  # px: of squares of this side those with the most detail count
 LOST = {4: ("blurred", 3.5), 2: ("soft", 2.5)}  # 1/255, at Gaussian blurs of about 3 and 1.5 px
-CONTRAST = 8  # 1/255, which a sixteenth of the width loses of all but flat pictures
+CONTRAST = 4  # 1/255, the standard deviation of a picture that is not flat
 
 
 def flags(samples: np.ndarray, faces: Sequence[str], looked: bool) -> list[str]:
@@ -26,7 +26,7 @@ def flags(samples: np.ndarray, faces: Sequence[str], looked: bool) -> list[str]:
     photo = image.as_photo(image.shrink(samples, SCREEN))
     grey = np.ascontiguousarray(photo.mean(-1))
     words = ["no face"] if looked and not faces else []
-    if lost(grey, 16) > CONTRAST:
+    if 255 * grey.std() > CONTRAST:
         words += [word for k, (word, least) in LOST.items() if lost(grey, k) < least][:1]
     return words
 
