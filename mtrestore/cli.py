@@ -78,8 +78,9 @@ def restore(args: argparse.Namespace) -> int:
         raise usage(f"{what} are about the faces of one photo; give one picture, no folder")
     if not args.output and len(args.inputs) > 1:
         raise usage(f"{len(args.inputs)} inputs need -o FOLDER, where their results go")
-    again = folders.overwrite or folders.resume
-    output = args.output or run.beside(args.inputs[0], "restored", again)
+    if not args.output and one and (folders.resume or folders.dask):
+        raise usage("--resume and --dask keep their books in the output folder; name it with -o")
+    output = args.output or run.beside(args.inputs[0], "restored", folders.overwrite)
     strip = {"strip_location": True} if folders.strip_location else {}
     settings = one_file.Settings(
         tuple(restorer.items()),

@@ -24,6 +24,7 @@ TITLES = {
     "speed": "speed and nets",
     "folders": "files and folders",
 }
+SHARE = {"low": 0, "high": 1, "slider": (0, 1, 0.05)}
 PER_PHOTO = ("skip_faces", "more_faces")
 LIKE = {  # what --like sets, where nothing else is said
     "light": {"photo_strength": 0.5, "face_strength": 0.5, "face_fidelity": 1.0},
@@ -140,32 +141,23 @@ class Options:
         1.0, "everyday", "output size over input size", low=0.1, high=8, slider=(0.5, 4, 0.25)
     )
     photo_strength: float = option(
-        1.0,
-        "everyday",
-        "how much of the whole photo's restoration is kept",
-        low=0,
-        high=1,
-        slider=(0, 1, 0.05),
+        1.0, "everyday", "how much of the whole photo's restoration is kept", **SHARE
     )
     face_strength: Any = option(
         1.0,
         "everyday",
         "0 leaves faces to the photo branch, 1 takes the face net's; each face its own: 1=0.5,3=0",
-        low=0,
-        high=1,
-        slider=(0, 1, 0.05),
         kind=strength,
         check=check_strength,
+        **SHARE,
     )
     face_fidelity: float | None = option(
         None,
         "everyday",
         "0 gives living texture, 1 the smoother face nearest to the truth; "
         "by default 0, and 1 for much blurred faces",
-        low=0,
-        high=1,
         kind=float,
-        slider=(0, 1, 0.05),
+        **SHARE,
     )
     like: str = option(
         "normal",
@@ -180,11 +172,7 @@ class Options:
         "look for faces and restore them; or numbers: only these",
         check=check_faces,
         flags={
-            "--no-faces": {
-                "action": "store_const",
-                "const": False,
-                "help": "do not look for faces",
-            },
+            "--no-faces": {"action": "store_false", "help": "do not look for faces"},
             "--faces-only": {
                 "type": numbers,
                 "metavar": "1,3",

@@ -83,16 +83,10 @@ def known(line: bytes) -> Row | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or not all(
-        isinstance(row.get(name), str) for name in ("name", "status", "output_sha256")
-    ):
-        return None
-    row = {
-        name: value
-        for name, value in row.items()
-        if name in TEXTS | LISTS | COUNTS | {"code", "seconds"}
-    }
-    return row if all(fits(name, value) for name, value in row.items()) else None
+    ours = TEXTS | LISTS | COUNTS | {"code", "seconds"}
+    row = {k: v for k, v in row.items() if k in ours} if isinstance(row, dict) else {}
+    whole = {"name", "status", "output_sha256"} <= row.keys()
+    return row if whole and all(fits(name, value) for name, value in row.items()) else None
 
 
 def fits(name: str, value: Any) -> bool:
@@ -135,9 +129,8 @@ def write_reports(
         "counts": Counter(row["status"] for row in rows),
         "files": rows,
     }
-    files.write_bytes(
-        as_json, json.dumps(plain(report), indent=1, default=repr).encode(), replace[as_json]
-    )
+    content = json.dumps(plain(report), indent=1, default=repr).encode()
+    files.write_bytes(as_json, content, replace[as_json])
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(COLUMNS)

@@ -74,9 +74,8 @@ def made_by(options: Mapping[str, Any]) -> str:
     if not options.get("face") and (faster := weights.exported("face")).is_file():
         nets["exported face"] = onnx_digest(faster)
     rest = {name: value for name, value in options.items() if name not in NETS}
-    return hashlib.sha256(
-        json.dumps([__version__, nets, rest], sort_keys=True).encode()
-    ).hexdigest()
+    facts = json.dumps([__version__, nets, rest], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def onnx_digest(path: Path) -> str:

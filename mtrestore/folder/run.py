@@ -12,7 +12,7 @@ output that the next one does not know for its own. OUT/.mtrestore/ holds journa
 report.json, report.csv, thumbs/ and the lock; OUT/index.html is the gallery.
 
 Codes: those of `image.ImageError`, and E_MEMORY, E_CRASH (the worker ended, or something
-unforeseen), E_TIMEOUT, E_CHANGED (the input changed meanwhile).
+unforeseen), E_TIMEOUT, E_CHANGED (the input changed meanwhile), E_FACE (see `choice`).
 """
 
 from __future__ import annotations
@@ -268,9 +268,8 @@ def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
             move(page, job.page, run.check(job.page, mark=claims.COMPARISON))
         move(made, job.target, replace)
     except Exception as e:  # the others go on
-        row = failed(
-            job, "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e), one_line(e)
-        )
+        code = "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e)
+        row = failed(job, code, one_line(e))
         with contextlib.suppress(ImageError):
             journal.add(row)
     return row
