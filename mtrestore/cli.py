@@ -135,22 +135,23 @@ def many(
 )
 def faces(args: argparse.Namespace) -> int:
     """Print a table of the faces that are found and write the photo with their numbers."""
+    from . import image
     from .folder import run
 
     said = options.said_in(args)
     out = Path(args.output or run.beside(args.photo, "faces", args.overwrite))
     may_write(out, "the overview", args.overwrite, files=[args.photo])
-    from . import choice, face, image, overview
-
     samples = image.load(args.photo).samples
-    found = face.detect(samples, said.detector)
-    found = choice.Choice.of(said).named(found, samples.shape[:2])
+    from . import choice, face, overview  # torch, which a bad file does not wait for
+
+    people = face.detect(samples, said.detector)
+    people = choice.Choice.of(said).named(people, samples.shape[:2])
     if out.suffix.lower() in (".html", ".htm"):
-        text = overview.overview(samples, found, shown(os.path.basename(args.photo)))
+        text = overview.overview(samples, people, shown(os.path.basename(args.photo)))
         image.write_bytes(out, text.encode())
     else:
-        image.write(out, overview.picture(samples, found))
-    print(overview.table(found) if found else choice.no_face(said.detector))
+        image.write(out, overview.picture(samples, people))
+    print(overview.table(people) if people else choice.no_face(said.detector))
     print(shown(f"see {out}"))
     return 0
 
@@ -248,8 +249,8 @@ def models(args: argparse.Namespace) -> int:
     from . import weights
 
     match args.action:
-        case ["fetch", "yunet"]:
-            print(weights.fetch("yunet"))
+        case ["fetch", name]:
+            print(weights.fetch(name))
         case ["export", name]:
             from .fast.onnx import export
 
@@ -259,9 +260,9 @@ def models(args: argparse.Namespace) -> int:
         case []:
             print("\n".join(weights.about()))
         case words:
-            hint = nearest(words[0], ("fetch", "export"))
-            words = f"models takes nothing, `fetch yunet` or `export NET`, got {' '.join(words)!r}"
-            raise usage(words + hint)
+            hint = "" if words[0] == "export" else nearest(words[0], ("fetch", "export"))
+            got = f"got {' '.join(words)!r}{hint}"
+            raise usage(f"models takes nothing, `fetch yunet` or `export NET`, {got}")
     return 0
 
 
