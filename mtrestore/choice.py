@@ -40,7 +40,7 @@ class Choice:
         only = {True: None, False: ()}[o.faces] if isinstance(o.faces, bool) else o.faces
         return cls(only, o.skip_faces, o.more_faces)
 
-    def named(self, faces: Sequence[Face], size: tuple[int, int]) -> list[Face]:
+    def with_boxes(self, faces: Sequence[Face], size: tuple[int, int]) -> list[Face]:
         """The faces, and those of the boxes, on a photo of `size` (height, width).
 
         Raises ImageError E_FACE where a box lies beside the photo.
@@ -58,7 +58,7 @@ class Choice:
                 faces.append(face)
         return faces
 
-    def marked(self, faces: Sequence[Face], strength: Any = 1.0) -> list[Face]:
+    def mark(self, faces: Sequence[Face], strength: Any = 1.0) -> list[Face]:
         """The faces, with the status "left_out" where they are not wanted.
 
         strength: as of `Restorer`. Raises ImageError E_FACE for a number that no face has.
@@ -71,8 +71,8 @@ class Choice:
         hand = {tuple(map(float, box)) for box in self.boxes}
         marks = []
         for number, face in enumerate(faces, 1):
-            wanted = self.only is None or number in self.only or face.box in hand
-            if number in self.skip or own.get(number) == 0 or not wanted:
+            chosen = self.only is None or number in self.only or face.box in hand
+            if number in self.skip or own.get(number) == 0 or not chosen:
                 face = replace(face, status="left_out")
             elif face.status == "left_out":
                 face = replace(face, status="found")

@@ -45,7 +45,7 @@ def flag(name: str, help: str) -> Argument:
     return arg(name, help, action="store_true")
 
 
-SAID = {"restore": options.NAMES, "faces": ("more_faces", "detector")}  # of options.py
+FLAGS = {"restore": options.NAMES, "faces": ("more_faces", "detector")}  # of options.py
 OVERWRITE = flag("--overwrite", "replace files that exist")
 
 
@@ -138,20 +138,20 @@ def faces(args: argparse.Namespace) -> int:
     from . import image
     from .folder import run
 
-    said = options.said_in(args)
+    chosen = options.options_in(args)
     out = Path(args.output or run.beside(args.photo, "faces", args.overwrite))
     may_write(out, "the overview", args.overwrite, files=[args.photo])
     samples = image.load(args.photo).samples
     from . import choice, face, overview  # torch, which a bad file does not wait for
 
-    people = face.detect(samples, said.detector)
-    people = choice.Choice.of(said).named(people, samples.shape[:2])
+    people = face.detect(samples, chosen.detector)
+    people = choice.Choice.of(chosen).with_boxes(people, samples.shape[:2])
     if out.suffix.lower() in (".html", ".htm"):
         text = overview.overview(samples, people, shown(os.path.basename(args.photo)))
         image.write_bytes(out, text.encode())
     else:
         image.write(out, overview.picture(samples, people))
-    print(overview.table(people) if people else choice.no_face(said.detector))
+    print(overview.table(people) if people else choice.no_face(chosen.detector))
     print(shown(f"see {out}"))
     return 0
 
@@ -209,7 +209,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from . import image
-    from .lab import evaluate as e
+    from .lab.evaluate import evaluate, table
 
     parts = args.what.split(",")
     if wrong := [part for part in parts if part not in ("faces", "photos")]:
@@ -218,7 +218,7 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.json:
         files = [n.partition("=")[2] or n for n in args.net or []]
         may_write(args.json, "the rows", args.overwrite, folders=[args.folder], files=files)
-    rows = e.evaluate(
+    rows = evaluate(
         args.folder,
         seeds=range(args.seeds),
         size=args.size,
@@ -226,7 +226,7 @@ def evaluate(args: argparse.Namespace) -> int:
         what=parts,
         more=dict(n.split("=", 1) if "=" in n else (Path(n).stem, n) for n in args.net or []),
     )
-    print(e.table(rows))
+    print(table(rows))
     if args.json:
         image.write_bytes(args.json, json.dumps([asdict(r) for r in rows], indent=1).encode())
     return 0
@@ -343,12 +343,11 @@ def rerun(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     """Write one HTML page of a folder of runs, or of a bundle that was made of one."""
     from .io import claims
-    from .lab import record as run
-    from .lab import report
+    from .lab import record, report
 
     allowed = claims.Claims(args.overwrite)
     if os.path.isdir(args.runs):
-        for place in run.places(args.runs):
+        for place in record.places(args.runs):
             allowed.reads_below(place, "what the page is made of")
     else:
         allowed.reads(args.runs, "what the page is made of")
@@ -407,9 +406,9 @@ def train(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
-    from .training import settings as plan
+    from .training.settings import read_settings, run
 
-    settings = plan.read_settings(args.settings, args.stage)
+    settings = read_settings(args.settings, args.stage)
     if args.steps is not None:
         if args.steps < 1:
             raise ValueError(f"--steps must be at least 1, got {args.steps}")
@@ -422,7 +421,7 @@ def train(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
     out = Path(args.out or f"runs/{Path(args.settings).stem}")
-    records = plan.run(
+    records = run(
         settings,
         args.data,
         out,
@@ -551,7 +550,7 @@ def parser() -> Parser:
             group = one if alone else one.add_mutually_exclusive_group()
             for names, facts in [argument] if alone else argument:
                 group.add_argument(*names, **facts)
-        options.add_arguments(one, SAID.get(name, ()))
+        options.add_arguments(one, FLAGS.get(name, ()))
     return top
 
 

@@ -359,7 +359,7 @@ def flags_of(f: Field) -> dict[str, dict[str, Any]]:
     return {"--" + f.name.replace("_", "-"): default | own}
 
 
-def said_in(args: argparse.Namespace) -> Options:
+def options_in(args: argparse.Namespace) -> Options:
     """The checked options of a command line."""
     return Options.of({f.name: getattr(args, f.name) for f in fields(Options) if f.name in args})
 
@@ -369,8 +369,8 @@ def options_from(args: argparse.Namespace) -> dict[str, Any]:
 
     A net's file by its absolute path. Every value can be hashed.
     """
-    checked = said_in(args)
-    options = {f.name: getattr(checked, f.name) for f in fields(Options) if flags_of(f)}
+    values = options_in(args)
+    options = {f.name: getattr(values, f.name) for f in fields(Options) if flags_of(f)}
     del options["like"]
     for name in PER_PHOTO:
         options[name] = tuple(options[name])

@@ -252,11 +252,11 @@ class Restorer:
         net = self._landmark_net if self.landmarks else None
         if faces is None:
             faces = detect(photo, self.detector, landmarks=net) if self.choice.looks else []
-        named = self.choice.named(faces, photo.shape[:2])
+        people = self.choice.with_boxes(faces, photo.shape[:2])
         if net:
-            hand = [f for f in named if f not in faces and f.status == "found"]
-            named = [dense(photo, f, net) if f in hand else f for f in named]
-        return self.choice.marked(named, self.face_strength)
+            hand = [f for f in people if f not in faces and f.status == "found"]
+            people = [dense(photo, f, net) if f in hand else f for f in people]
+        return self.choice.mark(people, self.face_strength)
 
     def _restore_faces(
         self, photo: np.ndarray, faces: list[Face], k: float
