@@ -357,8 +357,8 @@ def find(name: str | Path) -> Path:
     if not path.is_file():
         there = ", ".join(shipped()) or "none"
         raise WeightsError(
-            f"no weights called {str(name)!r} are installed{nearest(name, shipped())}; there are: {there}; "
-            "train them with `mtrestore train`"
+            f"no weights called {str(name)!r} are installed; there are: {there}; "
+            f"train them with `mtrestore train`{nearest(name, shipped())}"
         )
     return path
 
@@ -414,7 +414,7 @@ def fetch(name: str) -> Path:
     if name not in OPTIONAL:
         hint = nearest(name, OPTIONAL)
         raise WeightsError(
-            f"no optional model is called {name!r}{hint}; there is {', '.join(OPTIONAL)}"
+            f"no optional model is called {name!r}; there is {', '.join(OPTIONAL)}{hint}"
         )
     file, address, sha = OPTIONAL[name]
     try:
