@@ -28,8 +28,9 @@ from torch import Tensor
 
 from . import face as faces_module
 from . import image, weights
+from .choice import Choice, no_face, strength_of
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
-from .face import Face, detect
+from .face import Face, dense, detect
 from .fast.onnx import onnx_net
 from .guard import forks
 from .image import Photo, Picture
@@ -165,7 +166,8 @@ class Restorer:
         self.detector = o.detector
         self.keep_steps = o.keep_steps
         self.progress = o.progress
-        self.with_faces = o.faces and o.face_strength > 0
+        self.choice = Choice.of(o)
+        self.with_faces = (self.choice.looks or len(o.more_faces) > 0) and o.face_strength != 0
         self.pool = ThreadPoolExecutor(1, "faces")  # a thread keeps its detector, and its heap
         self.restorer = as_net(o.restorer, "restorer", self.device)
         self.upsampler = as_net(o.upsampler, "upsampler", self.device)
@@ -197,6 +199,7 @@ class Restorer:
         with torch.inference_mode(), Watch(self.progress) as step:
             source = step("read", _picture, src)
             photo = image.without_hidden(source)
+            looks = self.with_faces and self.choice.looks and faces is None
             size, factor = self._sharpener_takes(photo.shape)
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
             face_branch = self.pool.submit(self._face_branch, photo, faces, sum(k) / 2, step)
@@ -206,7 +209,7 @@ class Restorer:
             whole = step("upsample", self._bring_back, small, clean, large)
             faces, crops, fixed = face_branch.result()
             placed = [c.scaled(k) for c in crops]
-            pasted = step("paste", self._paste, whole, fixed, placed)
+            pasted = step("paste", self._paste, whole, fixed, placed, faces)
             names = ("photo", "small", "clean", "large", "whole", "pasted")
             pictures = {}
             if self.keep_steps:
@@ -222,9 +225,8 @@ class Restorer:
         reach = getattr(self.sharpeners[factor], "reach", 0)
         mask = partial(mask_of, placed, pasted.shape[:2], out.shape[:2], reach)
         crops = [c.scaled(self.scale) for c in crops]
-        return Restored(
-            out, faces, Steps(pictures), step.total(), source, crops, source.notes, mask
-        )
+        notes = source.notes if faces or not looks else (*source.notes, no_face(self.detector))
+        return Restored(out, faces, Steps(pictures), step.total(), source, crops, notes, mask)
 
     def _sharpener_takes(self, shape: Sequence[int]) -> tuple[Size, int]:
         """Size before the sharpener and its factor: 2 where that reaches the output, else 1."""
@@ -247,17 +249,21 @@ class Restorer:
         return step("faces", self._restore_faces, photo, faces, k)
 
     def _detect(self, photo: np.ndarray, faces: Sequence[Face] | None) -> list[Face]:
-        if faces is not None:
-            return list(faces)
-        dense = self._landmark_net if self.landmarks else None
-        return detect(photo, self.detector, landmarks=dense)
+        net = self._landmark_net if self.landmarks else None
+        if faces is None:
+            faces = detect(photo, self.detector, landmarks=net) if self.choice.looks else []
+        people = self.choice.with_boxes(faces, photo.shape[:2])
+        if net:
+            hand = [f for f in people if f not in faces and f.status == "found"]
+            people = [dense(photo, f, net) if f in hand else f for f in people]
+        return self.choice.mark(people, self.face_strength)
 
     def _restore_faces(
         self, photo: np.ndarray, faces: list[Face], k: float
     ) -> tuple[list[Face], list[Crop], list[Photo]]:
         crops, fixed = [], []
         for i, face in enumerate(faces):
-            if face.status == "too_small":
+            if face.status in ("too_small", "left_out"):
                 continue
             try:
                 crop, picture = self._face(photo, face, k)
@@ -348,8 +354,12 @@ class Restorer:
 
         return self._in_tiles(strip, large, width, net.reach, 1, "the guided filter")
 
-    def _paste(self, whole: np.ndarray, fixed: list[Photo], crops: list[Crop]) -> np.ndarray:
-        return paste(whole, fixed, crops, self.face_strength) if fixed else whole
+    def _paste(
+        self, whole: np.ndarray, fixed: list[Photo], crops: list[Crop], faces: list[Face]
+    ) -> np.ndarray:
+        numbers = [i for i, face in enumerate(faces, 1) if face.status == "restored"]
+        strengths = [strength_of(self.face_strength, i) for i in numbers]
+        return paste(whole, fixed, crops, strengths) if fixed else whole
 
     def _sharpen(self, pasted: np.ndarray, scale: int) -> np.ndarray:
         """The sharpener in tiles, mirrored at the borders: it would take the dark for an edge."""
@@ -428,7 +438,8 @@ def restore(
 ) -> Restored:
     """Restore a portrait or any photo: `restore("old.jpg").save("new.png")`.
 
-    `boxes` (x0, y0, x1, y1) name the faces.
+    `boxes` (x0, y0, x1, y1) name all faces, and none is looked for; `more_faces` are beside those
+    that are found.
     """
     faces = None if boxes is None else faces_module.faces_from(boxes)
     return Restorer(**options)(src, faces)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import os
 import pickletools
 import re
 import struct
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import image
-from .io.text import one_line, shown
+from .io.text import nearest, one_line, shown
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +46,18 @@ OPTIONAL = {
         "daede24002cc8590f457998cc5e6c9e8b82f45f6bd969506a8913cd4ed10a2d3",
     )
 }  # name -> file in the cache, address, sha256; Apache-2.0
+LICENCE = "CC BY-NC-SA 4.0 (no commercial use)"
+ABOUT = {  # what each shipped net is for
+    "embedding": "tells how alike two faces are, for measuring; restores nothing",
+    "face": "restores each face, with living texture",
+    "face_fidelity": "restores much blurred faces, and all with --face-fidelity 1; smoother",
+    "landmarks": "468 points on each face, by which it is cut out upright",
+    "prior": "draws faces from random numbers, for notebook 12; restores nothing",
+    "restorer": "restores the whole photo, at a small size",
+    "sharpener_x1": "sharpens the result",
+    "sharpener_x2": "sharpens the result while doubling its size, from --scale 2 on",
+    "upsampler": "brings the restored small photo back to full size: guided filter and refiner",
+}
 KEYS = {"net", "config", "notes", "sha256"}
 
 
@@ -343,7 +357,8 @@ def find(name: str | Path) -> Path:
     if not path.is_file():
         there = ", ".join(shipped()) or "none"
         raise WeightsError(
-            f"no weights called {str(name)!r} are installed; there are: {there}; train them with `mtrestore train`"
+            f"no weights called {str(name)!r} are installed; there are: {there}; "
+            f"train them with `mtrestore train`{nearest(name, shipped())}"
         )
     return path
 
@@ -353,9 +368,43 @@ def shipped() -> dict[str, Path]:
     return {p.stem: p for p in sorted(FOLDER.glob("*.safetensors"))}
 
 
+def about() -> list[str]:
+    """Two lines for each net that a restoration may use: what it is for; what, how large, whose."""
+    lines = []
+    for name, path in shipped().items():
+        meta, data = check(name)
+        header, _ = split(data)
+        shapes = [t["shape"] for n, t in header.items() if n != "__metadata__"]
+        notes = json.loads(meta["notes"])
+        lines += [
+            f"{name:14}{ABOUT.get(name, '')}",
+            f"{'':14}{meta['net']}, {mebibytes(path)}, {sum(map(math.prod, shapes)):,} values, "
+            f"{notes.get('steps', '?')} steps; by mtrestore, {LICENCE}; sha256 {meta['sha256'][:12]}",
+        ]
+    yunet = yunet_path()
+    there = f"{mebibytes(yunet)}, here" if yunet.is_file() else "`mtrestore models fetch yunet`"
+    return [
+        *lines,
+        f"{'mtcnn':14}finds faces, with five points",
+        f"{'':14}MTCNN of Zhang et al. (2016), in the package mtcnn-runtime, 1.9 MiB; Apache-2.0",
+        f"{'yunet':14}finds faces instead, where it was fetched",
+        f"{'':14}YuNet of Wu et al. (2023), {there}; Apache-2.0",
+        "What ours were trained on, and what they do badly: mtrestore/weights/MODEL_CARD.md",
+    ]
+
+
+def mebibytes(path: Path) -> str:
+    return f"{path.stat().st_size / 2**20:.2g} MiB"
+
+
 def exported(name: str) -> Path:
     """Where the ONNX export of shipped weights is kept on this machine; other weights have another name, so they never meet an old file."""
     return CACHE.expanduser() / f"{name}-{check(name)[0]['sha256'][:16]}.onnx"
+
+
+def yunet_path() -> Path:
+    """Where the detector that a person fetched would lie."""
+    return Path(os.environ.get("MTRESTORE_YUNET") or CACHE / OPTIONAL["yunet"][0]).expanduser()
 
 
 def fetch(name: str) -> Path:
@@ -363,7 +412,10 @@ def fetch(name: str) -> Path:
     import pooch
 
     if name not in OPTIONAL:
-        raise WeightsError(f"no optional model is called {name!r}; there is {', '.join(OPTIONAL)}")
+        hint = nearest(name, OPTIONAL)
+        raise WeightsError(
+            f"no optional model is called {name!r}; there is {', '.join(OPTIONAL)}{hint}"
+        )
     file, address, sha = OPTIONAL[name]
     try:
         return Path(

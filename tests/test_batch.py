@@ -898,7 +898,7 @@ def test_links_of_a_gallery_stay_in_its_folder(tmp_path, here):
         put(tmp_path / "in" / name, i)
     restore(tmp_path / "in", tmp_path / "out")
     links = re.findall(r'(?:href|src)="([^"]*)"', (tmp_path / "out" / "index.html").read_text())
-    assert len(links) == 2 * len(names)
+    assert len(links) == 3 * len(names)  # the picture of both, its link, and the output
     for link in links:
         url = urljoin("file:///out/index.html", html.unescape(link))
         assert (

@@ -20,7 +20,7 @@ from mtrestore import cli, options
 from mtrestore.options import Options
 
 HERE = Path(__file__).parent
-HELP = [["--help"], ["restore", "--help"]]
+HELP = [["--help"], ["restore", "--help"], ["faces", "--help"]]
 
 
 def help_text() -> str:

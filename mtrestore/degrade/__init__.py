@@ -17,6 +17,7 @@ Wang et al., Real-ESRGAN, 2021), and each is clipped to 0..1. `steps` of a resiz
 small picture, in its pixels.
 """
 
+import difflib
 import json
 import math
 from collections.abc import Sequence
@@ -243,7 +244,9 @@ def draw(
         raise ValueError(f"order must be fixed or shuffled, got {order!r}")
     names = [*PRESETS, "mixed", "portrait", "clean"]
     if preset not in names:
-        raise ValueError(f"preset must be one of {', '.join(names)}, got {preset!r}")
+        near = difflib.get_close_matches(str(preset).lower(), names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"preset must be one of {', '.join(names)}, got {preset!r}{hint}")
     scale = scale if size is None else scale * size / 256
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be above 0, got {scale}")

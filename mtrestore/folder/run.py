@@ -12,12 +12,13 @@ output that the next one does not know for its own. OUT/.mtrestore/ holds journa
 report.json, report.csv, thumbs/ and the lock; OUT/index.html is the gallery.
 
 Codes: those of `image.ImageError`, and E_MEMORY, E_CRASH (the worker ended, or something
-unforeseen), E_TIMEOUT, E_CHANGED (the input changed meanwhile).
+unforeseen), E_TIMEOUT, E_CHANGED (the input changed meanwhile), E_FACE (see `choice`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections import Counter
@@ -32,14 +33,14 @@ from .. import __version__
 from ..guard import watchdog
 from ..guard.lock import locked
 from ..guard.signals import undivided
-from ..image import ImageError
+from ..image import SUFFIXES, ImageError
 from ..io import claims, files
 from ..io.claims import Claims
 from ..io.files import clear, fresh, make_folders, move, remove_unfinished
 from ..io.text import one_line, shown
 from . import gallery
 from .journal import COLUMNS, Journal, Row, report_paths, write_reports
-from .names import STATE, Job, key
+from .names import LONGEST, STATE, Job, key
 from .one_file import Settings, code_of, failed, nets, work
 
 TIMEOUT = 900.0  # seconds for one file; 200 megapixels take about 200
@@ -155,6 +156,28 @@ def folder(
     return rows
 
 
+def beside(source: str, word: str, again: bool = False) -> Path:
+    """Where a result goes that nobody named: `photo_restored.jpg`, `photo_restored_2.jpg`, ...
+
+    Nothing is there yet. A format that cannot be written becomes PNG. again: the first name, also
+    where something is there; so for a folder, `album_restored`, whose files are asked one by one.
+    """
+    path = Path(source)
+    path = path if path.name not in ("", "..") else Path(os.path.abspath(source))
+    if not path.name:
+        raise ValueError(f"nothing can lie beside {source}; give -o OUT")
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    suffix = suffix if path.is_dir() or suffix.lower() in SUFFIXES else ".png"
+    for number in itertools.count(1):
+        ending = f"_{word}{suffix}" if number == 1 else f"_{word}_{number}{suffix}"
+        if len(os.fsencode(stem + ending)) > LONGEST:
+            stem = os.fsencode(stem)[: LONGEST - len(ending)].decode("utf-8", "ignore")
+        place = path.with_name(stem + ending)
+        if again or path.is_dir() or not os.path.lexists(place):
+            return place
+    raise AssertionError
+
+
 def absolute(job: Job) -> Job:
     """The same job for a process that starts in another folder."""
     source, root = (Path(os.path.abspath(path)) for path in (job.source, job.root))
@@ -256,9 +279,8 @@ def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
             move(page, job.page, run.check(job.page, mark=claims.COMPARISON))
         move(made, job.target, replace)
     except Exception as e:  # the others go on
-        row = failed(
-            job, "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e), one_line(e)
-        )
+        code = "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e)
+        row = failed(job, code, one_line(e))
         with contextlib.suppress(ImageError):
             journal.add(row)
     return row

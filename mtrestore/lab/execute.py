@@ -32,7 +32,7 @@ from typing import Any
 
 from ..guard import safe
 from ..io import files
-from ..io.text import one_line, shown
+from ..io.text import nearest, one_line, shown
 from . import record as run
 
 KINDS = {
@@ -64,6 +64,7 @@ def inspect(notebook: Path) -> tuple[dict[str, Any], str]:
     if not notebook.is_file():
         raise FileNotFoundError(
             f"no notebook at {os.path.normpath(notebook)}; check its path, which is seen from the sweep's file"
+            + nearest(notebook.name, (path.name for path in notebook.parent.glob("*.ipynb")))
         )
     content, known = files.read_bytes(notebook), {}
     try:

@@ -36,7 +36,7 @@ from ..guard import safe
 from ..guard.lock import locked
 from ..io import files
 from ..io.claims import check_folder
-from ..io.text import cell, one_line, shown
+from ..io.text import cell, nearest, one_line, shown
 from . import record as run
 from . import schema as records
 from .execute import KINDS, STOP, STOP_FILE, Task, check, execute, inspect, task
@@ -75,7 +75,8 @@ def read(file: str | Path) -> Sweep:
         raise ValueError(f"{file} must be a mapping with notebook, and grid or seeds")
     for key, value in settings.items():
         if key not in KEYS:
-            raise ValueError(f"{file}: unknown setting {key!r}; known are {', '.join(KEYS)}")
+            known = f"{', '.join(KEYS)}{nearest(key, KEYS)}"
+            raise ValueError(f"{file}: unknown setting {key!r}; known are {known}")
         if not isinstance(value, KEYS[key]) or isinstance(value, bool):
             raise ValueError(
                 f"{file}: {key} must be {KINDS.get(KEYS[key], 'a number')}, got {value!r}"

@@ -28,6 +28,7 @@ from ..crop import Crop
 from ..face import Face, dense, detect, faces_from
 from ..io.claims import Claims
 from ..io.text import one_line
+from ..options import Options, facts
 from ..pipeline import Restored, Restorer
 from ..plot import Plot
 from ..training import batches
@@ -142,6 +143,11 @@ def slider(name: str, value: float, low: float, high: float, step: float) -> w.W
     )
 
 
+def option_slider(name: str, value: float) -> w.Widget:
+    """The slider of a restorer's option, over the part of its range that `options` says."""
+    return slider(name.replace("_", " "), value, *facts(name)["slider"])
+
+
 def show(place: w.Output, *parts: Any) -> None:
     """Put words, comparisons and plots into `place`; its outputs are set at once, without a kernel
     too.
@@ -226,9 +232,9 @@ class Workbench(w.VBox):
                 continuous_update=False,
                 **WIDE,
             ),
-            "working_size": slider("working size", working_size, 64, 1280, 32),
-            "face_strength": slider("face strength", face_strength, 0, 1, 0.05),
-            "scale": slider("scale", scale, 0.5, 4, 0.25),
+            "working_size": option_slider("working_size", working_size),
+            "face_strength": option_slider("face_strength", face_strength),
+            "scale": option_slider("scale", scale),
             "restore": w.Button(description="Restore", button_style="primary"),
             "find": w.Button(description="Find faces"),
             "save_as": w.Text(
@@ -313,7 +319,8 @@ class Workbench(w.VBox):
             parts = [part for both in cards for part in both]
             show(self.tabs[0], result.compare(labels=(before, "restored")))
             show(self.tabs[1], view.steps(result))
-            show(self.tabs[2], *parts or ["no face here: the whole-photo branch did all the work"])
+            none = "no face here: the whole-photo branch did all the work; draw a box where one is"
+            show(self.tabs[2], *parts or [none])
             show(self.tabs[3], about)
             self.result, self.about = result, about
             self.faces = [
@@ -456,9 +463,9 @@ def workbench(
     preset: str = "medium",
     strength: float = 1.0,
     seed: int = 7,
-    working_size: int = 640,
-    face_strength: float = 1.0,
-    scale: float = 1.0,
+    working_size: int = Options.working_size,
+    face_strength: float = Options.face_strength,
+    scale: float = Options.scale,
     **options: Any,
 ) -> Workbench:
     """A widget to restore one photo by hand: show it as the last line of a cell.

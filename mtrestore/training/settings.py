@@ -23,7 +23,7 @@ import torch
 
 from .. import nets, weights
 from ..io import files
-from ..io.text import shown
+from ..io.text import nearest, shown
 from ..nets.blocks import Net, padded
 from . import batches as data
 from . import stages
@@ -67,10 +67,12 @@ def read_settings(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     if unknown := sorted(set(map(str, settings)) - KEYS):
         raise ValueError(
             f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(KEYS))}"
+            + nearest(unknown[0], KEYS)
         )
     if str(settings["stage"]) not in STAGES or stage not in (None, settings["stage"]):
         raise ValueError(
             f"{path} trains {settings['stage']!r}, expected {stage or ' or '.join(STAGES)}"
+            + nearest(settings["stage"], [stage] if stage else STAGES)
         )
     for key, least in {"steps": 1, "schedule": 1, "save_every": 1, "seed": 0}.items():
         value, most = settings.get(key, least), MOST_SEED if key == "seed" else MOST_STEPS
