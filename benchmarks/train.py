@@ -1,6 +1,6 @@
 """Pictures a second of `fit` with its data loader, beside a bare forward, backward and optimiser loop of the same nets.
 
-    python benchmarks/train.py --data ../shared/data --steps 20
+    python benchmarks/train.py --data DATA --steps 20
 
 One row each for face (S, 128 px, batch 8), prior and restoration (the committed settings). The bare loop holds its batches ready on the
 device and does nothing but the arithmetic: no loader, augmentation, clipping, averaging, checks or records. Both run in turn, block by
@@ -175,11 +175,7 @@ def loader(batches: Callable[[int], Any], args: argparse.Namespace) -> float:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument(
-        "--data",
-        default="../shared/data",
-        help="folder that holds train_faces/ (default: %(default)s)",
-    )
+    p.add_argument("--data", type=Path, metavar="FOLDER", help="needed: it holds train_faces/")
     p.add_argument("--steps", type=int, default=20, help="steps in a block (default: %(default)s)")
     p.add_argument(
         "--blocks", type=int, default=5, help="blocks of each kind, in turn (default: %(default)s)"
@@ -202,6 +198,8 @@ def main() -> None:
     p.add_argument("--widths", help="a width plan in place of the settings'")
     p.add_argument("--json", help="write the rows to this file too")
     args = p.parse_args()
+    if args.data is None:
+        raise SystemExit("give --data FOLDER, the folder that holds train_faces/")
     from lightning_fabric import Fabric
 
     fabric = Fabric(accelerator=args.device, devices=1, precision=args.precision)
@@ -218,7 +216,7 @@ def main() -> None:
         torch.manual_seed(0)
         settings = settings_of(name, args)
         stage = plan.make_stage(settings)
-        batches = plan.make_batches(settings, Path(args.data), stage.averaged)
+        batches = plan.make_batches(settings, args.data, stage.averaged)
         speed = loader(batches, args)
         pairs = list(blocks(stage, settings, batches, args, fabric))
         ours, theirs, ratio = (

@@ -1,6 +1,6 @@
 """The grain of real old prints, measured: what `film_grain` in mtrestore/prints.py draws.
 
-    python experiments/grain_report.py ../shared/data/old_prints_real
+    python experiments/grain_report.py DATA/old_prints_real
 
 Of each print the flattest patches of 32 px are taken (smallest gradient after a blur of 3 px, mid
 tones), less the parabola that fits each best. Their power spectra, under a Hann window, are

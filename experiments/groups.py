@@ -1,6 +1,6 @@
 """Who is restored how well: gain and identity distance of the shipped face net by age, sex and skin, where the manifest knows them.
 
-    python experiments/groups.py ../shared/data/dev_eval
+    python experiments/groups.py DATA/dev_eval
 
 Groups are small: read the interval (95 %, bootstrapped over people) before the mean.
 """

@@ -1,6 +1,6 @@
 """How well the whole-photo branch restores, by fault and by the ratio of the photo to its working size.
 
-    python experiments/photo_report.py ../shared/data/dev_eval            # needs photos_clean/, uses photos_hires/ where it is there
+    python experiments/photo_report.py DATA/dev_eval            # needs photos_clean/, uses photos_hires/ where it is there
 
 Methods: the input; OpenCV's non-local means; the restorer run at full size; the guided filter alone on the restorer's small output, with
 the published eps and with the eps that is best for each row on these very pictures, which favours it; the shipped filter and refiner; and

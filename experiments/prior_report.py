@@ -1,7 +1,7 @@
 """What the face prior has learned, in numbers and two sheets: samples.png, and nearest.png, samples over their nearest training faces.
 
-python experiments/prior_report.py --data ../shared/data --out outputs/prior
-python experiments/prior_report.py --size 64 --checkpoint runs/prior_64/checkpoints     # of a training that still runs
+python experiments/prior_report.py --data DATA --out outputs/prior
+python experiments/prior_report.py --data DATA --checkpoint runs/prior_64/checkpoints  # still running
 
 made against real      kernel distance of samples and training faces; compare it with "real against real", never with an FID
 faces                  share of 64 samples in which MTCNN is sure (0.9) of an upright face, eyes, nose and mouth where they belong
@@ -121,8 +121,8 @@ def main() -> None:
     ask.add_argument(
         "--data",
         type=Path,
-        default=Path("../shared/data"),
-        help="holds train_faces/, train_faces2/ and dev_eval/faces_clean/",
+        metavar="FOLDER",
+        help="needed: it holds train_faces/, train_faces2/ and dev_eval/faces_clean/",
     )
     ask.add_argument("--weights", default="prior", help="a shipped name or a .safetensors file")
     ask.add_argument("--critic", help="a .safetensors file of its discriminator")
@@ -138,6 +138,10 @@ def main() -> None:
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--out", type=Path, default=Path("outputs/prior"))
     args = ask.parse_args()
+    if args.data is None:
+        raise SystemExit(
+            "give --data FOLDER, the folder that holds train_faces/ and dev_eval/faces_clean/"
+        )
 
     if args.checkpoint:
         net, critic, step = from_checkpoint(args.checkpoint)

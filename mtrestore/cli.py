@@ -222,6 +222,7 @@ def models(args: argparse.Namespace) -> int:
     arg(
         "-o", "--out", help="folder of the runs and their table (default: runs/sweeps/NAME-OF-FILE)"
     ),
+    arg("--data", metavar="FOLDER", help="the notebook's parameter data, if FILE asks for it"),
     flag("--dry-run", "print the plan and an estimate, and run nothing"),
     arg(
         "--jobs",
@@ -246,7 +247,7 @@ def sweep(args: argparse.Namespace) -> int:
     """Run a notebook with many parameters, each run once; what is done already stays."""
     from .lab import sweep
 
-    plan = sweep.read(args.file)
+    plan = sweep.read(args.file, args.data)
     out = args.out or f"runs/sweeps/{Path(args.file).stem}"
     forecast = sweep.forecast(plan, out, args.jobs, args.overwrite)
     print(forecast if args.dry_run else forecast.splitlines()[0], flush=True)
@@ -270,6 +271,7 @@ def sweep(args: argparse.Namespace) -> int:
         help="folder of a run, or a bundle in experiments/results/ with --run",
     ),
     arg("--run", dest="run_name", metavar="NAME", help="the run of the bundle"),
+    arg("--data", metavar="FOLDER", help="where the pictures of the record's data are now"),
     arg("-o", "--out", help="keep the new run in this folder"),
     arg(
         "--tolerance",
@@ -291,7 +293,14 @@ def rerun(args: argparse.Namespace) -> int:
 
     if args.out:
         check_folder(args.out, ("run.json", "status.json"), args.overwrite)
-    repeat = rerun(args.record, args.run_name, args.out, args.tolerance, changed=args.changed)
+    repeat = rerun(
+        args.record,
+        args.run_name,
+        args.out,
+        args.tolerance,
+        changed=args.changed,
+        data=args.data,
+    )
     print(repeat)
     return 0 if repeat.agrees else 1
 
@@ -353,9 +362,7 @@ def lab(args: argparse.Namespace) -> int:
         ),
     ),
     arg("--settings", required=True, help="YAML file, see experiments/train/"),
-    arg(
-        "--data", default="../shared/data", help="folder that holds train_faces/ and train_photos/"
-    ),
+    arg("--data", metavar="FOLDER", help="needed: it holds train_faces/ or train_photos/"),
     arg("--out", help="folder of the run: checkpoints and log (default: runs/NAME-OF-SETTINGS)"),
     arg("--steps", type=int, help="steps, instead of the settings' number"),
     arg("--device", default="cpu", help="cpu, gpu or auto"),
@@ -375,6 +382,10 @@ def train(args: argparse.Namespace) -> int:
     from .training import settings as plan
 
     settings = plan.read_settings(args.settings, args.stage)
+    if args.data is None:
+        raise ValueError(
+            "train needs --data FOLDER, the folder that holds train_faces/ or train_photos/"
+        )
     if args.steps is not None:
         if args.steps < 1:
             raise ValueError(f"--steps must be at least 1, got {args.steps}")

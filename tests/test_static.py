@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,26 @@ def test_the_search_for_the_network_finds_what_it_is_for(line):
     assert reached(line) and not reached(
         "from urllib.parse import quote\nfrom . import requests\nimport httpcore2"
     )
+
+
+def test_nothing_but_the_tests_points_at_a_folder_beside_the_project():
+    """Pictures that do not come with the project are named by the one who runs it."""
+    names = ["mtrestore", "notebooks", "experiments", "benchmarks", "docs", ".ci"]
+    files = [p for name in names for p in (ROOT / name).rglob("*") if p.is_file()]
+    files += [ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml")]
+    texts = [p for p in files if p.suffix not in {".safetensors", ".png", ".onnx", ".pyc"}]
+    assert len(texts) > 100
+    assert not [str(p) for p in texts if re.search(rb"\bshared/", p.read_bytes())]
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["experiments/embedding_report.py", "experiments/prior_report.py", "benchmarks/train.py"],
+)
+def test_a_script_without_its_folder_says_what_to_give(script):
+    done = subprocess.run([sys.executable, ROOT / script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("give --data FOLDER, the folder that holds train_faces/")
 
 
 def test_every_promise_in_the_docs_names_a_test_that_exists():

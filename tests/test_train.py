@@ -772,6 +772,17 @@ def test_the_command_refuses_steps_below_one(data_root, tmp_path, capsys, steps)
     )
 
 
+def test_the_command_says_which_folder_it_needs(data_root, tmp_path, capsys):
+    words = command(tmp_path, data_root, tmp_path / "out")
+    place = words.index("--data")
+    assert cli.main(words[:place] + words[place + 2 :]) == 1
+    assert capsys.readouterr().err == (
+        "mtrestore: train needs --data FOLDER, "
+        "the folder that holds train_faces/ or train_photos/\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_shows_the_step_it_is_at(data_root, tmp_path, capsys):
     assert (
         cli.main(command(tmp_path, data_root, tmp_path / "out", "--every", "0", "--workers", "0"))

@@ -4,6 +4,7 @@ notebook: ../notebooks/11_face_network.ipynb   # as seen from this file, like ev
 parameters: {size: 64, steps: 300}             # the same in each run
 grid: {join: [concat, add, none]}              # each with each
 seeds: [0, 1, 2]                               # optional: all of that for each of them, as parameter `seed`
+data: train_faces/                             # optional: what the folder holds that `--data FOLDER` has to name
 estimate: 40                                   # optional: seconds of a run
 slurm: {timeout_min: 60}                       # optional: for submitit's executor
 report: {question: "Do skips help?"}           # optional: for `mtrestore report`
@@ -49,6 +50,7 @@ KEYS = {
     "parameters": dict,
     "grid": dict,
     "seeds": list,
+    "data": str,
     "estimate": (int, float),
     "slurm": dict,
     "report": dict,
@@ -68,8 +70,12 @@ class Sweep:
     settings: dict[str, Any] = field(repr=False)
 
 
-def read(file: str | Path) -> Sweep:
-    """The sweep in a YAML file, with every parameter checked against the notebook. Raises ValueError or FileNotFoundError."""
+def read(file: str | Path, data: str | Path | None = None) -> Sweep:
+    """The sweep in a YAML file, with every parameter checked against the notebook.
+
+    `data` is the folder of the notebook's parameter of that name; a file with a setting `data`
+    needs it. Raises ValueError or FileNotFoundError.
+    """
     settings = files.read_yaml(file)
     if not isinstance(settings, dict) or "notebook" not in settings:
         raise ValueError(f"{file} must be a mapping with notebook, and grid or seeds")
@@ -85,7 +91,17 @@ def read(file: str | Path) -> Sweep:
         raise ValueError(
             f"{file}: estimate must be seconds above 0, at most 1e8, got {settings['estimate']:.6g}"
         )
-    fixed, grid = settings.get("parameters", {}), dict(settings.get("grid", {}))
+    fixed, grid = dict(settings.get("parameters", {})), dict(settings.get("grid", {}))
+    home = Path(os.path.abspath(file)).parent
+    if data is not None:
+        if not Path(data).is_dir():
+            raise ValueError(f"--data must be a folder, and {data} is none")
+        fixed["data"] = f"./{os.path.relpath(data, home)}"
+    elif "data" in settings:
+        raise ValueError(
+            f"{file} needs --data FOLDER, the folder that holds {settings['data']}; "
+            "it comes with no pictures"
+        )
     if "seeds" in settings:
         if "seed" in grid or not all(type(s) is int for s in settings["seeds"]):
             raise ValueError(
@@ -106,7 +122,6 @@ def read(file: str | Path) -> Sweep:
             f"{file}: grid and seeds make {many} points, more than {MOST_POINTS:,}; "
             "list fewer values, or split it into several sweeps"
         )
-    home = Path(os.path.abspath(file)).parent
     notebook = Path(os.path.normpath(home / settings["notebook"]))
     known, sha256 = inspect(notebook)
     who, points, names = f"{file}: {notebook.name}", [], []
