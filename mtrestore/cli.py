@@ -256,9 +256,10 @@ def sweep(args: argparse.Namespace) -> int:
     table = sweep.sweep(
         plan, out, jobs=args.jobs, dask=args.dask, slurm=args.slurm, overwrite=args.overwrite
     )
-    done = int((table["status"] == "done").sum())
+    done = list(table["status"]).count("done")
     columns = ["run", "status", "seconds", *table.attrs["metrics"][:5]]
-    print(table[columns].to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+    style: Any = {"index": False, "float_format": "{:.4g}".format, "na_rep": ""}
+    print(table[columns].to_string(**style))
     print(f"{done} done, {len(table) - done} failed; see {out}/table.csv")
     return 0 if done == len(table) else 3 if done else 1
 
@@ -451,9 +452,9 @@ def watch(records: Any, steps: int, every: float, first: bool) -> None:
                 disable=not first,
             )
         for name in ("loss", "pixel", "adversarial", "critic", "balance"):
-            if name in record.losses:
-                loss = record.losses[name]
-                means[name] = 0.99 * means.get(name, loss) + 0.01 * loss
+            loss = record.losses.get(name)
+            if loss is not None:
+                means[name] = 0.99 * means.setdefault(name, loss) + 0.01 * loss
         bar.set_postfix({name: f"{mean:.4f}" for name, mean in means.items()}, refresh=False)
         bar.update()
     if bar is not None:

@@ -85,9 +85,15 @@ def plan(inputs: Sequence[str], output: str) -> list[Job]:
             place = Place(source, Path(source.name or "folder"), problem)
             places[os.path.abspath(source)] = place
     first = next(iter(places.values()), None)
-    if len(places) == 1 and first.problem:
+    if first and len(places) == 1 and first.problem:
         raise first.problem
-    if len(inputs) == 1 and not os.path.isdir(inputs[0]) and out.suffix and not out.is_dir():
+    if (
+        first
+        and len(inputs) == 1
+        and not os.path.isdir(inputs[0])
+        and out.suffix
+        and not out.is_dir()
+    ):
         name = out.name if out.suffix.lower() in SUFFIXES else f"{out.name}.png"
         return [Job(first.source, out.parent, Path(name), first.problem)]
     rels = keep_apart([place.rel for place in places.values()])
@@ -141,9 +147,10 @@ def keep_apart(places: Sequence[Path]) -> list[Path]:
             names = (
                 tagged(wanted[i], tag) for tag in tags
             )  # without end: others may bear just these names
-            out[i] = next(p for p in names if alike(p) not in taken)
-            taken.add(alike(out[i]))
-    return out
+            free = next(p for p in names if alike(p) not in taken)
+            out[i] = free
+            taken.add(alike(free))
+    return [path for path in out if path is not None]
 
 
 def tagged(path: Path, tag: str) -> Path:

@@ -98,13 +98,14 @@ class Local:
                 self.close()
                 self.start()
             with contextlib.suppress(RuntimeError):  # it broke just now
+                assert self.pool
                 return self.pool.schedule(work, args=task, timeout=self.timeout)
 
     def start(self) -> None:
         self.guard.enter_context(
             safe.imports()
         )  # until the pool is closed, since it replaces workers
-        context = multiprocessing.get_context(
+        context: Any = multiprocessing.get_context(
             "spawn"
         )  # torch and OpenCV have threads, which do not survive a fork
         self.pool = ProcessPool(
@@ -167,7 +168,8 @@ class Cluster:
             raise SetUpError(
                 f"no Dask cluster with a worker answers at {address}: {one_line(e)}"
             ) from e
-        self.width = sum(self.client.nthreads().values())
+        threads: Any = self.client.nthreads()
+        self.width = sum(threads.values())
         self.executor = self.client.get_executor(pure=False)
         self.timeout = timeout
 
@@ -194,9 +196,8 @@ ONE = threading.Lock()
 @cache
 def cluster_pool(settings: Settings, width: int, timeout: float) -> Local:
     """The pool of this Dask worker."""
-    multiprocessing.current_process()._config["daemon"] = (
-        False  # Dask's workers are daemons, and those may not have processes
-    )
+    process: Any = multiprocessing.current_process()
+    process._config["daemon"] = False  # Dask's workers are, and those may not have processes
     return Local(settings, width, timeout)
 
 

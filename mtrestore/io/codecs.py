@@ -18,11 +18,11 @@ import os
 import re
 import struct
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from . import tiff
 from .cost import Survey, afford, jpeg_scans, limit, png_chunk, png_pixels, survey
@@ -62,7 +62,12 @@ class Raw(NamedTuple):
 def kind_of(data: bytes) -> str | None:
     Image.init()
     return next(
-        (f for f in FORMATS if f in Image.OPEN and Image.OPEN[f][1](data[:16]) is True), None
+        (
+            f
+            for f in FORMATS
+            if f in Image.OPEN and (accept := Image.OPEN[f][1]) and accept(data[:16]) is True
+        ),
+        None,
     )
 
 
@@ -97,7 +102,7 @@ def decode(data: bytes, who: str, max_pixels: int | None) -> Raw:
     return from_pil(im, who, name, max_pixels, file.data, notes)
 
 
-def _open(name: str, data: bytes | bytearray) -> Image.Image:
+def _open(name: str, data: bytes | bytearray) -> ImageFile.ImageFile:
     """The plugin itself, not Image.open: that asks a global pixel limit (ours is an argument), and
     raises KeyError where "MPO" is listed."""
     return Image.OPEN[name][0](io.BytesIO(data), "")
@@ -111,10 +116,11 @@ def _afford(who: str, file: Survey, width: int, height: int, size: int, most: in
     afford(who, width, height, most, memory, file.work, file.payload, file.packed)
 
 
-def _ppm(im: Image.Image, data: bytes) -> np.ndarray:
+def _ppm(im: ImageFile.ImageFile, data: bytes) -> np.ndarray:
     """Samples of a PPM that Pillow would read in a loop: in digits, or whose largest sample is not
     one of a whole type."""
-    decoder, _, start, options = im.tile[0][:4]
+    tile: Any = im.tile[0]
+    decoder, _, start, options = tile[:4]
     shape = (im.height, im.width, 3 if im.mode == "RGB" else 1)
     top = 1 if im.mode == "1" else options[1]
     if decoder == "ppm":
@@ -160,8 +166,9 @@ def from_pil(
     """An opened, not yet decoded PIL image -> samples. `data` is its file, where there is one, for
     what Pillow would cut to 8 bits."""
     limit(who, *im.size, max_pixels)
-    if not data and getattr(im, "is_animated", False):
-        notes += (f"first of {im.n_frames} frames",)
+    frames = 1 if data else getattr(im, "n_frames", 1)
+    if frames > 1:
+        notes += (f"first of {frames} frames",)
     block = im.info.get("exif")
     if name != "TIFF" and block and not sane_exif(block):
         del im.info["exif"]
@@ -171,7 +178,8 @@ def from_pil(
         im.load()  # this also turns a TIFF upright and takes its tag away: asked for afterwards
     if data:  # what the decoders of WebP and AVIF hold is as large as the picture
         im.__dict__.pop("_decoder", None)
-        im.fp = None
+        if isinstance(im, ImageFile.ImageFile):
+            im.fp = None
     icc = im.info.get("icc_profile")
     turn, exif = _tags(im)
     if exif is None and im.info.get("exif"):
@@ -335,7 +343,7 @@ def guard(who: str, data: bytes = b""):
 
 def _refusal(e: Exception, who: str, data: bytes) -> ImageError:
     """What a decoder said, as an error with a code."""
-    name = data and kind_of(data)
+    name = kind_of(data) if data else None
     text = str(e).removesuffix("not identified by this driver") or type(e).__name__
     words = ("truncat", "not enough", "smaller than", "end of", "eof")
     words += ("bmff parsing",)  # AVIF's, of a cut header
@@ -354,7 +362,7 @@ def whole(data: bytes, name: str | None) -> bool:
         return data.rstrip(b"\0").endswith(b";")
     if name == "WEBP":
         return len(data) >= int.from_bytes(data[4:8], "little") + 8
-    return {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}.get(name, b"") in data
+    return {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}.get(name or "", b"") in data
 
 
 def decoded_size(data: bytes, name: str) -> tuple[int, int]:
@@ -419,7 +427,7 @@ def _png16(samples: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
         parts.append(png_chunk(b"iCCP", b"ICC profile\0\0", zlib.compress(icc)))
     if exif:
         parts.append(png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    parts.append(png_chunk(b"IDAT", packer.compress(filtered), packer.flush()))
+    parts.append(png_chunk(b"IDAT", packer.compress(filtered.data), packer.flush()))
     return b"".join([*parts, png_chunk(b"IEND")])
 
 

@@ -201,8 +201,6 @@ def recorded(record: Path, name: str | None) -> tuple[dict[str, Any], dict[str, 
 
 
 def agree(then: float | None, now: float | None, tolerance: float) -> bool:
-    return (
-        then == now
-        or None not in (then, now)
-        and abs(then - now) <= tolerance * max(abs(then), abs(now))
-    )
+    if then is None or now is None:
+        return then is now
+    return then == now or abs(then - now) <= tolerance * max(abs(then), abs(now))

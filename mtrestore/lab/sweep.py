@@ -26,7 +26,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ KEYS = {
     "report": dict,
 }
 MOST_POINTS = 10_000
-Ended = Iterator[tuple[Task, dict[str, Any]]]  # each task with its status, as they end
+Ended = Generator[tuple[Task, dict[str, Any]], None, None]  # each task with its status, as they end
 
 
 @dataclass(frozen=True)
@@ -265,8 +265,8 @@ def forecast(plan: Sweep, out: str | Path, jobs: int | None = None, overwrite: b
     """What `sweep` would do: its points, those that are done, and about how long the others take."""
     ready = {name: not overwrite and done(plan, Path(out), name) for name in plan.points}
     old = [run.read_json(path) for path in Path(out).glob("*/status.json")]
-    past = [s.get("seconds") for s in old if s.get("status") == "done"]
-    past = [seconds for seconds in past if records.is_number(seconds)]
+    times = [s.get("seconds") for s in old if s.get("status") == "done"]
+    past: list[Any] = [seconds for seconds in times if records.is_number(seconds)]
     each, left, width = (
         plan.settings.get("estimate") or (median(past) if past else None),
         list(ready.values()).count(False),
