@@ -64,16 +64,16 @@ def shipped() -> list[Path]:
 # Versions
 
 
-@pytest.mark.parametrize("requirement", ALL, ids=str)
-def test_every_range_has_a_lower_end_and_a_pin_inside_it(requirement):
-    assert any(part.operator in (">=", "==", "~=") for part in requirement.specifier), (
-        f"{requirement} admits any old version"
-    )
-    name = canonicalize_name(requirement.name)
-    assert name in PINS, f"{requirement} has no pin in constraints.txt"
-    assert PINS[name] in requirement.specifier, (
-        f"constraints.txt pins {name}=={PINS[name]}, outside {requirement}"
-    )
+def test_every_range_has_a_lower_end_and_a_pin_inside_it():
+    for requirement in ALL:
+        assert any(part.operator in (">=", "==", "~=") for part in requirement.specifier), (
+            f"{requirement} admits any old version"
+        )
+        name = canonicalize_name(requirement.name)
+        assert name in PINS, f"{requirement} has no pin in constraints.txt"
+        assert PINS[name] in requirement.specifier, (
+            f"constraints.txt pins {name}=={PINS[name]}, outside {requirement}"
+        )
 
 
 def test_every_pin_is_exact_and_stands_once():

@@ -56,9 +56,9 @@ def faults(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_nothing_in_our_source_runs_code_from_files(path):
-    assert not faults(path.read_text("utf-8"))
+def test_nothing_in_our_source_runs_code_from_files():
+    for path in SOURCES:
+        assert not faults(path.read_text("utf-8")), path
 
 
 @pytest.mark.parametrize("line", [
