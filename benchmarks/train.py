@@ -1,10 +1,13 @@
-"""Pictures a second of `fit` with its data loader, beside a bare forward, backward and optimiser loop of the same nets.
+"""Pictures a second of `fit` with its data loader, beside a bare forward, backward and optimiser
+loop of the same nets.
 
     python benchmarks/train.py --data DATA --steps 20
 
-One row each for face (S, 128 px, batch 8), prior and restoration (the committed settings). The bare loop holds its batches ready on the
-device and does nothing but the arithmetic: no loader, augmentation, clipping, averaging, checks or records. Both run in turn, block by
-block, on the same batches; the table shows medians, and what the loader alone reaches. Nothing is written but the table.
+One row each for face (S, 128 px, batch 8), prior and restoration (the committed settings). The bare
+loop holds its batches ready on the device and does nothing but the arithmetic: no loader,
+augmentation, clipping, averaging, checks or records. Both run in turn, block by block, on the same
+batches; the table shows medians, and what the loader alone reaches. Nothing is written but the
+table.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ FACE = {
 
 
 def settings_of(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The stage's settings without the files it would begin from, which change no speed, and with the sizes that were asked for."""
+    """The stage's settings without the files it would begin from, which change no speed, and with
+    the sizes that were asked for.
+    """
     files = (
         {p: plan.read_settings(p) for p in sorted(SETTINGS.glob("*.yaml"))}
         if name != "face"
@@ -59,7 +64,9 @@ def settings_of(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def bare(settings: dict[str, Any], fabric: Any) -> Callable[[dict[str, Any], int], None]:
-    """One step of the stage's arithmetic on a batch that is on the device: the same nets, loss terms and Adam, and nothing else."""
+    """One step of the stage's arithmetic on a batch that is on the device: the same nets, loss
+    terms and Adam, and nothing else.
+    """
     stage = plan.make_stage(settings)
     net = stage.averaged.to(fabric.device, memory_format=torch.channels_last)
     adam = torch.optim.Adam(net.parameters(), stage.descent.rates[0])
@@ -139,7 +146,9 @@ def blocks(
     args: argparse.Namespace,
     fabric: Any,
 ) -> Iterator[tuple[float, float]]:
-    """(pictures a second of fit, of the bare loop) for each block; the first step of each is not counted."""
+    """(pictures a second of fit, of the bare loop) for each block; the first step of each is not
+    counted.
+    """
     seen: dict[int, Any] = {}
     if hasattr(stage, "adversary"):
         stage.adversary.watch["ready"] = 1  # all losses from the first step on
@@ -207,7 +216,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
     print(
-        f"{fabric.device}, {args.precision}, {torch.get_num_threads()} threads, {args.workers} workers"
+        f"{fabric.device}, {args.precision}, {torch.get_num_threads()} threads, {args.workers} "
+        "workers"
     )
     print(f"medians of {args.blocks} blocks of {args.steps} steps")
     print(f"{'pictures/s':12} {'fit':>8} {'bare':>8} {'ratio':>7} {'loader':>8}")

@@ -1,4 +1,6 @@
-"""Claims about degradation recipes: they replay bit for bit, keep the photo's form, and each operation does what its name says."""
+"""Claims about degradation recipes: they replay bit for bit, keep the photo's form, and each
+operation does what its name says.
+"""
 
 import hashlib
 import json
@@ -86,7 +88,7 @@ def face() -> np.ndarray:
     return cv2.resize(astronaut, (128, 128), interpolation=cv2.INTER_AREA)
 
 
-# ---- every recipe -------------------------------------------------------------------------------------------------------------
+# ---- every recipe --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -118,7 +120,8 @@ def test_a_fresh_process_gives_the_same_bits():
     script = (
         "import sys, json, hashlib, numpy as np; from mtrestore.degrade import apply, Recipe;"
         "p = np.random.default_rng(9).random((40, 31, 3), np.float32);"
-        "print(hashlib.sha256(b''.join(apply(p, Recipe.from_json(t)).tobytes() for t in json.load(sys.stdin))).hexdigest())"
+        "print(hashlib.sha256(b''.join(apply(p, Recipe.from_json(t)).tobytes() for t in "
+        "json.load(sys.stdin))).hexdigest())"
     )
     root = Path(__file__).parents[1]
     got = [
@@ -229,7 +232,7 @@ def test_steps_run_in_their_order():
     assert np.ptp(a, axis=2).max() < 1e-6 < 0.01 < np.ptp(b, axis=2).max()
 
 
-# ---- optics ---------------------------------------------------------------------------------------------------------------------
+# ---- optics --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.8, 1.5, 3.0])
@@ -377,7 +380,7 @@ def test_no_strength_is_no_change(op, nothing):
     )
 
 
-# ---- sensor ---------------------------------------------------------------------------------------------------------------------
+# ---- sensor --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [2, 10, 30])
@@ -474,7 +477,7 @@ def test_the_mosaic_gives_a_sharp_grey_edge_false_colours():
     assert np.ptp(apply(photo, one("mosaic", pattern="RGGB")), axis=2).max() > 0.2
 
 
-# ---- storage and age --------------------------------------------------------------------------------------------------------------
+# ---- storage and age -----------------------------------------------------------------------------
 
 
 def test_jpeg_errs_more_the_lower_its_quality(face):
@@ -539,7 +542,7 @@ def test_a_cast_yellows():
     assert r > g > b
 
 
-# ---- draws ----------------------------------------------------------------------------------------------------------------------
+# ---- draws ---------------------------------------------------------------------------------------
 
 
 def draws(preset: str, n: int = 400, **options) -> list[Recipe]:
@@ -730,7 +733,7 @@ def test_a_drawn_recipe_holds_plain_json_values():
             assert all(type(v) in (str, int, float) for v in values), preset
 
 
-# ---- errors ---------------------------------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 BAD = {
     "an unknown op": ({"op": "sharpen"}, "unknown op 'sharpen'"),

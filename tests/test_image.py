@@ -93,7 +93,7 @@ def no_root():
             os.seteuid(0)
 
 
-# ---------------------------------------------------------------- names and things that are no picture files
+# ---------------------------------------------- names and things that are no picture files
 
 
 @pytest.mark.parametrize("kind", [str, os.fsencode, Path])

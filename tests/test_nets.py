@@ -1,6 +1,8 @@
-"""What the networks promise: stated sizes, a fresh net that changes nothing, joins that differ only in the join, exact filters.
+"""What the networks promise: stated sizes, a fresh net that changes nothing, joins that differ only
+in the join, exact filters.
 
-The guided filter is held against loops over windows in float64, paddings and enlargements against numpy and torch.
+The guided filter is held against loops over windows in float64, paddings and enlargements against
+numpy and torch.
 """
 
 import inspect
@@ -16,7 +18,9 @@ from mtrestore import nets
 from mtrestore.nets import blocks, critic, face, guided
 
 JOINS = face.JOINS
-SMALL = {  # constructor arguments for tests, kinds of input, and factor from the last input's size to the output's
+# constructor arguments for tests, kinds of input, and factor from the last input's size to the
+# output's
+SMALL = {
     "FaceNet": ({"widths": "XS"}, 1, 1),
     "Generator": ({"widths": "XS"}, 6, 1),
     "Critic": ({"widths": "XS"}, 1, None),
@@ -37,7 +41,9 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def made(name: str, fresh: bool = False, **changes: object) -> blocks.Net:
-    """The small net of that name; unless fresh, its zero layers too are moved, so that every part matters."""
+    """The small net of that name; unless fresh, its zero layers too are moved, so that every part
+    matters.
+    """
     torch.manual_seed(0)
     net = nets.REGISTRY[name](**{**SMALL[name][0], **changes})
     return net if fresh else shaken(net)
@@ -71,7 +77,7 @@ def numbers(net: torch.nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-# ---- the contract of every net ------------------------------------------------------------------------------------------------
+# ---- the contract of every net -------------------------------------------------------------------
 
 
 def test_every_net_of_the_registry_is_tested_here():
@@ -158,7 +164,7 @@ def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch(name):
     assert torch.allclose(net(*both)[1:], net(*(x[1:] for x in both)), atol=1e-6)
 
 
-# ---- fresh nets ---------------------------------------------------------------------------------------------------------------
+# ---- fresh nets ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("join", JOINS)
@@ -206,7 +212,7 @@ def test_the_mean_shape_is_saved_with_the_landmark_net():
     assert "mean" in made("LandmarkNet").state_dict()
 
 
-# ---- FaceNet ------------------------------------------------------------------------------------------------------------------
+# ---- FaceNet -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("widths", "count"), [("S", 4_284_179), ("M", 7_208_723)])
@@ -287,7 +293,7 @@ def test_every_join_gives_another_picture():
     assert all(not torch.allclose(a, b) for a, b in itertools.combinations(pictures, 2))
 
 
-# ---- the decoder that draws ---------------------------------------------------------------------------------------------------
+# ---- the decoder that draws ----------------------------------------------------------------------
 
 DRAWS = {"widths": (4, 4, 8, 8, 8, 8), "decoder": "synthesis"}
 
@@ -372,7 +378,7 @@ def test_the_drawing_decoder_joins_by_concat_only(kind, options):
         kind("XS", decoder="dream")
 
 
-# ---- Critic -------------------------------------------------------------------------------------------------------------------
+# ---- Critic --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", range(2, 10))
@@ -441,7 +447,9 @@ def test_a_spectral_critic_learns_to_redraw_what_it_sees():
 
 @pytest.mark.parametrize(("cin", "cout", "kernel"), [(3, 16, 1), (16, 64, 3), (64, 32, 3)])
 def test_an_equalised_convolution_keeps_the_power_that_an_activation_halves(cin, cout, kernel):
-    """Its output's variance is 2 (He et al., ICCV 2015), although every weight is stored at a standard deviation of 1/20."""
+    """Its output's variance is 2 (He et al., ICCV 2015), although every weight is stored at a
+    standard deviation of 1/20.
+    """
     torch.manual_seed(0)
     layer = critic.EqualConv(cin, cout, kernel)
     y = layer(torch.randn(4, cin, 32, 32))[..., 1:-1, 1:-1]
@@ -468,11 +476,13 @@ def test_critic_widths_that_do_not_fit_are_named(widths):
         nets.Critic(widths)
 
 
-# ---- guided filter ------------------------------------------------------------------------------------------------------------
+# ---- guided filter -------------------------------------------------------------------------------
 
 
 def window_means(x: np.ndarray, radius: int) -> np.ndarray:
-    """Mean of each (2r+1)² window of an h×w array, cut off at the borders, one window after the other."""
+    """Mean of each (2r+1)² window of an h×w array, cut off at the borders, one window after the
+    other.
+    """
     out = np.empty_like(x)
     for i, j in np.ndindex(x.shape):
         out[i, j] = x[
@@ -499,7 +509,9 @@ def enlarged(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def by_hand(
     small: np.ndarray, target: np.ndarray, large: np.ndarray, radius: int, eps: float
 ) -> np.ndarray:
-    """The guided filter of one channel by its definition: a straight line fitted in every window, in float64."""
+    """The guided filter of one channel by its definition: a straight line fitted in every window,
+    in float64.
+    """
     a, b = np.empty_like(small), np.empty_like(small)
     for i, j in np.ndindex(small.shape):
         window = np.s_[max(i - radius, 0) : i + radius + 1, max(j - radius, 0) : j + radius + 1]
@@ -654,7 +666,7 @@ def test_rows_of_is_bilinear_interpolation(size, dtype):
         assert torch.allclose(guided.rows_of(x, size, y0, y1), whole[:, :, y0:y1], atol=1e-6)
 
 
-# ---- any size -----------------------------------------------------------------------------------------------------------------
+# ---- any size ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pad", [(0, 0), (1, 2), (31, 5), (40, 40)])

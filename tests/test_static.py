@@ -1,4 +1,6 @@
-"""What may not stand in our source at all: calls that run code from files, or that fail without a word. Read from the syntax tree."""
+"""What may not stand in our source at all: calls that run code from files, or that fail without a
+word. Read from the syntax tree.
+"""
 
 import ast
 import re
@@ -15,15 +17,20 @@ SOURCES = sorted(
     for p in (ROOT / folder).rglob("*.py")
 )
 FORBIDDEN = {
-    "pickle.load", "pickle.loads", "pickle.Unpickler", "cPickle.load", "cPickle.loads", "dill.load", "dill.loads", "joblib.load", "cloudpickle.load",
-    "cloudpickle.loads", "marshal.load", "marshal.loads", "shelve.open", "eval", "exec", "compile", "__import__", "os.system", "os.popen",
-    "subprocess.getoutput", "subprocess.getstatusoutput", "yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "yaml.full_load_all",
-    "cv2.imread", "cv2.imwrite", "cv2.imreadmulti", "torch.hub.load", "torch.jit.load", "tempfile.mktemp", "Image.open", "PIL.Image.open",
+    "pickle.load", "pickle.loads", "pickle.Unpickler", "cPickle.load", "cPickle.loads", "dill.load",
+    "dill.loads", "joblib.load", "cloudpickle.load", "cloudpickle.loads", "marshal.load",
+    "marshal.loads", "shelve.open", "eval", "exec", "compile", "__import__", "os.system",
+    "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "yaml.load", "yaml.load_all",
+    "yaml.unsafe_load", "yaml.full_load", "yaml.full_load_all", "cv2.imread", "cv2.imwrite",
+    "cv2.imreadmulti", "torch.hub.load", "torch.jit.load", "tempfile.mktemp", "Image.open",
+    "PIL.Image.open",
 }  # fmt: skip
 
 
 def faults(source: str) -> list[str]:
-    """line: what, for every forbidden call; names are followed through `import a as b` and `from a import b as c`."""
+    """line: what, for every forbidden call; names are followed through `import a as b` and `from a
+    import b as c`.
+    """
     tree, known, found = ast.parse(source), {}, []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -62,26 +69,34 @@ def test_nothing_in_our_source_runs_code_from_files():
 
 
 @pytest.mark.parametrize("line", [
-    "import pickle; pickle.load(f)", "from pickle import loads; loads(b)", "import pickle as p\np.Unpickler(f)", "import torch; torch.load(f)",
-    "from torch import load as get\nget(f, weights_only=False)", "import torch; torch.load(f, weights_only=x)", "import yaml; yaml.load(f)",
-    "from yaml import unsafe_load; unsafe_load(f)", "eval(s)", "exec(s)", "import os; os.system(s)", "import subprocess\nsubprocess.run(s, shell=True)",
-    "from subprocess import Popen\nPopen(s, shell=x)", "import cv2; cv2.imread(p)", "import cv2 as c\nc.imwrite(p, a)",
-    "import numpy as np; np.load(p, allow_pickle=True)", "from PIL import Image\nImage.open(p)", "import zipfile; zipfile.ZipFile(p).extractall()",
+    "import pickle; pickle.load(f)", "from pickle import loads; loads(b)",
+    "import pickle as p\np.Unpickler(f)", "import torch; torch.load(f)",
+    "from torch import load as get\nget(f, weights_only=False)",
+    "import torch; torch.load(f, weights_only=x)", "import yaml; yaml.load(f)",
+    "from yaml import unsafe_load; unsafe_load(f)", "eval(s)", "exec(s)", "import os; os.system(s)",
+    "import subprocess\nsubprocess.run(s, shell=True)",
+    "from subprocess import Popen\nPopen(s, shell=x)", "import cv2; cv2.imread(p)",
+    "import cv2 as c\nc.imwrite(p, a)", "import numpy as np; np.load(p, allow_pickle=True)",
+    "from PIL import Image\nImage.open(p)", "import zipfile; zipfile.ZipFile(p).extractall()",
 ])  # fmt: skip
 def test_the_search_finds_what_it_is_for(line):
     assert faults(line)
 
 
 @pytest.mark.parametrize("line", [
-    "net.eval()", "import yaml; yaml.safe_load(f)", "import torch; torch.load(p, weights_only=True)", "import re; re.compile(s)", "model.load(f)",
-    "import cv2; cv2.imdecode(a, 1)", "import numpy as np; np.load(p)", "import numpy as np; np.load(p, allow_pickle=False)", "run(c, shell=False)",
+    "net.eval()", "import yaml; yaml.safe_load(f)",
+    "import torch; torch.load(p, weights_only=True)", "import re; re.compile(s)", "model.load(f)",
+    "import cv2; cv2.imdecode(a, 1)", "import numpy as np; np.load(p)",
+    "import numpy as np; np.load(p, allow_pickle=False)", "run(c, shell=False)",
 ])  # fmt: skip
 def test_the_search_leaves_the_rest_alone(line):
     assert not faults(line)
 
 
 def test_files_are_opened_for_reading_in_one_place():
-    """Pictures, weights and settings come through files.read_bytes, which waits for no pipe and knows a limit."""
+    """Pictures, weights and settings come through files.read_bytes, which waits for no pipe and
+    knows a limit.
+    """
     readers = {}
     for path in sorted((ROOT / "mtrestore").rglob("*.py")):
         calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
@@ -96,8 +111,11 @@ def test_files_are_opened_for_reading_in_one_place():
     )
 
 
-NETWORK = {"socket", "ssl", "ftplib", "smtplib", "http", "http.client", "http.server", "urllib.request", "xmlrpc", "xmlrpc.client", "requests", "httpx",
-           "aiohttp", "urllib3", "websocket", "websockets", "httpcore", "pooch", "torch.hub", "huggingface_hub", "webbrowser"}  # fmt: skip
+NETWORK = {
+    "socket", "ssl", "ftplib", "smtplib", "http", "http.client", "http.server", "urllib.request",
+    "xmlrpc", "xmlrpc.client", "requests", "httpx", "aiohttp", "urllib3", "websocket", "websockets",
+    "httpcore", "pooch", "torch.hub", "huggingface_hub", "webbrowser",
+}  # fmt: skip
 
 
 def reached(source: str) -> set[str]:
@@ -112,7 +130,9 @@ def reached(source: str) -> set[str]:
 
 
 def test_one_function_fetches_and_nothing_else_reaches_the_network():
-    """`weights.fetch`, which a person calls by hand; a cluster's address is handed to dask.distributed."""
+    """`weights.fetch`, which a person calls by hand; a cluster's address is handed to
+    dask.distributed.
+    """
     found = {}
     for path in sorted((ROOT / "mtrestore").rglob("*.py")):
         found |= (

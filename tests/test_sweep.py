@@ -1,4 +1,6 @@
-"""A sweep runs what it can, tells what failed, and goes on where it was; a repeated run gives its numbers again."""
+"""A sweep runs what it can, tells what failed, and goes on where it was; a repeated run gives its
+numbers again.
+"""
 
 import contextlib
 import hashlib
@@ -154,7 +156,8 @@ def test_resume_does_just_what_is_left(swept, place, capsys):
     ({"grid": {"join": ["add", 3]}}, "join must be text like 'concat', got 3"),
     ({"grid": {"flag": [0, 1]}}, "flag must be true or false like False, got 0"),
     ({"grid": {"width": ["XS"]}}, "width must be a list"),
-    ({"grid": {"scale": ["1e-3"]}}, "scale must be a number like 1.0, got '1e-3'; YAML wants a point in it: 1.0e-3"),
+    ({"grid": {"scale": ["1e-3"]}},
+    "scale must be a number like 1.0, got '1e-3'; YAML wants a point in it: 1.0e-3"),
     ({"grid": {"scale": [float("nan")]}}, "plain, finite value, got nan"),
     ({"grid": {"join": []}}, "grid needs a list of values"),
     ({"grid": {"join": "add"}}, "grid needs a list of values"),
@@ -162,8 +165,10 @@ def test_resume_does_just_what_is_left(swept, place, capsys):
     ({"grid": {"scale": [1, 1.0]}}, "the point scale=1 comes twice"),
     ({"seeds": [0, "1"]}, "seeds must be whole numbers"),
     ({"seeds": [0], "grid": {"seed": [1]}}, "seeds must be whole numbers and the grid without"),
-    ({"parameters": {"join": "add"}, "grid": {"join": ["add", "none"]}}, "join stands in parameters and varies as well"),
-    ({"seeds": [0], "paramters": {}}, "unknown setting 'paramters'; known are notebook, parameters"),
+    ({"parameters": {"join": "add"}, "grid": {"join": ["add", "none"]}},
+    "join stands in parameters and varies as well"),
+    ({"seeds": [0], "paramters": {}},
+    "unknown setting 'paramters'; known are notebook, parameters"),
     ({"seeds": [0], "parameters": ["size"]}, "parameters must be a mapping"),
     ({"seeds": [0], "estimate": 0}, "estimate must be seconds above 0"),
     ({"seeds": [0], "notebook": "gone.ipynb"}, "no notebook at"),
@@ -321,7 +326,10 @@ def test_a_signal_ends_it_with_all_its_processes(sign, code, tmp_path):
         write(tmp_path, parameters={"faults": "./faults.json"}, seeds=[0]),
         tmp_path / "out" / "seed=0",
     )
-    quick = "import sys; sys.modules['rfc3987_syntax'] = None; from mtrestore.cli import main; sys.exit(main(sys.argv[1:]))"
+    quick = (
+        "import sys; sys.modules['rfc3987_syntax'] = None; from mtrestore.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
     listen = lambda: signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # a background job, and what it starts, begins with it ignored
