@@ -40,6 +40,5 @@ class OldPaths(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = (
-            module.__spec__.loader_state
-        )  # the import system has put ours in its place
+        spec = module.__spec__  # ours, which the import system has put in its place
+        module.__spec__ = spec and spec.loader_state

@@ -270,6 +270,7 @@ def models(args: argparse.Namespace) -> int:
     "run a notebook with many parameters, and only what is not done yet",
     arg("file FILE", "YAML: notebook, parameters, grid, seeds; see experiments/"),
     arg("-o --out", "folder of the runs and their table (default: runs/sweeps/NAME-OF-FILE)"),
+    arg("--data FOLDER", "the notebook's parameter data, if FILE asks for it"),
     flag("--dry-run", "print the plan and an estimate, and run nothing"),
     arg(
         "--jobs N", "runs at a time (default: one for each GPU, or core)", type=options.positive_int
@@ -287,7 +288,7 @@ def sweep(args: argparse.Namespace) -> int:
     """Run a notebook with many parameters, each run once; what is done already stays."""
     from .lab import sweep
 
-    plan = sweep.read(args.file)
+    plan = sweep.read(args.file, args.data)
     out = args.out or f"runs/sweeps/{Path(args.file).stem}"
     forecast = sweep.forecast(plan, out, args.jobs, args.overwrite)
     print(forecast if args.dry_run else forecast.splitlines()[0], flush=True)
@@ -296,9 +297,10 @@ def sweep(args: argparse.Namespace) -> int:
     table = sweep.sweep(
         plan, out, jobs=args.jobs, dask=args.dask, slurm=args.slurm, overwrite=args.overwrite
     )
-    done = int((table["status"] == "done").sum())
+    done = list(table["status"]).count("done")
     columns = ["run", "status", "seconds", *table.attrs["metrics"][:5]]
-    print(table[columns].to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+    style: Any = {"index": False, "float_format": "{:.4g}".format, "na_rep": ""}
+    print(table[columns].to_string(**style))
     print(f"{done} done, {len(table) - done} failed; see {out}/table.csv")
     return 0 if done == len(table) else 3 if done else 1
 
@@ -307,6 +309,7 @@ def sweep(args: argparse.Namespace) -> int:
     "repeat a run and say whether its numbers agree",
     arg("record RUN", "folder of a run, or a bundle in experiments/results/ with --run"),
     arg("--run NAME", "the run of the bundle", dest="run_name"),
+    arg("--data FOLDER", "where the pictures of the record's data are now"),
     arg("-o --out", "keep the new run in this folder"),
     arg(
         "--tolerance X",
@@ -327,7 +330,14 @@ def rerun(args: argparse.Namespace) -> int:
 
     if args.out:
         check_folder(args.out, ("run.json", "status.json"), args.overwrite)
-    repeat = rerun(args.record, args.run_name, args.out, args.tolerance, changed=args.changed)
+    repeat = rerun(
+        args.record,
+        args.run_name,
+        args.out,
+        args.tolerance,
+        changed=args.changed,
+        data=args.data,
+    )
     print(repeat)
     return 0 if repeat.agrees else 1
 
@@ -389,7 +399,7 @@ def lab(args: argparse.Namespace) -> int:
         ),
     ),
     arg("--settings", "YAML file, see experiments/train/", required=True),
-    arg("--data", "folder that holds train_faces/ and train_photos/", default="../shared/data"),
+    arg("--data FOLDER", "needed: it holds train_faces/ or train_photos/"),
     arg("--out", "folder of the run: checkpoints and log (default: runs/NAME-OF-SETTINGS)"),
     arg("--steps", "steps, instead of the settings' number", type=int),
     arg("--device", "cpu, gpu or auto", default="cpu"),
@@ -409,6 +419,10 @@ def train(args: argparse.Namespace) -> int:
     from .training.settings import read_settings, run
 
     settings = read_settings(args.settings, args.stage)
+    if args.data is None:
+        raise ValueError(
+            "train needs --data FOLDER, the folder that holds train_faces/ or train_photos/"
+        )
     if args.steps is not None:
         if args.steps < 1:
             raise ValueError(f"--steps must be at least 1, got {args.steps}")
@@ -474,9 +488,9 @@ def watch(records: Any, steps: int, every: float, first: bool) -> None:
                 disable=not first,
             )
         for name in ("loss", "pixel", "adversarial", "critic", "balance"):
-            if name in record.losses:
-                loss = record.losses[name]
-                means[name] = 0.99 * means.get(name, loss) + 0.01 * loss
+            loss = record.losses.get(name)
+            if loss is not None:
+                means[name] = 0.99 * means.setdefault(name, loss) + 0.01 * loss
         bar.set_postfix({name: f"{mean:.4f}" for name, mean in means.items()}, refresh=False)
         bar.update()
     if bar is not None:

@@ -254,7 +254,7 @@ def _detector(
     ).expanduser()
     if detector == "auto":
         detector = "yunet" if yunet_file or file.is_file() else "mtcnn"
-    made = _mine.__dict__.setdefault(os.getpid(), {})
+    made = _mine.__dict__.setdefault(str(os.getpid()), {})
     key = (detector, str(file) if detector == "yunet" else "")
     if key not in made:
         made[key] = forks.hold(_yunet(file) if detector == "yunet" else _mtcnn())

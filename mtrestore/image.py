@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import DTypeLike
 from PIL import Image
 
 from .guard import forks
@@ -84,7 +85,7 @@ class Picture:
         return replace(self, exif=exif, beside=packets.without_place(self.beside))
 
 
-def top_of(dtype: np.dtype) -> int:
+def top_of(dtype: DTypeLike) -> int:
     """The largest sample of a type: 255, 65535, or 1 for floats."""
     return {"u1": 255, "u2": 65535}.get(np.dtype(dtype).str[1:], 1)
 
@@ -97,7 +98,7 @@ def as_photo(samples: np.ndarray) -> Photo:
     return np.divide(samples, top, dtype=np.float32)
 
 
-def as_samples(photo: Photo, dtype: np.dtype) -> np.ndarray:
+def as_samples(photo: Photo, dtype: DTypeLike) -> np.ndarray:
     """A photo, within 0..1 or not, -> samples of that type, rounded to the nearest; NaNs stay NaNs
     in float32 alone.
     """
@@ -309,14 +310,15 @@ def _samples(picture: Picture, dtype: type, alpha: bool) -> np.ndarray:
     """
     height, width = picture.samples.shape[:2]
     colours = 1 if picture.grey else 3
-    alpha = alpha and picture.alpha is not None
-    if picture.samples.dtype == dtype and not (picture.grey or alpha):
+    opacity = picture.alpha if alpha else None
+    if picture.samples.dtype == dtype and not picture.grey and opacity is None:
         return np.ascontiguousarray(picture.samples)
-    out = np.empty((height, width, colours + alpha), dtype)
+    out = np.empty((height, width, colours + (opacity is not None)), dtype)
     for y in range(0, height, 64):
         strip = as_photo(picture.samples[y : y + 64])
         strip = strip.mean(axis=2, keepdims=True, dtype=np.float32) if picture.grey else strip
-        strip = np.concatenate([strip, picture.alpha[y : y + 64, :, None]], 2) if alpha else strip
+        if opacity is not None:
+            strip = np.concatenate([strip, opacity[y : y + 64, :, None]], 2)
         if not (np.isfinite(strip.min()) and np.isfinite(strip.max())):
             raise ImageError(
                 "E_NONFINITE", "the picture holds NaN or infinite values; nothing was written"
@@ -400,7 +402,7 @@ def resize(photo: Photo, size: tuple[int, int]) -> Photo:
     if (height, width) == photo.shape[:2]:
         return photo
     dtype = photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32
-    photo = np.require(photo, dtype, "CW")  # W: torch warns of read-only arrays
+    photo = np.require(photo, dtype, ["C", "W"])  # W: torch warns of read-only arrays
     if height >= photo.shape[0] and width >= photo.shape[1]:
         out = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
     elif photo.dtype == np.uint8:
@@ -430,7 +432,8 @@ def enlarge(photo: Photo, scale: float) -> Photo:
     """The photo at `round(side * scale)` (at least 1), cubic; pixel x goes to scale·x + (scale −
     1)/2. The result is the only memory.
     """
-    return resize(photo, tuple(max(1, round(n * scale)) for n in photo.shape[:2]))
+    height, width = (max(1, round(n * scale)) for n in photo.shape[:2])
+    return resize(photo, (height, width))
 
 
 def to_tensor(photo: Photo) -> torch.Tensor:

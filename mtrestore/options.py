@@ -298,7 +298,7 @@ class Folders:
     )
 
 
-def in_range(name: str, value: Any, low: float, high: float | None) -> None:
+def in_range(name: str, value: Any, low: Any, high: Any) -> None:
     """Raises ValueError where a value is no number, or lies outside."""
     words = f"be at least {low}" if high is None else f"lie in {low}..{high}"
     number = isinstance(value, Real) and not isinstance(value, bool)

@@ -120,7 +120,7 @@ def mixed(
     return both
 
 
-def as_net(net: Any, name: str, device: torch.device) -> Callable[..., Tensor]:
+def as_net(net: Any, name: str, device: torch.device) -> Any:
     """A net: the shipped one (None), a .safetensors or .onnx file, or a callable on tensors."""
     if net is None or isinstance(net, (str, Path)):
         path = Path(net or name)
@@ -231,9 +231,9 @@ class Restorer:
     def _sharpener_takes(self, shape: Sequence[int]) -> tuple[Size, int]:
         """Size before the sharpener and its factor: 2 where that reaches the output, else 1."""
         height, width = (max(1, round(n * self.scale)) for n in shape[:2])
-        half = tuple(max(1, round(n * self.scale / 2)) for n in shape[:2])
-        if 2 in self.sharpeners and (height, width) == (2 * half[0], 2 * half[1]):
-            return half, 2
+        rows, columns = (max(1, round(n * self.scale / 2)) for n in shape[:2])
+        if 2 in self.sharpeners and (height, width) == (2 * rows, 2 * columns):
+            return (rows, columns), 2
         return (height, width), 1
 
     # ---- the faces' branch
@@ -277,6 +277,7 @@ class Restorer:
         return faces, crops, fixed
 
     def _landmark_net(self, x: Tensor) -> Tensor:
+        assert self.landmarks is not None
         return self.landmarks(x.to(self.device)).cpu()
 
     def _face(self, photo: Photo, f: Face, k: float) -> tuple[Crop, Photo]:

@@ -150,7 +150,7 @@ def data_uri(photo: np.ndarray, quality: int = 92, lossless: int = LOSSLESS_PIXE
         full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
         kind, options = "jpeg", [cv2.IMWRITE_JPEG_QUALITY, quality, *full]
     data = cv2.imencode(f".{kind}", as_samples(photo, np.uint8)[..., ::-1], options)[1]
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(data.data).decode()}"
 
 
 def show(

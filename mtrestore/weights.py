@@ -160,7 +160,8 @@ def load(name: str | Path, kind: type[Net] | None = None) -> Net:
     if kind and not isinstance(net, kind):
         raise WeightsError(f"{file} holds a {meta['net']}, expected a {kind.__name__}")
     net.notes = notes
-    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    net.eval().requires_grad_(False)
+    return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # no stub
 
 
 def sketch(kind: type[Net], config: dict[str, Any], tensors: int) -> Net:
@@ -212,7 +213,7 @@ def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Mod
     try:
         if data[8:9] == b"{":
             split(data)
-            found = parse(data)
+            found: Any = parse(data)
         else:
             found = tensors_only(data)
         found = next(

@@ -90,36 +90,36 @@ def of(room: str) -> list[str]:
     return [name for name in MODULES if name.startswith(f"{room}/")]
 
 
-@pytest.mark.parametrize("name", of("nets"))
-def test_nets_know_torch_and_the_standard_library(name):
-    tree = tree_of(name)
-    outside = {n.split(".")[0] for n in imports(tree, name) if not n.startswith(".")}
-    assert outside <= sys.stdlib_module_names | {"torch"} and not breaches(name, set())
+def test_nets_know_torch_and_the_standard_library():
+    for name in of("nets"):
+        tree = tree_of(name)
+        outside = {n.split(".")[0] for n in imports(tree, name) if not n.startswith(".")}
+        assert outside <= sys.stdlib_module_names | {"torch"} and not breaches(name, set()), name
 
 
-@pytest.mark.parametrize("name", sorted(CORE))
-def test_the_core_knows_no_folder_no_lab_and_no_training(name):
-    assert not breaches(name, {*ROOMS, *FLAT} - {"folder", "lab", "training"})
+def test_the_core_knows_no_folder_no_lab_and_no_training():
+    for name in sorted(CORE):
+        assert not breaches(name, {*ROOMS, *FLAT} - {"folder", "lab", "training"}), name
 
 
-@pytest.mark.parametrize("name", of("training"))
-def test_a_training_knows_no_pipeline_no_lab_and_no_folder(name):
-    assert not breaches(name, {*ROOMS, *FLAT} - {"pipeline", "lab", "folder"})
+def test_a_training_knows_no_pipeline_no_lab_and_no_folder():
+    for name in of("training"):
+        assert not breaches(name, {*ROOMS, *FLAT} - {"pipeline", "lab", "folder"}), name
 
 
-@pytest.mark.parametrize("name", of("io"))
-def test_io_knows_itself_and_the_guard(name):
-    assert not breaches(name, {"guard"})
+def test_io_knows_itself_and_the_guard():
+    for name in of("io"):
+        assert not breaches(name, {"guard"}), name
 
 
-@pytest.mark.parametrize("name", of("guard"))
-def test_the_guard_knows_itself_and_io(name):
-    assert not breaches(name, {"io"})
+def test_the_guard_knows_itself_and_io():
+    for name in of("guard"):
+        assert not breaches(name, {"io"}), name
 
 
-@pytest.mark.parametrize("name", of("degrade"))
-def test_degradations_know_the_guard_alone(name):
-    assert not breaches(name, {"guard"})
+def test_degradations_know_the_guard_alone():
+    for name in of("degrade"):
+        assert not breaches(name, {"guard"}), name
 
 
 def test_the_command_imports_rooms_inside_functions():
@@ -129,10 +129,10 @@ def test_the_command_imports_rooms_inside_functions():
     assert known(tree_of("cli.py"), "cli.py") >= {"folder", "lab", "training", "pipeline"}
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_a_room_says_at_its_door_what_may_be_touched(room):
-    words = ast.get_docstring(tree_of(f"{room}/__init__.py"))
-    assert "May be touched:" in words or room in SILENT
+def test_a_room_says_at_its_door_what_may_be_touched():
+    for room in sorted(ROOMS):
+        words = ast.get_docstring(tree_of(f"{room}/__init__.py"))
+        assert "May be touched:" in words or room in SILENT, room
 
 
 # ---- the disk ----------------------------------------------------------------------------------
@@ -164,9 +164,9 @@ def touches(tree: ast.AST) -> set[str]:
     return calls
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("io/")])
-def test_only_io_touches_the_disk(name):
-    assert touches(tree_of(name)) <= DISK.get(name, set())
+def test_only_io_touches_the_disk():
+    for name in [name for name in MODULES if not name.startswith("io/")]:
+        assert touches(tree_of(name)) <= DISK.get(name, set()), name
 
 
 @pytest.mark.parametrize(

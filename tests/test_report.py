@@ -1,4 +1,6 @@
-"""What a report promises: intervals that hold what they say, and a page that is the bundle's, needs nothing from outside and runs nobody's markup."""
+"""What a report promises: intervals that hold what they say, and a page that is the bundle's, needs
+nothing from outside and runs nobody's markup.
+"""
 
 import base64
 import json
@@ -23,7 +25,9 @@ LEAD = {"concat": 0.0, "add": -0.5, "none": -2.0}  # dB, what each arm of the ma
 def made_up_sweep(
     folder, photo, about=None, arms=LEAD, seeds=(0, 1, 2), failed=True, picture="p{}"
 ):
-    """Small runs of chance numbers around LEAD, through the same `Run` as real ones; and one that failed."""
+    """Small runs of chance numbers around LEAD, through the same `Run` as real ones; and one that
+    failed.
+    """
     for a, (arm, lead) in enumerate(arms.items()):
         for seed in seeds:
             luck, each, pairs = np.random.default_rng([a, seed]), [], {}
@@ -112,7 +116,9 @@ def test_one_seed_is_students_t_over_the_pictures():
 
 
 def test_pictures_and_seeds_both_count():
-    """Two pictures, two seeds, worked by hand: MS of pictures 16, of seeds 4, of the residual 1; so the variance is (16 + 4 - 1) / 4."""
+    """Two pictures, two seeds, worked by hand: MS of pictures 16, of seeds 4, of the residual 1; so
+    the variance is (16 + 4 - 1) / 4.
+    """
     got = interval({("a", 0): 0.0, ("a", 1): 3.0, ("b", 0): 5.0, ("b", 1): 6.0})
     from scipy.stats import t
 
@@ -321,8 +327,10 @@ def test_the_page_is_the_same_from_the_bundle_as_from_the_runs(sweep, tmp_path):
 
 def test_the_page_says_what_a_reader_asks(sweep, tmp_path):
     page = Page(report.write(sweep, tmp_path / "a.html").read_text())
-    for words in ("How to join", "What is a skip worth?", "less concat", "worse", "12 × 3", "1 of 10 runs not finished", "ValueError", "git",
-                  "notebooks/11_face_network.ipynb", "ab" * 32, "torch", "cpu", "varied", "fixed"):  # fmt: skip
+    for words in ("How to join", "What is a skip worth?", "less concat", "worse", "12 × 3",
+        "1 of 10 runs not finished", "ValueError", "git",
+                  "notebooks/11_face_network.ipynb", "ab" * 32, "torch", "cpu", "varied",
+                  "fixed"):  # fmt: skip
         assert words in page.text, words
     pictures = page.all("img")
     assert len(pictures) == 2 + 1 + 4 * 3 * 2 and all(

@@ -20,8 +20,10 @@ def test_leaves_all_that_it_was_given(tmp_path, astronaut, monkeypatch):
     figure = plt.figure()
     small = image.resize(astronaut, (32, 32))
     folder = Run(tmp_path / "a" / "b", seed=3, photo=tmp_path, width=(1, 2)).save(
-        {"psnr": np.float32(30.5), "none": float("nan")}, rows=[{"picture": "a", "psnr": np.float64(2), "n": np.int64(3)}],
-        curves={"loss": [(0, torch.tensor(1.5)), (1, 0.5)]}, pairs={"a": (small * 0, small)}, look=figure)  # fmt: skip
+        {"psnr": np.float32(30.5), "none": float("nan")},
+        rows=[{"picture": "a", "psnr": np.float64(2), "n": np.int64(3)}],
+        curves={"loss": [(0, torch.tensor(1.5)), (1, 0.5)]}, pairs={"a": (small * 0, small)},
+        look=figure)  # fmt: skip
     plt.close(figure)
 
     def strict(text):

@@ -22,10 +22,12 @@ TINY = Path(__file__).parent / "notebooks" / "tiny.ipynb"
 COMMAND = Path(sys.executable).with_name("mtrestore")
 DOORS = {"command": [str(COMMAND)], "module": [sys.executable, "-m", "mtrestore"]}
 DEPENDENCIES = {
-    "IPython", "PIL", "anywidget", "cv2", "distributed", "evil", "filelock", "ipykernel", "ipykernel_launcher", "jupyter_client", "jupyterlab",
-    "lazy_loader", "lightning_fabric", "matplotlib", "matplotlib_inline", "mtcnnruntime", "nbclient", "nbformat", "numba", "numpy", "onnxruntime",
-    "pandas", "papermill", "pebble", "psutil", "pytest", "safetensors", "scipy", "sitecustomize", "skimage", "submitit", "tifffile", "torch", "tornado",
-    "tqdm", "traitlets", "usercustomize", "yaml", "zmq",
+    "IPython", "PIL", "anywidget", "cv2", "distributed", "evil", "filelock", "ipykernel",
+    "ipykernel_launcher", "jupyter_client", "jupyterlab", "lazy_loader", "lightning_fabric",
+    "matplotlib", "matplotlib_inline", "mtcnnruntime", "nbclient", "nbformat", "numba", "numpy",
+    "onnxruntime", "pandas", "papermill", "pebble", "psutil", "pytest", "safetensors", "scipy",
+    "sitecustomize", "skimage", "submitit", "tifffile", "torch", "tornado", "tqdm", "traitlets",
+    "usercustomize", "yaml", "zmq",
 }  # fmt: skip
 CONFIGS = (
     "ipython_config.py",
@@ -132,8 +134,10 @@ def test_a_relative_pythonpath_is_not_handed_on(album, canary, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, sys\nfrom mtrestore.guard import safe\n"
-        "with safe.imports():\n    print(os.environ['PYTHONPATH'], os.environ['PYTHONSAFEPATH'], os.getcwd() in sys.path, '' in sys.path)\n"
-        "print(os.environ['PYTHONPATH'], os.environ.get('PYTHONSAFEPATH'), os.getcwd() in sys.path)\n"
+        "with safe.imports():\n    print(os.environ['PYTHONPATH'], os.environ['PYTHONSAFEPATH'], "
+        "os.getcwd() in sys.path, '' in sys.path)\n"
+        "print(os.environ['PYTHONPATH'], os.environ.get('PYTHONSAFEPATH'), os.getcwd() in "
+        "sys.path)\n"
     )
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -182,8 +186,10 @@ def test_a_sweep_and_its_repetition_import_from_no_folder_of_theirs(place, canar
 def test_a_notebook_imports_neither_from_its_run_nor_from_its_folder(place, canary):
     """Also from Python: the kernel's path holds no folder but those of the installation."""
     cells = json.loads((place / "tiny.ipynb").read_text())
-    cells["cells"].append({"cell_type": "code", "id": "path", "metadata": {}, "execution_count": None, "outputs": [],
-                           "source": "import sys; print('PATH', [p for p in sys.path if p == '' or str(out) in p])"})  # fmt: skip
+    cells["cells"].append({"cell_type": "code", "id": "path", "metadata": {},
+        "execution_count": None, "outputs": [],
+                           "source": "import sys; print('PATH', [p for p in sys.path if p == '' "
+                                     "or str(out) in p])"})  # fmt: skip
     (place / "tiny.ipynb").write_text(json.dumps(cells))
     table = sweep.sweep(sweep.read(place / "tiny.yaml"), place / "out", jobs=1)
     assert (
@@ -244,7 +250,7 @@ def test_a_user_of_the_package_keeps_the_folder_of_the_program(tmp_path):
     assert ran(tmp_path, sys.executable, "-m", "theirs").stdout == "mine\n"
 
 
-# ---- what dependencies keep about this machine, or say without being asked ---------------------------------------------------------
+# ---- what dependencies keep about this machine, or say without being asked -----------------------
 
 RESTORE = "import sys, mtrestore as mt; mt.restore(sys.argv[1]).save(sys.argv[2])"
 
@@ -266,8 +272,10 @@ def test_nothing_is_kept_in_the_home_of_who_restores(tmp_path, astronaut, home, 
     A face is looked for, so onnxruntime has run.
     """
     image.write(tmp_path / "in.png", astronaut[:256, 128:384])
-    args = {"one file": [*DOORS["command"], "restore", "in.png", "-o", "out.png"], "package": [sys.executable, "-c", RESTORE, "in.png", "out.png"],
-            "workers": [*DOORS["command"], "restore", "in.png", "-o", "out", "--resume"]}[way]  # fmt: skip
+    args = {"one file": [*DOORS["command"], "restore", "in.png", "-o", "out.png"],
+        "package": [sys.executable, "-c", RESTORE, "in.png", "out.png"],
+            "workers": [*DOORS["command"], "restore", "in.png", "-o", "out",
+            "--resume"]}[way]  # fmt: skip
     done = ran(tmp_path, *args, **home)
     assert done.stderr == "" and list((tmp_path / "home").rglob("*")) == []
     assert ("1 face" in done.stdout) == (way != "package")
@@ -335,9 +343,11 @@ def test_no_semaphore_is_said_to_be_leaked(tmp_path):
     """
     program = tmp_path / "program.py"
     program.write_text(
-        "import sys, faults\nfrom mtrestore.folder import names as outputs, one_file as task, run as batch\n"
+        "import sys, faults\nfrom mtrestore.folder import names as outputs, one_file as task, run "
+        "as batch\n"
         "if __name__ == '__main__':\n"
-        "    settings = task.Settings(tuple({**faults.IDENTITY, 'restorer': faults.by_colour}.items()), made_by='x', threads=1)\n"
+        "    settings = task.Settings(tuple({**faults.IDENTITY, 'restorer': "
+        "faults.by_colour}.items()), made_by='x', threads=1)\n"
         "    rows = batch.folder(outputs.plan(['in'], 'out'), settings, workers=1, timeout=8)\n"
         "    print(sorted(r['code'] if r['status'] == 'failed' else r['status'] for r in rows))\n"
     )

@@ -1,4 +1,6 @@
-"""A sweep runs what it can, tells what failed, and goes on where it was; a repeated run gives its numbers again."""
+"""A sweep runs what it can, tells what failed, and goes on where it was; a repeated run gives its
+numbers again.
+"""
 
 import contextlib
 import hashlib
@@ -154,7 +156,8 @@ def test_resume_does_just_what_is_left(swept, place, capsys):
     ({"grid": {"join": ["add", 3]}}, "join must be text like 'concat', got 3"),
     ({"grid": {"flag": [0, 1]}}, "flag must be true or false like False, got 0"),
     ({"grid": {"width": ["XS"]}}, "width must be a list"),
-    ({"grid": {"scale": ["1e-3"]}}, "scale must be a number like 1.0, got '1e-3'; YAML wants a point in it: 1.0e-3"),
+    ({"grid": {"scale": ["1e-3"]}},
+    "scale must be a number like 1.0, got '1e-3'; YAML wants a point in it: 1.0e-3"),
     ({"grid": {"scale": [float("nan")]}}, "plain, finite value, got nan"),
     ({"grid": {"join": []}}, "grid needs a list of values"),
     ({"grid": {"join": "add"}}, "grid needs a list of values"),
@@ -162,8 +165,10 @@ def test_resume_does_just_what_is_left(swept, place, capsys):
     ({"grid": {"scale": [1, 1.0]}}, "the point scale=1 comes twice"),
     ({"seeds": [0, "1"]}, "seeds must be whole numbers"),
     ({"seeds": [0], "grid": {"seed": [1]}}, "seeds must be whole numbers and the grid without"),
-    ({"parameters": {"join": "add"}, "grid": {"join": ["add", "none"]}}, "join stands in parameters and varies as well"),
-    ({"seeds": [0], "paramters": {}}, "unknown setting 'paramters'; known are notebook, parameters"),
+    ({"parameters": {"join": "add"}, "grid": {"join": ["add", "none"]}},
+    "join stands in parameters and varies as well"),
+    ({"seeds": [0], "paramters": {}},
+    "unknown setting 'paramters'; known are notebook, parameters"),
     ({"seeds": [0], "parameters": ["size"]}, "parameters must be a mapping"),
     ({"seeds": [0], "estimate": 0}, "estimate must be seconds above 0"),
     ({"seeds": [0], "notebook": "gone.ipynb"}, "no notebook at"),
@@ -226,6 +231,30 @@ def test_a_file_that_is_no_yaml_and_a_wrong_command_are_refused(tmp_path, capsys
     with pytest.raises(SystemExit) as e:
         main(["sweep", "a.yaml", "--slurm", "--dask", "tcp://a:1"])
     assert e.value.code == 2
+
+
+def test_a_sweep_that_needs_pictures_says_which(root, tmp_path, capsys):
+    for file in sorted((root / "experiments").glob("*.yaml")):
+        holds = yaml.safe_load(file.read_text())["data"]
+        assert main(["sweep", str(file), "--dry-run"]) == 1
+        said = capsys.readouterr()
+        assert f"needs --data FOLDER, the folder that holds {holds}; " in said.err
+        assert said.err.count("\n") == 1 and not said.out
+        points = sweep.read(file, tmp_path).points
+        assert {(run.ROOT / p["data"]).resolve() for p in points.values()} == {tmp_path.resolve()}
+    assert main(["sweep", str(file), "--data", str(tmp_path / "gone"), "--dry-run"]) == 1
+    assert "--data must be a folder, and " in capsys.readouterr().err
+
+
+def test_data_is_one_parameter_of_the_notebook(tmp_path):
+    with pytest.raises(ValueError, match="data"):  # this notebook has none of that name
+        sweep.read(write(tmp_path, seeds=[0]), tmp_path)
+    crops = Path(__file__).parents[1] / "notebooks/10_faces_and_crops.ipynb"
+    file = write(tmp_path, seeds=[0], notebook=str(crops), parameters={"data": "./then"})
+    (tmp_path / "now").mkdir()
+    (then,) = sweep.read(file).points.values()
+    (now,) = sweep.read(file, tmp_path / "now").points.values()
+    assert [Path(run.ROOT / p["data"]).resolve().name for p in (then, now)] == ["then", "now"]
 
 
 def test_points_have_short_safe_names_that_stay(tmp_path):
@@ -297,7 +326,10 @@ def test_a_signal_ends_it_with_all_its_processes(sign, code, tmp_path):
         write(tmp_path, parameters={"faults": "./faults.json"}, seeds=[0]),
         tmp_path / "out" / "seed=0",
     )
-    quick = "import sys; sys.modules['rfc3987_syntax'] = None; from mtrestore.cli import main; sys.exit(main(sys.argv[1:]))"
+    quick = (
+        "import sys; sys.modules['rfc3987_syntax'] = None; from mtrestore.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
     listen = lambda: signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # a background job, and what it starts, begins with it ignored
@@ -392,6 +424,24 @@ def test_a_changed_number_in_a_bundle_is_found(swept, place, tmp_path):
     assert (tmp_path / "again" / "run.ipynb").is_file()
     with pytest.raises(ValueError, match="no finished run 'x'; name one with --run: join="):
         rerun.rerun(file, "x")
+
+
+def test_a_record_whose_pictures_are_not_here_asks_for_them(root, tmp_path, monkeypatch, capsys):
+    bundle = root / "experiments/results/crops.json"
+    name = json.loads(bundle.read_text())["runs"][0]["run"]
+    monkeypatch.setattr(rerun, "located", lambda *_: root / "notebooks/10_faces_and_crops.ipynb")
+    monkeypatch.setattr(run, "ROOT", tmp_path)  # where no folder is called data
+    monkeypatch.setattr(rerun, "execute", lambda _: pytest.fail("it ran"))
+    assert main(["rerun", str(bundle), "--run", name]) == 1
+    assert "no folder here; give it with --data FOLDER\n" in capsys.readouterr().err
+
+    def ended(task):
+        assert task["given"]["data"] == str(tmp_path)
+        return {"status": "failed", "error": "as far as this test goes"}
+
+    monkeypatch.setattr(rerun, "execute", ended)
+    assert main(["rerun", str(bundle), "--run", name, "--data", str(tmp_path), "--changed"]) == 1
+    assert "as far as this test goes" in capsys.readouterr().err
 
 
 def test_numbers_agree_within_the_tolerance_only():

@@ -332,7 +332,7 @@ def jpeg(
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
     settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SUBSAMPLING[subsampling]]
     _, data = cv2.imencode(".jpg", levels, settings)
-    levels = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    levels = cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
     return levels[shift_y:, shift_x:].astype(np.float32) / 255
 
 

@@ -43,7 +43,8 @@ def fits(net: object) -> bool:
     ):
         return False
     refiner = net.refiner
-    if net.filter.map[0].out_channels % 4:
+    first: Any = net.filter.map[0]
+    if first.out_channels % 4:
         return False
     return refiner is None or (
         refiner.concat and 0 < refiner.config["blocks"] < 7 and refiner.config["width"] % 4 == 0
@@ -66,8 +67,9 @@ def upsample(net: GuidedUpsampler, photo: np.ndarray, state: State) -> np.ndarra
         for x in range(0, w, COLUMNS)
     ]
     scale, half = np.float32(top), np.float32(0.5 if top > 1 else 0)
+    same = [flat, out, a, b, *parts, scale, half]
     with ThreadPoolExecutor(torch.get_num_threads(), "tile") as pool:
-        for _ in pool.map(lambda tile: walk(flat, out, a, b, *parts, scale, half, *tile), tiles):
+        for _ in pool.map(lambda tile: walk(*[*same, *tile]), tiles):
             pass
     return out.reshape(photo.shape)
 
@@ -80,7 +82,7 @@ def weights_of(net: GuidedUpsampler, mood: torch.Tensor | None) -> list[Any]:
     without refiner has none of its layers.
     """
 
-    def arrays(*convs: torch.nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(*convs: Any) -> tuple[np.ndarray, ...]:
         return tuple(
             np.stack([getattr(c, name).detach().float().numpy() for c in convs])
             for name in ("weight", "bias")

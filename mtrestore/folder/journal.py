@@ -60,8 +60,9 @@ class Journal:
         try:
             for line, whole in self.log.lines(LINE):
                 row = known(line) if whole else None
-                wanted = row and (names is None or row["name"] in names)
-                if wanted and row["status"] == "restored":
+                if row is None or names is not None and row["name"] not in names:
+                    continue
+                if row["status"] == "restored":
                     self.past[row["name"]][row["output_sha256"]] = row
         except BaseException:
             self.close()

@@ -264,9 +264,10 @@ def keep_apart(places: Sequence[Path]) -> list[Path]:
             names = (
                 tagged(wanted[i], tag) for tag in tags
             )  # without end: others may bear just these names
-            out[i] = next(p for p in names if alike(p) not in taken)
-            taken.add(alike(out[i]))
-    return out
+            free = next(p for p in names if alike(p) not in taken)
+            out[i] = free
+            taken.add(alike(free))
+    return [path for path in out if path is not None]
 
 
 def tagged(path: Path, tag: str) -> Path:

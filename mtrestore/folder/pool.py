@@ -96,11 +96,12 @@ class Local:
                 self.close()
                 self.start()
             with contextlib.suppress(RuntimeError):  # it broke just now
+                assert self.pool
                 return self.pool.schedule(work, args=task, timeout=self.timeout)
 
     def start(self) -> None:
         self.guard.enter_context(safe.imports())  # until it is closed, for it replaces workers
-        context = multiprocessing.get_context("spawn")  # threads of torch survive no fork
+        context: Any = multiprocessing.get_context("spawn")  # threads of torch survive no fork
         self.pool = ProcessPool(
             self.width, initializer=prepare, initargs=[self.settings], context=context
         )
@@ -158,7 +159,8 @@ class Cluster:
         except (OSError, TimeoutError, ValueError) as e:
             where = f"no Dask cluster with a worker answers at {address}"
             raise SetUpError(f"{where}: {one_line(e)}") from e
-        self.width = sum(self.client.nthreads().values())
+        threads: Any = self.client.nthreads()
+        self.width = sum(threads.values())
         self.executor = self.client.get_executor(pure=False)
         self.timeout = timeout
 
@@ -186,7 +188,8 @@ ONE = threading.Lock()
 def cluster_pool(settings: Settings, width: int, timeout: float) -> Local:
     """The pool of this Dask worker."""
     # Dask's workers are daemons, and those may not have processes.
-    multiprocessing.current_process()._config["daemon"] = False
+    process: Any = multiprocessing.current_process()
+    process._config["daemon"] = False
     return Local(settings, width, timeout)
 
 

@@ -91,7 +91,8 @@ def single(
             finish(row)
     except (KeyboardInterrupt, SystemExit) as stop:  # now: Python would wait for the nets' threads
         say("mtrestore: interrupted", sys.stderr)
-        os._exit(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
+        code = stop.code if isinstance(stop, SystemExit) else 130
+        os._exit(code if isinstance(code, int) else 1)
     return rows
 
 

@@ -18,10 +18,10 @@ import os
 import re
 import struct
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from . import beside as besides
 from . import deep, foreign, tiff
@@ -80,7 +80,12 @@ class Raw(NamedTuple):
 def kind_of(data: bytes) -> str | None:
     Image.init()
     return foreign.kind_of(data[:256]) or next(
-        (f for f in FORMATS if f in Image.OPEN and Image.OPEN[f][1](data[:16]) is True), None
+        (
+            f
+            for f in FORMATS
+            if f in Image.OPEN and (accept := Image.OPEN[f][1]) and accept(data[:16]) is True
+        ),
+        None,
     )
 
 
@@ -138,7 +143,7 @@ def undeveloped(who: str, maker: str) -> ImageError:
     return ImageError("E_FORMAT", f"{who} holds a camera's raw sensor data ({maker}); {how}")
 
 
-def _open(name: str, data: bytes | bytearray) -> Image.Image:
+def _open(name: str, data: bytes | bytearray) -> ImageFile.ImageFile:
     """The plugin itself, not Image.open: that asks a global pixel limit (ours is an argument), and
     raises KeyError where "MPO" is listed."""
     return Image.OPEN[name][0](io.BytesIO(data), "")
@@ -152,10 +157,11 @@ def _afford(who: str, file: Survey, width: int, height: int, size: int, most: in
     afford(who, width, height, most, memory, file.work, file.payload, file.packed)
 
 
-def _ppm(im: Image.Image, data: bytes) -> np.ndarray:
+def _ppm(im: ImageFile.ImageFile, data: bytes) -> np.ndarray:
     """Samples of a PPM that Pillow would read in a loop: in digits, or whose largest sample is not
     one of a whole type."""
-    decoder, _, start, options = im.tile[0][:4]
+    tile: Any = im.tile[0]
+    decoder, _, start, options = tile[:4]
     shape = (im.height, im.width, 3 if im.mode == "RGB" else 1)
     top = 1 if im.mode == "1" else options[1]
     if decoder == "ppm":
@@ -201,8 +207,9 @@ def from_pil(
     """An opened, not yet decoded PIL image -> samples. `data` is its file, where there is one, for
     what Pillow would cut to 8 bits."""
     limit(who, *im.size, max_pixels)
-    if not data and getattr(im, "is_animated", False):
-        notes += (f"first of {im.n_frames} frames",)
+    frames = 1 if data else getattr(im, "n_frames", 1)
+    if frames > 1:
+        notes += (f"first of {frames} frames",)
     block = im.info.get("exif")
     if name != "TIFF" and block and not sane_exif(block):
         del im.info["exif"]
@@ -212,7 +219,8 @@ def from_pil(
         im.load()  # this also turns a TIFF upright and takes its tag away: asked for afterwards
     if data:  # what the decoders of WebP and AVIF hold is as large as the picture
         im.__dict__.pop("_decoder", None)
-        im.fp = None
+        if isinstance(im, ImageFile.ImageFile):
+            im.fp = None
     icc = im.info.get("icc_profile")
     turn, exif = _tags(im)
     if exif is None and im.info.get("exif"):
@@ -331,7 +339,7 @@ def guard(who: str, data: bytes = b""):
 
 def _refusal(e: Exception, who: str, data: bytes) -> ImageError:
     """What a decoder said, as an error with a code."""
-    name = data and kind_of(data)
+    name = kind_of(data) if data else None
     text = str(e).removesuffix("not identified by this driver") or type(e).__name__
     words = ("truncat", "not enough", "smaller than", "end of", "eof")
     words += ("bmff parsing",)  # AVIF's, of a cut header
@@ -350,7 +358,7 @@ def whole(data: bytes, name: str | None) -> bool:
         return data.rstrip(b"\0").endswith(b";")
     if name == "WEBP":
         return len(data) >= int.from_bytes(data[4:8], "little") + 8
-    return {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}.get(name, b"") in data
+    return {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}.get(name or "", b"") in data
 
 
 def decoded_size(data: bytes, name: str) -> tuple[int, int]:
@@ -434,7 +442,7 @@ def _png16(
         parts.append(png_chunk(b"iCCP", b"ICC profile\0\0", zlib.compress(icc)))
     if exif:
         parts.append(png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    parts.append(png_chunk(b"IDAT", packer.compress(filtered), packer.flush()))
+    parts.append(png_chunk(b"IDAT", packer.compress(filtered.data), packer.flush()))
     return b"".join([*parts, png_chunk(b"IEND")])
 
 

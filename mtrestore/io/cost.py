@@ -121,7 +121,7 @@ PNG_KEPT = {b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXI
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
-def png_chunk(kind: bytes, *parts: bytes) -> bytes:
+def png_chunk(kind: bytes, *parts: bytes | memoryview) -> bytes:
     body = kind + b"".join(parts)
     return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 

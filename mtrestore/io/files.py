@@ -89,7 +89,7 @@ def read_bytes(path: str | bytes | os.PathLike, max_bytes: int = MAX_BYTES) -> b
             ),
             errno.EPERM: ("E_PERMISSION", "may not be read; check its permissions"),
             errno.ENXIO: ("E_NOT_A_FILE", "is not a regular file"),
-        }.get(e.errno, ("E_MISSING", f"cannot be read: {e.strerror}; check the path"))
+        }.get(e.errno or 0, ("E_MISSING", f"cannot be read: {e.strerror}; check the path"))
         raise ImageError(code, f"{name if len(name) < 300 else name[:60] + '...'!r} {why}") from e
     if data is None or len(data) > max_bytes:
         raise ImageError(
@@ -333,7 +333,7 @@ def inode(path: Path) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-def alike(path: Path) -> str:
+def alike(path: str | Path) -> str:
     """The same text for paths that some file system takes for one: case and Unicode form removed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 

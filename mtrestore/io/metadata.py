@@ -5,6 +5,7 @@ profile and its colours. XMP and IPTC are cleaned in `packets`.
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from PIL import Image, ImageCms
 
@@ -101,7 +102,7 @@ def fitting_icc(icc: bytes | None, grey: bool) -> tuple[bytes | None, tuple[str,
     if not icc:
         return None, ()
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         space, name = (
             profile.profile.xcolor_space.strip(),
             shown(ImageCms.getProfileDescription(profile).strip()),
@@ -119,10 +120,10 @@ def to_srgb(im: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
         source = (
             ImageCms.createProfile("LAB")
             if im.mode == "LAB"
-            else ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            else ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
         )
-        return ImageCms.profileToProfile(
-            im, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        ), f"{im.mode} converted to sRGB"
+        target = ImageCms.createProfile("sRGB")
+        out: Any = ImageCms.profileToProfile(im, source, target, outputMode="RGB")
+        return out, f"{im.mode} converted to sRGB"
     except Exception:  # no profile, rubbish, or one for other colours
         return im.convert("RGB"), f"{im.mode} converted to sRGB without a profile"

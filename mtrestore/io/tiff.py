@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -209,7 +209,7 @@ class Layout:
     width: int
     height: int
     channels: int
-    dtype: np.dtype | None = None  # as stored; None: not 8 or 16 bits or floats, so for Pillow
+    dtype: Any = None  # np.dtype as stored; None: not 8 or 16 bits or floats, so for Pillow
     bits: int = 0  # of a pixel
     colour: int = 0  # photometric interpretation
     compression: int = 0

@@ -137,7 +137,7 @@ def measure(
                     "identity": metrics.identity_distance(out, truth),
                 }
                 score |= likeness.distances(likeness.described(out, *points), person)
-                score["weave"] = metrics.weave(out, truth, *points)
+                score["weave"] = metrics.weave(out, truth, points[0])
             scores[method].append(score)
     return [
         Row(
@@ -181,7 +181,7 @@ def landmark_error(face: np.ndarray, points: np.ndarray) -> float:
 
 
 @cache
-def landmark_net() -> nets.LandmarkNet:
+def landmark_net() -> Any:
     return weights.load("landmarks", nets.LandmarkNet)
 
 

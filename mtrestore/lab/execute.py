@@ -198,10 +198,11 @@ def process(task: Task, env: Mapping[str, str]) -> tuple[int, str]:
             start_new_session=True,
         ) as process:
             with contextlib.suppress(BrokenPipeError):
+                assert process.stdin
                 process.stdin.write(json.dumps(task).encode() + b"\n")
                 process.stdin.flush()
             while process.poll() is None:
-                if stopped(task):
+                if process.stdin and stopped(task):
                     process.stdin.close()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.2)
@@ -235,9 +236,8 @@ def work() -> None:
         None,
     )
     threading.Thread(target=end_with_parent, daemon=True).start()
-    sys.modules["rfc3987_syntax"] = (
-        None  # jsonschema does without; it takes three seconds to import
-    )
+    modules: dict[str, Any] = sys.modules
+    modules["rfc3987_syntax"] = None  # jsonschema does without; importing it takes three seconds
     import papermill
     from nbclient.exceptions import DeadKernelError
 

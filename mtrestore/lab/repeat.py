@@ -10,6 +10,7 @@ the project's, or to lie beside the record, and to be the one whose sha256 the r
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import tempfile
 from dataclasses import dataclass
@@ -71,17 +72,26 @@ def rerun(
     tolerance: float | None = None,
     *,
     changed: bool = False,
+    data: str | Path | None = None,
 ) -> Repeat:
     """Repeat a run, the folder of one or run `name` of a bundle, and compare its numbers; numbers that are times are left out.
 
     tolerance: by default 0 where processor, threads and versions are the same, and 1e-2 elsewhere and on a GPU. out: keep the new run there.
-    changed: take the notebook although it is not the one of then.
+    changed: take the notebook although it is not the one of then. data: the folder in the place of the record's parameter data.
     Raises ValueError where the record does not say how to repeat it, and RuntimeError where the repetition fails.
     """
     entry, made, digits = recorded(Path(record), name)
     times = [k for k in entry.get("metrics") or {} if TIMES.search(k)]
     then = {k: v for k, v in (entry.get("metrics") or {}).items() if k not in times}
-    given = entry.get("parameters", {})
+    given = dict(entry.get("parameters", {}))
+    if data is not None:
+        given["data"] = os.path.abspath(data)
+    pictures = given.get("data")
+    if isinstance(pictures, str) and pictures and not (run.ROOT / pictures).is_dir():
+        raise ValueError(
+            f"{record} was run on the pictures in {pictures}, which is no folder here; "
+            "give it with --data FOLDER"
+        )
     if out and Path(out).resolve() == Path(record).resolve():
         raise ValueError(f"{out} holds the record itself; choose another folder for the new run")
     if not then or not entry.get("notebook"):
@@ -191,8 +201,6 @@ def recorded(record: Path, name: str | None) -> tuple[dict[str, Any], dict[str, 
 
 
 def agree(then: float | None, now: float | None, tolerance: float) -> bool:
-    return (
-        then == now
-        or None not in (then, now)
-        and abs(then - now) <= tolerance * max(abs(then), abs(now))
-    )
+    if then is None or now is None:
+        return then is now
+    return then == now or abs(then - now) <= tolerance * max(abs(then), abs(now))

@@ -258,7 +258,7 @@ def _pictures(folder: Path, found: Found) -> list[Found]:
         values: dict[str, list[float]] = {}
         more = [found["arm"]] * (found["arm"] in {*r["rows"]} - {*r["parameters"]})
         for (picture, _, *by), value in cells(
-            rows({"runs": [r]}), *first or [""], found["by"] + more
+            rows({"runs": [r]}), (first or [""])[0], found["by"] + more
         ).items():
             stem = Path(str(picture)).stem
             for name in {

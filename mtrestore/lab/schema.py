@@ -133,8 +133,8 @@ def misfit(value: Any, shape: Any) -> tuple[str, str] | None:
     if isinstance(shape, Kind):
         return None if shape.test(value) else ("", shape.words)
     if isinstance(shape, tuple):
-        wrong = [misfit(value, each) for each in shape]
-        return None if None in wrong else max(wrong, key=lambda w: len(w[0]))
+        wrong = [w for each in shape if (w := misfit(value, each))]
+        return None if len(wrong) < len(shape) else max(wrong, key=lambda w: len(w[0]))
     if isinstance(shape, list):
         if not isinstance(value, list):
             return "", "a list"

@@ -4,6 +4,7 @@ notebook: ../notebooks/11_face_network.ipynb   # as seen from this file, like ev
 parameters: {size: 64, steps: 300}             # the same in each run
 grid: {join: [concat, add, none]}              # each with each
 seeds: [0, 1, 2]                               # optional: all of that for each of them, as parameter `seed`
+data: train_faces/                             # optional: what the folder holds that `--data FOLDER` has to name
 estimate: 40                                   # optional: seconds of a run
 slurm: {timeout_min: 60}                       # optional: for submitit's executor
 report: {question: "Do skips help?"}           # optional: for `mtrestore report`
@@ -25,7 +26,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,12 +50,13 @@ KEYS = {
     "parameters": dict,
     "grid": dict,
     "seeds": list,
+    "data": str,
     "estimate": (int, float),
     "slurm": dict,
     "report": dict,
 }
 MOST_POINTS = 10_000
-Ended = Iterator[tuple[Task, dict[str, Any]]]  # each task with its status, as they end
+Ended = Generator[tuple[Task, dict[str, Any]], None, None]  # each task with its status, as they end
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,12 @@ class Sweep:
     settings: dict[str, Any] = field(repr=False)
 
 
-def read(file: str | Path) -> Sweep:
-    """The sweep in a YAML file, with every parameter checked against the notebook. Raises ValueError or FileNotFoundError."""
+def read(file: str | Path, data: str | Path | None = None) -> Sweep:
+    """The sweep in a YAML file, with every parameter checked against the notebook.
+
+    `data` is the folder of the notebook's parameter of that name; a file with a setting `data`
+    needs it. Raises ValueError or FileNotFoundError.
+    """
     settings = files.read_yaml(file)
     if not isinstance(settings, dict) or "notebook" not in settings:
         raise ValueError(f"{file} must be a mapping with notebook, and grid or seeds")
@@ -86,7 +92,17 @@ def read(file: str | Path) -> Sweep:
         raise ValueError(
             f"{file}: estimate must be seconds above 0, at most 1e8, got {settings['estimate']:.6g}"
         )
-    fixed, grid = settings.get("parameters", {}), dict(settings.get("grid", {}))
+    fixed, grid = dict(settings.get("parameters", {})), dict(settings.get("grid", {}))
+    home = Path(os.path.abspath(file)).parent
+    if data is not None:
+        if not Path(data).is_dir():
+            raise ValueError(f"--data must be a folder, and {data} is none")
+        fixed["data"] = f"./{os.path.relpath(data, home)}"
+    elif "data" in settings:
+        raise ValueError(
+            f"{file} needs --data FOLDER, the folder that holds {settings['data']}; "
+            "it comes with no pictures"
+        )
     if "seeds" in settings:
         if "seed" in grid or not all(type(s) is int for s in settings["seeds"]):
             raise ValueError(
@@ -107,7 +123,6 @@ def read(file: str | Path) -> Sweep:
             f"{file}: grid and seeds make {many} points, more than {MOST_POINTS:,}; "
             "list fewer values, or split it into several sweeps"
         )
-    home = Path(os.path.abspath(file)).parent
     notebook = Path(os.path.normpath(home / settings["notebook"]))
     known, sha256 = inspect(notebook)
     who, points, names = f"{file}: {notebook.name}", [], []
@@ -251,8 +266,8 @@ def forecast(plan: Sweep, out: str | Path, jobs: int | None = None, overwrite: b
     """What `sweep` would do: its points, those that are done, and about how long the others take."""
     ready = {name: not overwrite and done(plan, Path(out), name) for name in plan.points}
     old = [run.read_json(path) for path in Path(out).glob("*/status.json")]
-    past = [s.get("seconds") for s in old if s.get("status") == "done"]
-    past = [seconds for seconds in past if records.is_number(seconds)]
+    times = [s.get("seconds") for s in old if s.get("status") == "done"]
+    past: list[Any] = [seconds for seconds in times if records.is_number(seconds)]
     each, left, width = (
         plan.settings.get("estimate") or (median(past) if past else None),
         list(ready.values()).count(False),

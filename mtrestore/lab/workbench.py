@@ -207,7 +207,7 @@ class Workbench(w.VBox):
         working_size: int,
         face_strength: float,
         scale: float,
-    ) -> dict[str, w.Widget]:
+    ) -> dict[str, Any]:
         return {
             "upload": w.FileUpload(
                 accept="image/*", description="Upload a photo", layout=w.Layout(width="auto")

@@ -16,4 +16,4 @@ REGISTRY = {
         RestorerNet, DeepGuidedFilter, GuidedUpsampler, Refiner, Sharpener,
     )
 }  # fmt: skip
-__all__ = [*REGISTRY, "GuidedFilter", "REGISTRY"]
+__all__ = [*REGISTRY, "GuidedFilter", "REGISTRY"]  # pyright: ignore[reportUnsupportedDunderAll]

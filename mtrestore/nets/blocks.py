@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class Net(nn.Module):
@@ -18,21 +21,34 @@ class Net(nn.Module):
 
     multiple: int = 1
     minimum: int = 1
+    config: dict[str, Any]
+    notes: dict[str, Any]  # of a weights file
+
+    if TYPE_CHECKING:  # to torch every part of a net is a Tensor or a Module
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         signature, init = inspect.signature(cls.__init__), cls.__init__
 
-        def remember(self: Net, *args: object, **kw: object) -> None:
+        def remember(self: Any, *args: object, **kw: object) -> None:
             bound = signature.bind(self, *args, **kw)
             bound.apply_defaults()
             config = {k: v for k, v in bound.arguments.items() if k != "self"}
             init(self, *args, **kw)
             self.config = config
 
-        remember.__signature__ = signature  # type: ignore[attr-defined]
+        remember.__signature__ = signature
         remember.__doc__ = init.__doc__
-        cls.__init__ = remember  # type: ignore[method-assign]
+        cls.__init__ = remember
+
+
+def he(layer: nn.Conv2d | nn.Linear) -> None:
+    """Weights that keep the signal's size, no bias (He et al., ICCV 2015)."""
+    nn.init.kaiming_normal_(layer.weight, a=0.2)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def conv(cin: int, cout: int, stride: int = 1) -> nn.Conv2d:
@@ -40,10 +56,10 @@ def conv(cin: int, cout: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(cin, cout, 3, stride, 1)
 
 
-def zero(layer: nn.Conv2d) -> nn.Conv2d:
+def zero(layer: Layer) -> Layer:
     """The same layer with weights and bias 0: a residual net that ends in it starts as the identity."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    for values in layer.parameters():
+        nn.init.zeros_(values)
     return layer
 
 

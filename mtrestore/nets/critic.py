@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .blocks import Net, act, conv
+from .blocks import Net, act, conv, he
 from .face import plan_of
 
 
@@ -86,7 +86,8 @@ class Critic(Net):
         return [self.head(y.mean((2, 3), keepdim=True)), self.patch(feats[self.PATCH])], feats
 
     def forward(self, x: Tensor) -> Tensor:
-        return sum(v.mean((2, 3)) for v in self.judge(x)[0])
+        first, second = (v.mean((2, 3)) for v in self.judge(x)[0])
+        return first + second
 
 
 class SpectralCritic(Net):
@@ -163,9 +164,8 @@ class PartCritic(Net):
 
 def spectral(
     cin: int, cout: int, kernel: int, stride: int = 1, pad: int | None = None
-) -> nn.Conv2d:
+) -> nn.Module:
     """A convolution of largest singular value 1."""
     layer = nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2 if pad is None else pad)
-    nn.init.kaiming_normal_(layer.weight, a=0.2)
-    nn.init.zeros_(layer.bias)
+    he(layer)
     return spectral_norm(layer)

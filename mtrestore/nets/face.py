@@ -7,11 +7,12 @@ tensors in place of the encoder's features; then the encoder joins (`FaceNet`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .blocks import Net, act, conv, up2, zero
+from .blocks import Net, act, conv, he, up2, zero
 from .synthesis import Synthesis
 
 WIDTHS = {
@@ -109,6 +110,7 @@ class Generator(Net):
 
     multiple = 32
     minimum = 32
+    decoder: Any  # Decoder or Synthesis
 
     def __init__(
         self, widths: str | Sequence[int] = "S", join: str = "concat", decoder: str = "plain"
@@ -126,12 +128,12 @@ class Generator(Net):
             self.modules()
         ):  # the deepest tensor is to be heard through eleven layers (He et al., ICCV 2015)
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, a=0.2)
-                nn.init.zeros_(layer.bias)
+                he(layer)
         if (
             join == "concat"
         ):  # the noise at the joins begins faint, as StyleGAN's does, or the deepest tensor is drowned
-            for up in self.decoder.joins:
+            joins: Any = self.decoder.joins
+            for up in joins:
                 up.fuse[0].weight.data[:, up.fuse[0].out_channels :] *= 0.1
 
     def draw(
@@ -165,6 +167,7 @@ class FaceNet(Net):
 
     multiple = 32
     minimum = 32
+    decoder: Any  # Decoder or Synthesis
 
     def __init__(
         self,
@@ -185,7 +188,7 @@ class FaceNet(Net):
             for level, width in enumerate(plan):
                 self.register_buffer(f"scale{level}", torch.ones(1, width, 1, 1))
             self.mask = zero(conv(plan[0], 1))
-            nn.init.constant_(self.mask.bias, -2.0)
+            nn.init.constant_(self.get_parameter("mask.bias"), -2.0)
             return
         self.decoder = Decoder(plan, join)
         if residual:

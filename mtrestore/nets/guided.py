@@ -68,8 +68,9 @@ class GuidedFilter(nn.Module):
 
     def forward(self, small: Tensor, target: Tensor, large: Tensor) -> Tensor:
         a, b = solve(small, target, self.radius, self.eps)
-        size, rows = large.shape[-2:], (0, large.shape[-2])
-        return rows_of(a, size, *rows) * large + rows_of(b, size, *rows)
+        height, width = large.shape[-2:]
+        rows = ((height, width), 0, height)
+        return rows_of(a, *rows) * large + rows_of(b, *rows)
 
 
 class DeepGuidedFilter(Net):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .blocks import Net, act, conv
+from .blocks import Net, act, conv, he
 
 POINTS = 468
 
@@ -31,9 +31,8 @@ class LandmarkNet(Net):
         )
         for layer in self.modules():  # He et al., ICCV 2015: by torch's default the signal shrinks 80-fold and nothing is learned for 600 steps
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(layer.weight, a=0.2)
-                nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.head[-1].weight)
+                he(layer)
+        nn.init.zeros_(self.head[-1].get_parameter("weight"))
         self.register_buffer("mean", torch.full((POINTS, 2), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import conv
+from .blocks import conv, he
 
 HEADS = (3, 2, 1, 0)  # levels, s/2^level, that draw a part of the picture
 EXCITED = (2, 1, 0)  # levels whose channels the deepest feature turns up or down
@@ -57,10 +57,9 @@ class Synthesis(nn.Module):
         )
         for layer in self.modules():  # He et al., ICCV 2015
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, a=0.2)
-                nn.init.zeros_(layer.bias)
+                he(layer)
         for head in self.heads:
-            head.weight.data *= 0.5
+            head.get_parameter("weight").data *= 0.5
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
         return self.paint(feats)[0]
@@ -80,6 +79,7 @@ class Synthesis(nn.Module):
             if i in HEADS:
                 part = self.heads[HEADS.index(i)](y)
                 picture = part if picture is None else smooth2(picture) + part
+        assert picture is not None, "every level draws at last"
         return (torch.tanh(picture) + 1) / 2, y
 
     def shapes(self, batch: int, size: int) -> list[tuple[int, int, int, int]]:
@@ -93,9 +93,9 @@ class Synthesis(nn.Module):
         for name, layer in self.named_modules():
             if isinstance(layer, nn.BatchNorm2d):
                 before = name.rsplit(".", 1)[0] + ".0"
-                scale = layer.weight * (layer.running_var + layer.eps).rsqrt()
+                scale = layer.weight * (layer.get_buffer("running_var") + layer.eps).rsqrt()
                 state[f"{before}.weight"] *= scale.detach()[:, None, None, None]
-                bias = state[f"{before}.bias"] - layer.running_mean
+                bias = state[f"{before}.bias"] - layer.get_buffer("running_mean")
                 state[f"{before}.bias"] = (bias * scale + layer.bias).detach()
         plain.load_state_dict({k: v for k, v in state.items() if k in plain.state_dict()})
         return plain

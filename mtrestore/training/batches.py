@@ -234,7 +234,7 @@ class FaceBatches:
         batch = {"inputs": (stack(poor),), "target": stack(clean)}
         if self.labels:
             batch |= {
-                "points": torch.from_numpy(np.float32(points)),
+                "points": torch.from_numpy(np.asarray(points, np.float32)),
                 "blur": torch.tensor(blurs, dtype=torch.float32),
             }
         return batch
@@ -302,7 +302,10 @@ class LandmarkBatches:
                 degrade.apply(face, degrade.draw(self.preset, rng, scale=rng.uniform(0.5, 1)))
             )
             labels.append(points)
-        return {"inputs": (stack(poor),), "target": torch.from_numpy(np.float32(labels))}
+        return {
+            "inputs": (stack(poor),),
+            "target": torch.from_numpy(np.asarray(labels, np.float32)),
+        }
 
 
 class PersonBatches:
@@ -338,7 +341,7 @@ class PersonBatches:
         return {"inputs": (stack(views),), "target": torch.arange(self.batch).repeat(2)}
 
     def _view(self, pictures: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        stored = pictures[rng.integers(len(pictures))]
+        stored = pictures[int(rng.integers(len(pictures)))]
         face = jitter(rng, len(stored), self.MARGIN, self.SIZE, turn=8, zoom=1.1, shift=0.05).cut(
             stored.astype(np.float32) / 255
         )
@@ -409,7 +412,7 @@ class Photos:
         y, x, turns, flip = (
             rng.integers(h - size + 1),
             rng.integers(w - size + 1),
-            rng.integers(4),
+            int(rng.integers(4)),
             rng.random() < 0.5,
         )
         squares = [np.rot90(p[y : y + size, x : x + size], turns) for p in photos]

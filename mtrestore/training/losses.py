@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,14 +37,19 @@ def same_person(embedded: Tensor, person: Tensor, temperature: float = 0.1) -> T
     return -((logits.log_softmax(1) * mates).sum(1) / mates.sum(1).clamp(min=1)).mean()
 
 
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of losses."""
+    return sum(terms)  # pyright: ignore[reportReturnType]  # int is only the sum of none
+
+
 def real(verdicts: Sequence[Tensor]) -> Tensor:
     """What each verdict (logits) lacks to say "real", summed: the non-saturating loss of a generator (Goodfellow et al., NeurIPS 2014, section 3)."""
-    return sum(F.softplus(-v.float()).mean() for v in verdicts)
+    return total(F.softplus(-v.float()).mean() for v in verdicts)
 
 
 def fake(verdicts: Sequence[Tensor]) -> Tensor:
     """What each verdict (logits) lacks to say "fake", summed."""
-    return sum(F.softplus(v.float()).mean() for v in verdicts)
+    return total(F.softplus(v.float()).mean() for v in verdicts)
 
 
 def hinge_real(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
@@ -51,7 +57,7 @@ def hinge_real(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
 
     soft: each picture's margin is drawn from 1 - soft to 1, so that nobody is asked to be quite sure (Salimans et al., NeurIPS 2016, section 3.4).
     """
-    return sum(
+    return total(
         F.relu(1 - soft * torch.rand_like(v[:, :1, :1, :1].float()) - v.float()).mean()
         for v in verdicts
     )
@@ -59,7 +65,7 @@ def hinge_real(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
 
 def hinge_fake(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
     """The same on generated pictures."""
-    return sum(
+    return total(
         F.relu(1 - soft * torch.rand_like(v[:, :1, :1, :1].float()) + v.float()).mean()
         for v in verdicts
     )
@@ -101,12 +107,14 @@ def ranked(higher: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
     Of a restored face and its own truth only the fault differs, so a small batch tells much (Jolicoeur-Martineau, 2018; Huang et al., R3GAN,
     NeurIPS 2024, equation 2).
     """
-    return sum(F.softplus(b.float() - a.float()).mean() for a, b in zip(higher, lower, strict=True))
+    return total(
+        F.softplus(b.float() - a.float()).mean() for a, b in zip(higher, lower, strict=True)
+    )
 
 
 def features(restored: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     """Feature matching: L1 between the discriminator's features of both, a mean over levels (Wang et al., pix2pixHD, CVPR 2018, equation 4)."""
-    return sum(
+    return total(
         (a.float() - b.detach().float()).abs().mean() for a, b in zip(restored, truth, strict=True)
     ) / len(restored)
 
@@ -164,13 +172,13 @@ def gram(restored: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
         return flat @ flat.transpose(1, 2) / flat[0].numel()
 
     pairs = zip(restored, truth, strict=True)
-    return sum((style(a) - style(b.detach())).abs().mean() for a, b in pairs) / len(restored)
+    return total((style(a) - style(b.detach())).abs().mean() for a, b in pairs) / len(restored)
 
 
 LIKENESS = [*parts.EYES, *parts.BROWS, *parts.LIPS]
 
 
-def landmark(restored: Tensor, where: Tensor, net: torch.nn.Module) -> Tensor:
+def landmark(restored: Tensor, where: Tensor, net: Any) -> Tensor:
     """How far a frozen LandmarkNet sees eyes, brows and lips from where they are on the truth.
 
     where: B×468×2 in units of the picture's side. The unit of the loss is the eye crop's side.
@@ -184,7 +192,7 @@ def likeness(
     restored: Tensor,
     truth: Tensor,
     where: Tensor,
-    net: torch.nn.Module,
+    net: Any,
     levels: Sequence[int] = (4, 8),
 ) -> tuple[Tensor, Tensor]:
     """(identity, perception) by a frozen FaceResNet, of faces with points `where` (B×468×2).
@@ -202,5 +210,5 @@ def likeness(
         wanted, person = features(truth)
     seen, who = features(restored)
     pairs = zip(seen, wanted, strict=True)
-    apart = sum((a - b).abs().mean() / b.mean().clamp(min=1e-6) for a, b in pairs)
+    apart = total((a - b).abs().mean() / b.mean().clamp(min=1e-6) for a, b in pairs)
     return (who - person).square().sum(1).mean(), apart / len(levels)

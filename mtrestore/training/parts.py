@@ -7,10 +7,9 @@ units to the picture's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..crop import EYE_RULE
@@ -104,7 +103,7 @@ def placed(points: Tensor, squares: Tensor) -> Tensor:
     return torch.linalg.solve(turn, (points - shift[:, None]).transpose(1, 2)).transpose(1, 2)
 
 
-def chips(pictures: Tensor, points: Tensor, wanted: Sequence[Sequence[float]], size: int) -> Tensor:
+def chips(pictures: Tensor, points: Tensor, wanted: ArrayLike, size: int) -> Tensor:
     """B×C×size×size with eyes and mouth corners at `wanted` (4×2, px centres of the chip)."""
     goal = (torch.as_tensor(wanted, dtype=points.dtype, device=points.device) + 0.5) / size
     return cut(pictures, fitted(five(points)[:, [0, 1, 3, 4]], goal), size)

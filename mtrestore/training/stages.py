@@ -59,7 +59,8 @@ class Descent:
         betas: tuple[float, float],
         clip: float,
     ) -> None:
-        self.net, self.rates, self.clip = net, [lr for _, lr in groups], clip
+        self.net: Any = net  # as the Fabric wraps it
+        self.rates, self.clip = [lr for _, lr in groups], clip
         self.adam = torch.optim.Adam(
             [{"params": list(m.parameters()), "lr": lr} for m, lr in groups],
             betas=betas,
@@ -157,7 +158,7 @@ class Supervised:
             share = len(part["target"]) / len(batch["target"])
             out = self.descent.net(*part["inputs"])
             parts = {name: term(out, part["target"]) for name, term in self.terms.items()}
-            total = sum(self.weights[name] * value for name, value in parts.items())
+            total = losses.total(self.weights[name] * value for name, value in parts.items())
             self.descent.backward(total * share)
             for name, value in {"loss": total, **parts}.items():
                 told[name] = told.get(name, 0.0) + value.item() * share
@@ -196,7 +197,7 @@ class Adversary:
             raise ValueError(
                 f"augment must name some of {', '.join(KINDS)}, got {sorted(unknown)[0]!r}"
             )
-        net = (
+        net: Any = (
             critic
             if isinstance(critic, nn.Module)
             else (SpectralCritic if hinge else Critic)(critic)
@@ -233,7 +234,11 @@ class Adversary:
 
     def wanted(self, verdicts: list[Tensor]) -> Tensor:
         """The loss of a generator whose pictures were judged so."""
-        return -sum(v.float().mean() for v in verdicts) if self.hinge else losses.real(verdicts)
+        return (
+            -losses.total(v.float().mean() for v in verdicts)
+            if self.hinge
+            else losses.real(verdicts)
+        )
 
     def compare(
         self, truth: Tensor, fake: Tensor, told: Losses, share: float
@@ -315,7 +320,7 @@ class Adversary:
 class Adversarial:
     """What both adversarial stages are made of: a net and its descent, and the adversary. `midway` is True inside a step."""
 
-    averaged: nn.Module
+    averaged: Any  # the net that EMA follows
     descent: Descent
     adversary: Adversary
     midway = False
@@ -441,7 +446,7 @@ class GanPrior(Adversarial):
     @torch.no_grad()
     def picture(self, count: int = 18, size: int | None = None) -> Tensor:
         """Faces of the averaged generator from tensors that are the same each time, by default at the last batch's size: B×3×s×s."""
-        net = getattr(self, "ema", self.averaged)
+        net: Any = getattr(self, "ema", self.averaged)
         drawn = net.draw(count, size or self.size, torch.Generator().manual_seed(0))
         return net([x.to(next(net.parameters())) for x in drawn]).float().clamp(0, 1).cpu()
 
@@ -467,6 +472,7 @@ class FaceRestoration(Adversarial):
     blurred face (to a quarter of its size or less) is drawn from the deep code alone, its finest three skips replaced by noise.
     """
 
+    ema: Any  # the averaged net, which fit sets
     TERMS = {
         "pixel": 1.0, "frequency": 0.0, "features": 0.02, "adversarial": 0.01, "ldl": 0.0, "landmarks": 0.0, "identity": 0.0, "perception": 0.0,
         "parts": 0.0, "gram": 0.0,
@@ -534,7 +540,7 @@ class FaceRestoration(Adversarial):
             share = len(part["target"]) / len(batch["target"])
             restored = self.descent.net(*part["inputs"], **self._drawn(part))
             terms = self._terms(restored, part)
-            total = sum(self.weights[name] * value for name, value in terms.items())
+            total = losses.total(self.weights[name] * value for name, value in terms.items())
             self.descent.backward(total * share)
             made.append(restored.detach())
             for name, value in {"loss": total, **terms}.items():
@@ -598,7 +604,7 @@ class FaceRestoration(Adversarial):
 
     def _part_terms(self, restored: Tensor, truth: Tensor, points: Tensor) -> dict[str, Tensor]:
         """The losses of eyes and mouth."""
-        terms = {"parts": 0.0, "gram": 0.0}
+        terms: dict[str, Any] = {"parts": 0.0, "gram": 0.0}
         for learner, mine, real in zip(
             self.parts.values(),
             crop_parts(restored, points),
