@@ -42,7 +42,7 @@ def main(name: str, module: str, memory: str, seconds: str) -> None:
             plugin.register_heif_opener(thumbnails=False, decode_threads=1)
         else:
             Image.init()
-        im = Image.open(io.BytesIO(data), formats=[name])
+        im = Image.OPEN[name][0](io.BytesIO(data), "")
         facts = {"frames": getattr(im, "n_frames", 1), "bits": im.info.get("bit_depth", 8)}
         im.load()
         own = ("L", "LA", "RGB", "RGBA", "I;16")
