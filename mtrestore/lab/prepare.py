@@ -15,7 +15,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,8 +54,8 @@ class Candidate:
     source: str
     number: int
     reason: str = ""
-    picture: np.ndarray | None = None  # uint8, square
-    points: np.ndarray | None = None  # 468 x 2, in its pixels
+    picture: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))  # square
+    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # 468 in its pixels
     measures: dict[str, float] = field(default_factory=dict)
     person: str = ""
     file: str = ""
@@ -63,9 +63,9 @@ class Candidate:
     @property
     def row(self) -> dict[str, object]:
         """Its line of manifest.csv."""
-        side = len(self.picture) if self.picture is not None else ""
+        side = len(self.picture) or ""
         measures = {name: round(value, 3) for name, value in self.measures.items()}
-        names = {"file": self.file, "source": self.source, "face": self.number}
+        names: dict[str, object] = {"file": self.file, "source": self.source, "face": self.number}
         return names | {"person": self.person, "width": side, "height": side} | measures
 
 
@@ -154,7 +154,7 @@ def _unfit(f: face.Face) -> str:
     return ""
 
 
-def _cut(candidate: Candidate, photo: np.ndarray, f: face.Face, net: object, size: int) -> None:
+def _cut(candidate: Candidate, photo: np.ndarray, f: face.Face, net: Callable, size: int) -> None:
     """Fill in the picture, its labels and measures, and the reason if it is no truth."""
     tight = landmark_crop(f)
     wide = Crop.at(tight.centre, MARGIN * tight.side, tight.roll, 64)
@@ -186,7 +186,7 @@ def _laplacian_variance(photo: np.ndarray) -> float:
     return float(cv2.Laplacian(255 * np.float64(photo).mean(-1), cv2.CV_64F).var())
 
 
-def _doubt(picture: np.ndarray, points: np.ndarray, net: object) -> float:
+def _doubt(picture: np.ndarray, points: np.ndarray, net: Callable) -> float:
     """How far the landmarks move when the face is shown mirrored, in eye distances."""
     mirrored = np.ascontiguousarray(picture[:, ::-1])
     five = five_from_mesh(points)[[1, 0, 2, 4, 3]] * [-1, 1] + [len(picture) - 1, 0]
@@ -277,7 +277,7 @@ def _write_lists(out: Path, keep: Sequence[Candidate], rest: Sequence[Candidate]
     write_bytes(out / "left_out.csv", _table((*COLUMNS, "reason"), rows))
     write_bytes(out / "manifest.csv", _table(COLUMNS, (c.row for c in keep)))
     for name, faces in {"faces": keep, "left_out": rest}.items():
-        pictures = [image.as_photo(c.picture) for c in faces if c.picture is not None]
+        pictures = [image.as_photo(c.picture) for c in faces if len(c.picture)]
         if pictures:
             tiles = [image.resize(p, (96, 96)) for p in pictures[:400]]
             image.write(out / f"{name}.jpg", _sheet(tiles))
