@@ -350,9 +350,10 @@ def page(name: str, **words: object) -> str:
 
 
 def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
-    """What a YAML file says, in plain values.
+    """What a YAML file says, in plain values whose keys are text.
 
-    Tags run no code; aliases, which let a few lines stand for billions, are not taken.
+    Tags run no code; aliases, which let a few lines stand for billions, are not taken. A word has
+    at most 512 printable characters, so that it fits into a line that says what is wrong with it.
     """
     import yaml
 
@@ -367,7 +368,11 @@ def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
                 raise ValueError(
                     "it nests too deeply, or has an alias (*name); write that value out"
                 )
-        return loader(data).get_single_data()
+            if isinstance(event, yaml.ScalarEvent):
+                _check_word(event.value)
+        values = loader(data).get_single_data()
+        _check_keys(values)
+        return values
     except (
         yaml.YAMLError,
         RecursionError,
@@ -379,3 +384,24 @@ def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
         raise ValueError(
             shown(f"{filename(path)!r} is not YAML that can be read: {one_line(e)[:200]}")
         ) from e
+
+
+def _check_word(word: str) -> None:
+    if len(word) > 512:
+        raise ValueError(f"a word in it is {len(word):,} characters long, and 512 are the most")
+    if odd := next((c for c in word if not c.isprintable() and c not in "\n\t"), None):
+        raise ValueError(f"a word in it holds the character {odd!r}; write plain text")
+
+
+def _check_keys(values: Any) -> None:
+    """Raises ValueError where a key is no text, at whatever depth."""
+    if isinstance(values, dict):
+        for key in values:
+            if not isinstance(key, str):
+                raise ValueError(
+                    f"{str(key)[:40]!r} is no name; a name is text, in quotes if need be"
+                )
+        values = list(values.values())
+    if isinstance(values, list):
+        for value in values:
+            _check_keys(value)
