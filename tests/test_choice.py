@@ -441,8 +441,18 @@ def test_a_folder_goes_beside_itself_whatever_is_there(tmp_path, monkeypatch, na
     assert os.path.abspath(run.beside(name, "restored")) == str(tmp_path / "album_restored")
     monkeypatch.chdir(tmp_path / "album")
     assert os.path.abspath(run.beside(".", "restored")) == str(tmp_path / "album_restored")
-    with pytest.raises(ValueError, match="give -o OUT"):
+    with pytest.raises(image.ImageError, match="give -o OUT"):
         run.beside("/", "restored")
+
+
+def test_beside_a_photo_that_may_only_be_read_is_said_before_any_work(path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as on a disc, or a phone
+    monkeypatch.setattr(one_file, "models", None)
+    for words in (["restore", path], ["restore", path.parent], ["faces", path]):
+        assert command(*words) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and "give -o OUT" in lines[0]
+    assert run.beside("nowhere/x.jpg", "restored") == Path("nowhere/x_restored.jpg")
 
 
 def test_without_a_name_nothing_is_written_over(path, quick, capsys):

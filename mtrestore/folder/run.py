@@ -165,8 +165,9 @@ def beside(source: str, word: str, again: bool = False) -> Path:
     """
     path = Path(source)
     path = path if path.name not in ("", "..") else Path(os.path.abspath(source))
-    if not path.name:
-        raise ValueError(f"nothing can lie beside {source}; give -o OUT")
+    takes = not path.parent.is_dir() or os.access(path.parent, os.W_OK | os.X_OK)
+    if not (path.name and takes):
+        raise ImageError("E_WRITE", f"nothing can be written beside {source}; give -o OUT")
     stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
     suffix = suffix if path.is_dir() or suffix.lower() in SUFFIXES else ".png"
     for number in itertools.count(1):
