@@ -522,9 +522,14 @@ def start(tmp_path: Path, source: Path, out: Path) -> subprocess.Popen:
     listen = lambda: signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # a background job, and what it starts, begins with it ignored
-    return subprocess.Popen([sys.executable, program, source, out], stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, env=environment,
-                            start_new_session=True, preexec_fn=listen)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, program, source, out],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=listen,
+    )
 
 
 def group(pid: int) -> list[int]:

@@ -227,7 +227,7 @@ WHOLE = {
     "grey": lambda: encode(picture("L"), "JPEG"),
     "cmyk": lambda: encode(picture("CMYK"), "JPEG"),
     "png": lambda: encode(picture(), "PNG"),
-    "png16": lambda: formats._png16(samples16(3), None, None),
+    "png16": lambda: formats.encode(samples16(3), "PNG", None, None, 95),
     "palette": lambda: encode(picture().quantize(16), "PNG"),
     "gif": lambda: encode(picture().quantize(16), "GIF"),
     "webp": lambda: encode(picture(), "WEBP"),
@@ -242,7 +242,7 @@ WHOLE = {
     "tiff16-lzw": lambda: cv2.imencode(".tif", samples16(3), [cv2.IMWRITE_TIFF_COMPRESSION, 5])[
         1
     ].tobytes(),
-    "ours16": lambda: formats._tiff_file(samples16(4), SRGB, exif()),
+    "ours16": lambda: formats.encode(samples16(4), "TIFF", SRGB, exif(), 95),
     "float": lambda: tiff((samples16(3) / 65535).astype(np.float32)),
     "avif": lambda: (
         encode(picture(), "AVIF")
@@ -464,8 +464,8 @@ def by_opencv(suffix, *options):
         (1, lambda a: tiff(a, photometric="minisblack")),
         (1, lambda a: tiff(65535 - a, photometric="miniswhite")),
         (2, lambda a: tiff(a, photometric="minisblack", extrasamples=["unassalpha"])),
-        (2, lambda a: formats._png16(a, None, None)),
-        (2, lambda a: formats._tiff_file(a, None, None)),
+        (2, lambda a: formats.encode(a, "PNG", None, None, 95)),
+        (2, lambda a: formats.encode(a, "TIFF", None, None, 95)),
     ],
     ids=[
         "png-rgb",
@@ -621,9 +621,9 @@ def test_sixteen_bit_pictures_are_turned_too(tmp_path, kind):
         if kind == "tiff-lzw":
             data = with_turn(WHOLE["tiff16-lzw"](), turn)
         elif kind == "tiff":
-            data = formats._tiff_file(a, None, exif(turn))
+            data = formats.encode(a, "TIFF", None, exif(turn), 95)
         else:
-            data = formats._png16(a, None, exif(turn))
+            data = formats.encode(a, "PNG", None, exif(turn), 95)
         (tmp_path / "x").write_bytes(data)
         a = a[..., ::-1] if kind == "tiff-lzw" else a  # OpenCV stored blue first
         plain = np.dstack(

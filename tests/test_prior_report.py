@@ -155,10 +155,23 @@ def test_the_whole_report_on_a_few_faces(report, tmp_path, astronaut, hopper, mo
     ):
         pass
     out = tmp_path / "out"
-    monkeypatch.setattr(sys, "argv",
-        ["prior_report.py", "--data", str(tmp_path), "--checkpoint",
-        str(tmp_path / "run/checkpoints"), "--size", "32",
-                                      "--count", "64", "--out", str(out)])  # fmt: skip
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "prior_report.py",
+            "--data",
+            str(tmp_path),
+            "--checkpoint",
+            str(tmp_path / "run/checkpoints"),
+            "--size",
+            "32",
+            "--count",
+            "64",
+            "--out",
+            str(out),
+        ],
+    )
     report.main()
     said = capsys.readouterr().out
     for name in (

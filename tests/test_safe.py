@@ -177,6 +177,7 @@ def test_a_sweep_and_its_repetition_import_from_no_folder_of_theirs(place, canar
         "1 done, 0 failed"
         in ran(place, *DOORS[door], "sweep", "tiny.yaml", "-o", "out", "--jobs", 1).stdout
     )
+    shutil.copy(place / "tiny.ipynb", place / "out")  # a record runs none but one beside it
     again = ran(place, *DOORS[door], "rerun", "out/join=add", "-o", "again").stdout
     assert "agree, to the last bit" in again
     ran(place, *DOORS[door], "report", "out", "-o", "page.html")
@@ -186,10 +187,17 @@ def test_a_sweep_and_its_repetition_import_from_no_folder_of_theirs(place, canar
 def test_a_notebook_imports_neither_from_its_run_nor_from_its_folder(place, canary):
     """Also from Python: the kernel's path holds no folder but those of the installation."""
     cells = json.loads((place / "tiny.ipynb").read_text())
-    cells["cells"].append({"cell_type": "code", "id": "path", "metadata": {},
-        "execution_count": None, "outputs": [],
-                           "source": "import sys; print('PATH', [p for p in sys.path if p == '' "
-                                     "or str(out) in p])"})  # fmt: skip
+    cells["cells"].append(
+        {
+            "cell_type": "code",
+            "id": "path",
+            "metadata": {},
+            "execution_count": None,
+            "outputs": [],
+            "source": "import sys; print('PATH', [p for p in sys.path if p == '' "
+            "or str(out) in p])",
+        }
+    )
     (place / "tiny.ipynb").write_text(json.dumps(cells))
     table = sweep.sweep(sweep.read(place / "tiny.yaml"), place / "out", jobs=1)
     assert (
@@ -272,10 +280,11 @@ def test_nothing_is_kept_in_the_home_of_who_restores(tmp_path, astronaut, home, 
     A face is looked for, so onnxruntime has run.
     """
     image.write(tmp_path / "in.png", astronaut[:256, 128:384])
-    args = {"one file": [*DOORS["command"], "restore", "in.png", "-o", "out.png"],
+    args = {
+        "one file": [*DOORS["command"], "restore", "in.png", "-o", "out.png"],
         "package": [sys.executable, "-c", RESTORE, "in.png", "out.png"],
-            "workers": [*DOORS["command"], "restore", "in.png", "-o", "out",
-            "--resume"]}[way]  # fmt: skip
+        "workers": [*DOORS["command"], "restore", "in.png", "-o", "out", "--resume"],
+    }[way]
     done = ran(tmp_path, *args, **home)
     assert done.stderr == "" and list((tmp_path / "home").rglob("*")) == []
     assert ("1 face" in done.stdout) == (way != "package")

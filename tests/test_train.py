@@ -657,10 +657,13 @@ def test_committed_settings_can_be_trained(path):
         k: v for k, v in settings.items() if k not in ("init", "prior", "critic")
     }  # files of trainings before it
     assert isinstance(plan.make_stage(started), plan.STAGES[settings["stage"]][1])
-    kind = {"landmarks": data.LandmarkBatches, "restorer": data.PhotoBatches,
+    kind = {
+        "landmarks": data.LandmarkBatches,
+        "restorer": data.PhotoBatches,
         "refiner": data.UpsamplerBatches,
-            "sharpener": data.SharpenerBatches,
-            "embedding": data.PersonBatches}.get(settings["stage"], data.FaceBatches)  # fmt: skip
+        "sharpener": data.SharpenerBatches,
+        "embedding": data.PersonBatches,
+    }.get(settings["stage"], data.FaceBatches)
     options = settings.get("batches", {}).keys() - {
         "folders"
     }  # which data folders: the settings' own

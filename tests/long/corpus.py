@@ -95,10 +95,25 @@ def restore(
     Raises when it leaves no report.
     """
     report = out.parent / f"{out.name}.json"
-    command = [*prefix, sys.executable, "-m", "mtrestore", "restore", str(source), "-o", str(out),
-        "--jobs", str(jobs), "--report", str(report),
-               "--timeout", str(SECONDS), "--device", "cpu",
-               *([] if faces else ["--no-faces", "--working-size", "64"])]  # fmt: skip
+    command = [
+        *prefix,
+        sys.executable,
+        "-m",
+        "mtrestore",
+        "restore",
+        str(source),
+        "-o",
+        str(out),
+        "--jobs",
+        str(jobs),
+        "--report",
+        str(report),
+        "--timeout",
+        str(SECONDS),
+        "--device",
+        "cpu",
+        *([] if faces else ["--no-faces", "--working-size", "64"]),
+    ]
     env = {
         **os.environ,
         "PYTHONPATH": str(ROOT),

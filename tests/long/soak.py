@@ -142,10 +142,13 @@ def kills(work: Path, count: int, pictures: int, seed: int, jobs: int) -> int:
     while killed < count:
         out, folders = work / f"out{folders}", folders + 1
         while killed < count:
-            process = subprocess.Popen(command(source, out, "--jobs", jobs, "--resume"), cwd=ROOT,
+            process = subprocess.Popen(
+                command(source, out, "--jobs", jobs, "--resume"),
+                cwd=ROOT,
                 start_new_session=True,
-                                       stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.PIPE)  # fmt: skip
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
             there = len(digests(out)) if out.exists() else 0
             enough = (
                 there + rng.randrange(max(1, min(len(truth) - there, pictures // 4) + 1))
@@ -316,10 +319,17 @@ def throughput(work: Path, pictures: int, megapixels: float) -> int:
         seconds[jobs] = time.monotonic() - began
     os.sched_setaffinity(0, cores)
     files = [str(p) for p in sorted(source.rglob("*")) if p.is_file()]
-    pair = [subprocess.Popen([sys.executable, "-c", BARE, *files[i::2]], cwd=ROOT,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                             preexec_fn=lambda i=i: os.sched_setaffinity(0,
-                             cores[i : i + 1])) for i in range(2)]  # fmt: skip
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", BARE, *files[i::2]],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda i=i: os.sched_setaffinity(0, cores[i : i + 1]),
+        )
+        for i in range(2)
+    ]
     for p in pair:
         p.stdout.readline()
     for p in pair:
