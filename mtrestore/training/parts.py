@@ -1,8 +1,8 @@
 """Parts of faces as tensors, cut so that a gradient finds its way back, for losses to look at.
 
 Points are B×468×2 in units of the picture's side, 0 and 1 its outer edges, as LandmarkNet gives
-them, so they hold at every size. A part is a square, upright in the face: a similarity (B×2×3) takes its
-units to the picture's.
+them, so they hold at every size. A part is a square, upright in the face: a similarity (B×2×3)
+takes its units to the picture's.
 """
 
 from __future__ import annotations
