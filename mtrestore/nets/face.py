@@ -220,14 +220,21 @@ class FaceNet(Net):
             )
         feats = self.encoder(x)  # s, s/2, ... s/32
         if self.draws:
-            feats = [f * self.get_buffer(f"scale{level}") for level, f in enumerate(feats)]
-            if noise is not None:
-                feats[:3] = [
-                    torch.where(noise[:, None, None, None], torch.randn_like(f), f)
-                    for f in feats[:3]
-                ]
-            face, y = self.decoder.paint(feats)
-            m = torch.sigmoid(self.mask(y))  # B 1 s s
-            return m * x + (1 - m) * face
+            return self._mixed(x, feats, noise)
         y = self.decoder(feats)  # B 3 s s
         return x + y if self.residual else (y + 1) / 2
+
+    def _mixed(self, x: Tensor, feats: Sequence[Tensor], noise: Tensor | None) -> Tensor:
+        """m·x + (1 - m)·face: the picture, and the face drawn from its features."""
+        scales = [self.get_buffer(f"scale{level}") for level in range(6)]
+        alone = len(x) == 1 and noise is None and not torch.jit.is_tracing()
+        if alone and torch.is_inference_mode_enabled():
+            face, m = self.decoder.paint_one(feats, scales, self.mask)
+            return torch.lerp(face, x, torch.sigmoid(m))
+        feats = [f * scale for f, scale in zip(feats, scales, strict=True)]
+        for level in range(3) if noise is not None else ():
+            fresh = torch.randn_like(feats[level])
+            feats[level] = torch.where(noise[:, None, None, None], fresh, feats[level])
+        face, y = self.decoder.paint(feats)
+        m = torch.sigmoid(self.mask(y))  # B 1 s s
+        return m * x + (1 - m) * face

@@ -48,6 +48,7 @@ class Supervised:
                 "same_person compares all faces of a batch, so it cannot be accumulated; "
                 "leave accumulate at 1"
             )
+        self.terms = {name: LOSSES[name] for name in self.weights}
         self.averaged, self.accumulate = net, accumulate
         self.descent = Descent(net, [(net, lr)], (0.9, 0.99), clip)
 
@@ -64,7 +65,7 @@ class Supervised:
         for part in self.descent.each(micro(batch, self.accumulate)):
             share = len(part["target"]) / len(batch["target"])
             out = self.descent.net(*part["inputs"])
-            terms = {name: LOSSES[name](out, part["target"]) for name in self.weights}
+            terms = {name: term(out, part["target"]) for name, term in self.terms.items()}
             total = sum(self.weights[name] * value for name, value in terms.items())
             self.descent.backward(total * share)
             add(totals, {"loss": total, **terms}, share)
