@@ -30,9 +30,19 @@ def gated(cin: int, cout: int, normalised: bool) -> nn.Sequential:
 
 
 def wide_glu(x: Tensor) -> Tensor:
-    """GLU of few channels and many pixels: torch's own is half as fast on short rows of channels."""
+    """GLU of few channels and many pixels, for which torch's own is half as fast."""
     half = x.shape[1] // 2
     return x[:, :half] * torch.sigmoid(x)[:, half:]
+
+
+def quad(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 3x3 convolution to few channels, four pixels at once: a CPU computes 16 as fast as 4."""
+    count, width = weight.shape[:2]
+    kernel = weight.new_zeros(count, 2, 2, width, 4, 4)
+    for y, z in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        kernel[:, y, z, :, y : y + 3, z : z + 3] = weight
+    kernel, bias = kernel.reshape(4 * count, width, 4, 4), bias.repeat_interleave(4)
+    return F.pixel_shuffle(F.conv2d(x, kernel, bias, stride=2, padding=1), 2)
 
 
 def smooth2(x: Tensor) -> Tensor:
@@ -110,11 +120,12 @@ class Synthesis(nn.Module):
             else:
                 y = layer(torch.cat([y, feats[i] * gain], 1))
             y = F.glu(y, 1) if i else wide_glu(y)
-            if i:
-                picture = smooth2(picture + self.heads[HEADS.index(i)](y)) if i in HEADS else 0
+            if i and i in HEADS:
+                head = self.heads[HEADS.index(i)]
+                picture = smooth2(picture + quad(y, head.weight, head.bias))
         last = self.heads[HEADS.index(0)]
         weight, bias = torch.cat([last.weight, mask.weight]), torch.cat([last.bias, mask.bias])
-        y = F.conv2d(y, weight, bias, padding=1)
+        y = quad(y, weight, bias)
         return torch.sigmoid(2 * (picture + y[:, :3])), y[:, 3:]  # (tanh(z) + 1) / 2
 
     def _enlarged(self, y: Tensor, k: int, level: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..nets import Critic, SpectralCritic
 from . import losses
 from .augment import KINDS, augment
-from .descent import Descent, Losses, add, check_names
+from .descent import Descent, Losses, Stage, add, check_names
 
 
 class Collapse(FloatingPointError):
@@ -177,12 +177,8 @@ class Adversary:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        optimizer = self.descent.adam.state_dict()
-        return {
-            "critic": self.critic.state_dict(),
-            "optimizer": optimizer,
-            "watch": dict(self.watch),
-        }
+        state = {"critic": self.critic.state_dict(), "optimizer": self.descent.adam.state_dict()}
+        return state | {"watch": dict(self.watch)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.critic.load_state_dict(state["critic"])
@@ -200,11 +196,9 @@ def still(*adversaries: Adversary) -> Iterator[None]:
         adversary.critic.requires_grad_(True)
 
 
-class Adversarial:
-    """What both adversarial stages are made of: a net and its descent, and the adversary."""
+class Adversarial(Stage):
+    """A stage with an adversary."""
 
-    averaged: nn.Module  # what EMA follows and what ships
-    descent: Descent
     adversary: Adversary
     midway = False  # True inside a step
 
@@ -214,17 +208,12 @@ class Adversarial:
         return self.adversary.healthy and not self.midway
 
     def setup(self, fabric: Any) -> None:
-        self.descent.setup(fabric)
+        super().setup(fabric)
         self.adversary.setup(fabric)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "net": self.averaged.state_dict(),
-            "optimizer": self.descent.adam.state_dict(),
-            "adversary": self.adversary.state_dict(),
-        }
+        return super().state_dict() | {"adversary": self.adversary.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.averaged.load_state_dict(state["net"])
-        self.descent.adam.load_state_dict(state["optimizer"])
+        super().load_state_dict(state)
         self.adversary.load_state_dict(state["adversary"])

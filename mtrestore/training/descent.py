@@ -44,6 +44,23 @@ def check_names(names: Iterable[Any], choices: Iterable[str], rule: str) -> None
         raise ValueError(f"{rule} {', '.join(choices)}, got {strange[0]!r}")
 
 
+class Stage:
+    """What every stage is made of: a net that EMA follows and that ships, and its descent."""
+
+    averaged: nn.Module
+    descent: Descent
+
+    def setup(self, fabric: Any) -> None:
+        self.descent.setup(fabric)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"net": self.averaged.state_dict(), "optimizer": self.descent.adam.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.averaged.load_state_dict(state["net"])
+        self.descent.adam.load_state_dict(state["optimizer"])
+
+
 class Descent:
     """Adam over one net's parameter groups (module, rate), with or without a lightning Fabric.
 

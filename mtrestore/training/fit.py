@@ -108,24 +108,14 @@ def fit(
     A FloatingPointError of the stage (a loss that is not finite, a collapse) names the step; the
     newest checkpoint is then its last good state.
     """
-    world, rank = (fabric.world_size, fabric.global_rank) if fabric is not None else (1, 0)
+    world, rank = processes(fabric)
     torch.manual_seed(seed + rank)
     logbook = Logbook(Path(out)) if out and rank == 0 else None
-    stage.averaged.to(memory_format=torch.channels_last)
-    if fabric is not None:
-        stage.setup(fabric)
+    average = prepare(stage, fabric, ema)
     device = next(stage.averaged.parameters()).device
-    average = EMA(stage.averaged, ema) if ema else None
-    stage.ema = average.net if average else stage.averaged
     state = logbook.begin(resume) if logbook else None
     state = fabric.broadcast(state) if world > 1 else state  # all processes begin at one step
-    done = saved = state["step"] if state else 0
-    if state:
-        restore(stage, state, out)
-        # Only one process on a CPU is promised to resume bit for bit: the others draw afresh.
-        torch.manual_seed(seed + rank + world * done)
-        if rank == 0:
-            torch.set_rng_state(state["rng"])
+    done = saved = restore(stage, state, out, fabric, seed) if state else 0
     if logbook:
         logbook.start(done, tensorboard and done < steps)
     began, rate = time.monotonic(), 0.0
@@ -137,10 +127,9 @@ def fit(
                 if average:
                     average.update(stage.averaged, n)
                 done = n + 1
-            now = time.monotonic()
-            speed = 1 / max(now - tick, 1e-9)
+            speed = 1 / max(time.monotonic() - tick, 1e-9)
             rate = 0.98 * rate + 0.02 * speed if rate else speed
-            record = Record(done, losses, now - began, rate)
+            record = Record(done, losses, time.monotonic() - began, rate)
             if logbook and (done % 20 == 0 or done == steps):
                 logbook.note(asdict(record))
             if done % save_every == 0 or done == steps:
@@ -152,6 +141,21 @@ def fit(
             logbook.close()
         if saved < done:
             checkpoint(stage, logbook, done)
+
+
+def processes(fabric: Any) -> tuple[int, int]:
+    """(how many processes train, which one this is)."""
+    return (1, 0) if fabric is None else (fabric.world_size, fabric.global_rank)
+
+
+def prepare(stage: Any, fabric: Any, ema: float) -> EMA | None:
+    """Lay out the net, hand all to the fabric, begin the average."""
+    stage.averaged.to(memory_format=torch.channels_last)
+    if fabric is not None:
+        stage.setup(fabric)
+    average = EMA(stage.averaged, ema) if ema else None
+    stage.ema = average.net if average else stage.averaged
+    return average
 
 
 def update(stage: Any, batch: Any, n: int, progress: float) -> dict[str, float]:
@@ -170,8 +174,13 @@ def checkpoint(stage: Any, logbook: Logbook | None, step: int) -> None:
         logbook.save({"step": step, **nets, "rng": torch.get_rng_state()}, picture)
 
 
-def restore(stage: Any, state: dict[str, Any], out: str | Path | None) -> None:
-    """Bring the stage and its average to a checkpoint's state."""
+def restore(
+    stage: Any, state: dict[str, Any], out: str | Path | None, fabric: Any, seed: int
+) -> int:
+    """Bring the stage, its average and chance to a checkpoint's state; the steps done by then.
+
+    Only one process on a CPU is promised to resume bit for bit: the others draw afresh.
+    """
     try:
         stage.load_state_dict(state["stage"])
     except (RuntimeError, ValueError, KeyError) as e:
@@ -181,3 +190,8 @@ def restore(stage: Any, state: dict[str, Any], out: str | Path | None) -> None:
         ) from e
     if stage.ema is not stage.averaged:
         stage.ema.load_state_dict(state["ema"])
+    world, rank = processes(fabric)
+    torch.manual_seed(seed + rank + world * state["step"])
+    if rank == 0:
+        torch.set_rng_state(state["rng"])
+    return state["step"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from . import losses
 from .adversary import Adversary as Adversary
 from .adversary import Collapse as Collapse
-from .descent import Descent, Losses, add, check_names, cosine, micro
+from .descent import Descent, Losses, Stage, add, check_names, cosine, micro
 from .prior import GanPrior as GanPrior
 from .restoration import FaceRestoration as FaceRestoration
 
@@ -24,7 +24,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Supervised:
+class Supervised(Stage):
     """Learn `net(*inputs)` ≈ target with Adam and a weighted sum of losses.
 
     A batch is {"inputs": tuple of tensors, "target": tensor}. `weights` names functions of
@@ -52,9 +52,6 @@ class Supervised:
         self.averaged, self.accumulate = net, accumulate
         self.descent = Descent(net, [(net, lr)], (0.9, 0.99), clip)
 
-    def setup(self, fabric: Any) -> None:
-        self.descent.setup(fabric)
-
     def update(self, batch: Mapping[str, Any], progress: float = 0.0) -> Losses:
         """One step of the optimiser; `progress` 0..1 sets the learning rate.
 
@@ -71,10 +68,3 @@ class Supervised:
             add(totals, {"loss": total, **terms}, share)
         self.descent.step()
         return totals
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"net": self.averaged.state_dict(), "optimizer": self.descent.adam.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.averaged.load_state_dict(state["net"])
-        self.descent.adam.load_state_dict(state["optimizer"])
