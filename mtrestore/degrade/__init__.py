@@ -154,11 +154,8 @@ def _check_value(value: object, limits: tuple, key: str, what: str) -> None:
             raise ValueError(f"{what} must be one of {', '.join(limits)}, got {value!r}")
         return
     types, kind = (int, "an integer") if key in INTEGERS else ((int, float), "a number")
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, types)
-        or not limits[0] <= value <= limits[1]
-    ):
+    number = isinstance(value, types) and not isinstance(value, bool)
+    if not number or not limits[0] <= value <= limits[1]:
         raise ValueError(f"{what} must be {kind} from {limits[0]} to {limits[1]}, got {value!r}")
 
 

@@ -172,7 +172,8 @@ class FaceNet(Net):
     ) -> None:
         super().__init__()
         plan = plan_of(widths)
-        self.encoder, self.residual, self.draws = Encoder(plan), residual, decoder == "synthesis"
+        self.encoder, self.residual = Encoder(plan), residual
+        self.draws = decoder == "synthesis"
         if decoder not in DECODERS or (self.draws and join != "concat"):
             rule = f"decoder must be one of {', '.join(DECODERS)}, synthesis with join='concat'"
             raise ValueError(f"{rule}, got {decoder!r} with {join!r}")

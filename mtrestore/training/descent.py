@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Losses = dict[str, float]
+Groups = Sequence[tuple[nn.Module, float]]  # of parameters, each with its learning rate
 
 
 def cosine(progress: float, warmup: float = 0.02) -> float:
@@ -62,17 +63,13 @@ class Stage:
 
 
 class Descent:
-    """Adam over one net's parameter groups (module, rate), with or without a lightning Fabric.
+    """Adam over one net's parameter groups, with or without a lightning Fabric.
 
     Losses and gradients that are not finite raise FloatingPointError.
     """
 
     def __init__(
-        self,
-        net: nn.Module,
-        groups: Sequence[tuple[nn.Module, float]],
-        betas: tuple[float, float],
-        clip: float,
+        self, net: nn.Module, groups: Groups, betas: tuple[float, float], clip: float
     ) -> None:
         self.net, self.clip = net, clip
         self.rates = [lr for _, lr in groups]

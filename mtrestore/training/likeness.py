@@ -196,9 +196,9 @@ def chip(photo: np.ndarray, points: np.ndarray) -> np.ndarray:
     return fitted(five[[0, 1, 3, 4]], CHIP_POINTS, CHIP).cut(photo)
 
 
-def fitted(points: np.ndarray, wanted: np.ndarray, size: int) -> Crop:
-    """The crop in which N×2 photo points lie nearest to the `wanted` ones (least squares)."""
-    z, w = wanted @ [1, 1j], points @ [1, 1j]  # a similarity is w = a z + b in complex numbers
+def fitted(points: np.ndarray, places: np.ndarray, size: int) -> Crop:
+    """The crop in which N×2 photo points lie nearest to `places` (least squares)."""
+    z, w = places @ [1, 1j], points @ [1, 1j]  # a similarity is w = a z + b in complex numbers
     dz, dw = z - z.mean(), w - w.mean()
     a = (dz.conj() @ dw) / (dz.conj() @ dz).real
     b = w.mean() - a * z.mean()

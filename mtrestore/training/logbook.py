@@ -62,8 +62,16 @@ class Logbook:
     def start(self, step: int, tensorboard: bool) -> None:
         """Go on after `step`: what log and curves say of later ones is forgotten."""
         self.step = step
-        if tensorboard:
-            self.board = open_board(self.folder, step)
+        if not tensorboard:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as e:
+            raise ValueError(
+                "tensorboard is not installed; pip install tensorboard, or leave it off "
+                "(log.jsonl has every number)"
+            ) from e
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
 
     def note(self, row: dict[str, Any]) -> None:
         """Add a line to log.jsonl, and its losses to the curves."""
@@ -90,18 +98,6 @@ def save_pictures(path: Path, pictures: torch.Tensor) -> None:
     rows = [torch.cat(list(row), 2) for row in pictures.chunk(3)]
     path.parent.mkdir(exist_ok=True)
     image.write(path, torch.cat(rows, 1).permute(1, 2, 0).numpy())
-
-
-def open_board(folder: Path, step: int) -> Any:
-    """A TensorBoard writer whose curves forget what lies beyond `step`."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as e:
-        raise ValueError(
-            "tensorboard is not installed; pip install tensorboard, or leave it off "
-            "(log.jsonl has every number)"
-        ) from e
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
 def open_log(folder: Path, step: int) -> Any:

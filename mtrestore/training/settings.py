@@ -233,14 +233,13 @@ def run(
     root: str | Path,
     out: str | Path,
     *,
-    resume: bool = True,
-    workers: int = 1,
     fabric: Any = None,
-    tensorboard: bool = False,
+    **how: Any,
 ) -> Iterator[Record]:
     """Train as `settings` say, yielding each step's Record; then the averaged weights are written.
 
-    An adversarial stage leaves its discriminator in out/critic.safetensors.
+    how: resume, workers (1 by default) and tensorboard of `fit`. An adversarial stage leaves its
+    discriminator in out/critic.safetensors.
     """
     torch.manual_seed(settings.get("seed", 0))
     stage = make_stage(settings)
@@ -248,7 +247,7 @@ def run(
     if settings.get("prior") and stage.averaged.draws:
         stage.averaged.fit_scales(source(0)["inputs"][0])
     options = {k: settings[k] for k in ("seed", "schedule", "ema", "save_every") if k in settings}
-    options |= {"resume": resume, "workers": workers, "fabric": fabric, "tensorboard": tensorboard}
+    options |= {"workers": 1, "fabric": fabric, **how}
     yield from fit(stage, source, settings["steps"], out, **options)
     if fabric is None or fabric.global_rank == 0:
         write_weights(settings, stage, Path(out))
