@@ -345,7 +345,7 @@ def test_a_face_net_takes_the_drawing_decoder_and_mixes_by_its_mask():
 
 @pytest.mark.parametrize("size", [32, 96])
 def test_one_face_is_drawn_with_scaled_weights_to_the_same_numbers(size, monkeypatch):
-    """In inference what multiplies channels is in the weights; gradients, batches and traces take the plain way."""
+    """In inference the weights hold what multiplies channels; all else takes the plain way."""
     torch.manual_seed(0)
     net, x = shaken(nets.FaceNet(**DRAWS)).eval(), noise(1, 3, size, size + 32)
     for level in range(6):
