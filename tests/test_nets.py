@@ -351,6 +351,23 @@ def test_a_face_net_takes_the_drawing_decoder_and_mixes_by_its_mask():
     assert torch.equal(net(x), x), "a mask of 1 leaves the input"
 
 
+@pytest.mark.parametrize("size", [32, 96])
+def test_one_face_is_drawn_with_scaled_weights_to_the_same_numbers(size, monkeypatch):
+    """In inference the weights hold what multiplies channels; all else takes the plain way."""
+    torch.manual_seed(0)
+    net, x = shaken(nets.FaceNet(**DRAWS)).eval(), noise(1, 3, size, size + 32)
+    for level in range(6):
+        net.get_buffer(f"scale{level}").uniform_(0.5, 3)
+    plain, calls = net(x), []
+    one = net.decoder.paint_one
+    monkeypatch.setattr(net.decoder, "paint_one", lambda *a: calls.append(1) or one(*a))
+    with torch.no_grad():
+        assert torch.equal(net(x), plain) and not calls
+    with torch.inference_mode():
+        assert (net(x) - plain).abs().max() < 1e-5 and calls == [1]
+        assert (net(x.repeat(2, 1, 1, 1)) - plain).abs().max() < 1e-5 and calls == [1]
+
+
 def test_fitted_scales_give_features_of_unit_variance():
     net, x = nets.FaceNet(**DRAWS), noise(4, 3, 64, 64)
     net.fit_scales(x)

@@ -426,7 +426,7 @@ def test_soft_margins_lie_between_1_less_soft_and_1():
 def test_a_generator_against_the_hinge_loss_wants_high_verdicts():
     stage = drawing()
     verdict = torch.tensor([[[[-3.0]]]], requires_grad=True)
-    stage.adversary.wanted([verdict]).backward()
+    stage.adversary.generator_loss([verdict]).backward()
     assert verdict.grad.item() == -1
 
 
