@@ -514,7 +514,7 @@ def test_a_restarted_run_begins_a_new_log(tmp_path):
     ("text", "message"),
     [
         ("stage: face\nsteps: 5\nlr: 1", "unknown setting 'lr'; known are batches, critic, ema"),
-        ("stage: face\nsteps: 5\n3: 1", "unknown setting '3'"),
+        ("stage: face\nsteps: 5\n3: 1", "'3' is no name"),
         (
             "stage: dreams\nsteps: 5",
             "trains 'dreams', expected prior or restoration or face or landmarks or embedding or "
@@ -599,7 +599,7 @@ def test_options_that_a_part_does_not_take_are_named(data_root, tmp_path, part, 
 
 HUGE = [
     ("steps: 1000000000000", "steps must be at most 100,000,000"),
-    ("steps: 1" + "0" * 4000, "steps must be at most 100,000,000"),
+    ("steps: 1" + "0" * 400, "steps must be at most 100,000,000"),
     ("schedule: 1000000000000", "schedule must be at most"),
     ("save_every: 1000000000000", "save_every must be at most"),
     ("seed: 9223372036854775808", "seed must be at most 9,223,372,036,854,775,807"),
