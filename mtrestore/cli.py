@@ -252,7 +252,7 @@ def sweep(args: argparse.Namespace) -> int:
     print(forecast if args.dry_run else forecast.splitlines()[0], flush=True)
     if args.dry_run:
         return 0
-    table = sweep.sweep(
+    table = sweep.run(
         plan, out, jobs=args.jobs, dask=args.dask, slurm=args.slurm, overwrite=args.overwrite
     )
     done = int((table["status"] == "done").sum())
@@ -307,12 +307,11 @@ def rerun(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     """Write one HTML page of a folder of runs, or of a bundle that was made of one."""
     from .io import claims
-    from .lab import record as run
-    from .lab import report
+    from .lab import record, report
 
     allowed = claims.Claims(args.overwrite)
     if os.path.isdir(args.runs):
-        for place in run.places(args.runs):
+        for place in record.run_folders(args.runs):
             allowed.reads_below(place, "what the page is made of")
     else:
         allowed.reads(args.runs, "what the page is made of")
