@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -246,18 +247,25 @@ def sweep(args: argparse.Namespace) -> int:
     """Run a notebook with many parameters, each run once; what is done already stays."""
     from .lab import sweep
 
-    plan = sweep.read(args.file)
+    points = sweep.read(args.file)
     out = args.out or f"runs/sweeps/{Path(args.file).stem}"
-    forecast = sweep.forecast(plan, out, args.jobs, args.overwrite)
+    forecast = sweep.forecast(points, out, args.jobs, args.overwrite)
     print(forecast if args.dry_run else forecast.splitlines()[0], flush=True)
     if args.dry_run:
         return 0
-    table = sweep.run(
-        plan, out, jobs=args.jobs, dask=args.dask, slurm=args.slurm, overwrite=args.overwrite
-    )
+    where = {"jobs": args.jobs, "dask": args.dask, "slurm": args.slurm}
+    try:
+        table = sweep.run(points, out, **where, overwrite=args.overwrite)
+    except (KeyboardInterrupt, SystemExit):
+        words = [args.file, "-o", out, *(["--slurm"] if args.slurm else [])]
+        words += [f"--{name}={where[name]}" for name in ("jobs", "dask") if where[name]]
+        again = shown(f"to go on: mtrestore sweep {shlex.join(words)}")
+        print(f"mtrestore: what is done stays; {again}", file=sys.stderr)
+        raise
     done = int((table["status"] == "done").sum())
     columns = ["run", "status", "seconds", *table.attrs["metrics"][:5]]
-    print(table[columns].to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+    words = table[columns].rename(columns=shown).map(lambda v: shown(v) if type(v) is str else v)
+    print(words.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
     print(f"{done} done, {len(table) - done} failed; see {out}/table.csv")
     return 0 if done == len(table) else 3 if done else 1
 

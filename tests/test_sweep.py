@@ -227,6 +227,103 @@ def test_a_file_that_is_no_yaml_and_a_wrong_command_are_refused(tmp_path, capsys
     assert e.value.code == 2
 
 
+def surrogate(cell, kind):
+    """Half a character, as \\ud800 in JSON, at some place of a notebook."""
+    half = "\ud800"
+    places = {
+        "source": ("source", ["out = ''\n", f"a = '{half}'\n"]),
+        "comment": ("source", [f"out = ''  # {half}\n"]),
+        "name": ("source", ["out = ''\n", f"{half} = 1\n"]),
+        "tag": ("metadata", {"tags": ["parameters", half]}),
+        "id": ("id", half),
+        "kind": ("cell_type", half),
+    }
+    name, value = places[kind]
+    cell[name] = value
+
+
+@pytest.mark.parametrize("kind", ["source", "comment", "name", "tag", "id", "kind"])
+def test_half_a_character_in_a_notebook_is_one_line(kind, tmp_path, capsys):
+    content = json.loads(TINY.read_text())
+    cells = [c for c in content["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    surrogate(cells[0], kind)
+    (tmp_path / "n.ipynb").write_text(json.dumps(content))
+    file = write(tmp_path, notebook="n.ipynb", seeds=[0])
+    assert main(["sweep", str(file), "-o", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1 and told.err.strip().isprintable() and not told.out
+    assert "n.ipynb is not a notebook that can be read: it has half a character" in told.err
+
+
+@pytest.mark.parametrize("place", ["language_info", "nbformat"])
+def test_half_a_character_in_what_describes_a_notebook_is_one_line(place, tmp_path):
+    content = json.loads(TINY.read_text())
+    if place == "nbformat":
+        content["nbformat"] = "\ud800"
+    else:
+        content["metadata"]["language_info"] = {"name": "\ud800"}
+    (tmp_path / "n.ipynb").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="is not a notebook that can be read") as e:
+        execute.inspect(tmp_path / "n.ipynb")
+    assert str(e.value).isprintable()
+
+
+@pytest.mark.parametrize("default", ["-" * 100_000 + "1", "[" * 300 + "]" * 300, "{[]: 1}"])
+def test_a_default_that_python_cannot_take_is_none(default, tmp_path):
+    content = json.loads(TINY.read_text())
+    cells = [c for c in content["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    cells[0]["source"] = ["out = ''\n", f"a = {default}\n"]
+    (tmp_path / "n.ipynb").write_text(json.dumps(content))
+    assert execute.inspect(tmp_path / "n.ipynb")[0] == {"out": "", "a": None}
+
+
+def test_a_notebook_of_the_project_goes_by_its_name(tmp_path):
+    file = write(tmp_path, notebook="24_sharpener.ipynb", seeds=[0])
+    assert sweep.read(file).notebook == ROOT / "notebooks" / "24_sharpener.ipynb"
+    (tmp_path / "24_sharpener.ipynb").write_bytes(TINY.read_bytes())  # one beside the file wins
+    assert sweep.read(file).notebook == tmp_path / "24_sharpener.ipynb"
+    strange = ("99_none.ipynb", "x" * 5000, "a\0b", "..", "")
+    for name in ("./11_face_network.ipynb", "notebooks/11_face_network.ipynb", *strange):
+        with pytest.raises(FileNotFoundError, match="no notebook at"):
+            sweep.read(write(tmp_path, notebook=name, seeds=[0]))
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (SystemExit(143), 143)])
+def test_a_stopped_sweep_says_how_to_go_on(error, code, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise error
+
+    monkeypatch.setattr(sweep, "run", stop)
+    file, out = write(tmp_path, seeds=[0]), tmp_path / "my out"
+    words = ["sweep", str(file), "-o", str(out), "--jobs", "2", "--overwrite"]
+    try:
+        assert main(words) == code
+    except SystemExit as e:
+        assert e.code == code
+    said = f"what is done stays; to go on: mtrestore sweep {file} -o '{out}' --jobs=2\n"
+    assert said in capsys.readouterr().err
+
+
+def test_the_table_in_the_terminal_is_words_only(tmp_path, monkeypatch, capsys):
+    """Names of numbers are the notebook's, and what is missing is a blank."""
+    file, out = write(tmp_path, seeds=[0, 1]), tmp_path / "out"
+
+    def run(points, folder, **_):
+        status = {"status": "done", "seconds": 1.0, "error": None}
+        for seed in range(2):
+            place = Path(folder) / f"seed={seed}"
+            place.mkdir(parents=True)
+            write_json(place / "status.json", status if seed else {"status": "st\x1b[31m"})
+        write_json(place / "metrics.json", {"red\x1b[31m\nline": 2.0})
+        return sweep.table(points, out, {})
+
+    monkeypatch.setattr(sweep, "run", run)
+    assert main(["sweep", str(file), "-o", str(out)]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert all(map(str.isprintable, lines)) and lines[1].split()[-1] == r"red\x1b[31m\nline"
+    assert lines[2].split() == ["seed=0", r"st\x1b[31m"] and lines[3].split()[-1] == "2"
+
+
 def test_points_have_short_safe_names_that_stay(tmp_path):
     file = write(
         tmp_path,

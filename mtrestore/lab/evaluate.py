@@ -25,9 +25,7 @@ from ..pipeline import Restorer, identity
 from ..training import batches, likeness
 
 Method = Callable[..., np.ndarray]  # a photo, and of a face its 468 points, in; a photo out
-SEVERITIES = tuple(
-    s for s in ("mild", "medium", "severe", "heavy", "old-photo") if s in degrade.PRESETS
-)
+SEVERITIES = ("mild", "medium", "severe", "heavy", "old-photo")
 PHOTO_FAULTS = {
     **{f"noise {s}": {"op": "gaussian_noise", "sigma": float(s)} for s in (15, 25, 50)},
     **{f"jpeg {q}": {"op": "jpeg", "quality": q} for q in (10, 30)},
@@ -84,10 +82,7 @@ def non_local_means(photo: np.ndarray) -> np.ndarray:
 def face_cases(
     folder: Path, severity: str, seeds: Sequence[int], size: int = 256
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """(degraded, truth, its 468 points) of each labelled face, cut by the landmark rule, `size` px.
-
-    What a restoration keeps is in both.
-    """
+    """(degraded, truth with what a restoration keeps, its 468 points) of each labelled face."""
     for i, (name, points) in enumerate(batches.mesh_points(folder).items()):
         crop = landmark_crop(points, size=size)
         truth = crop.cut(image.read(folder.parent / name if "/" in name else folder / name))
@@ -100,10 +95,7 @@ def face_cases(
 def photo_cases(
     folder: Path, fault: dict[str, Any] | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(degraded, truth) of each picture of a folder, its noise seed its place in the order.
-
-    A whole photo has pixels enough for one seed.
-    """
+    """(degraded, truth) of each picture of a folder; noise has a seed for each."""
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in image.SUFFIXES)
     for i, path in enumerate(paths):
         truth, steps = image.read(path), [] if fault is None else [dict(fault)]
@@ -121,10 +113,7 @@ def real_noise(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def measure(
     name: str, fault: str, cases: Iterable[tuple[np.ndarray, ...]], methods: Mapping[str, Method]
 ) -> list[Row]:
-    """Every method on every case (degraded, truth, and for a face its points), averaged.
-
-    A method is given all but the truth. PSNR is cut at 60 dB.
-    """
+    """Every method on every case (degraded, truth, points), averaged; PSNR is cut at 60 dB."""
     scores: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
     bar = {"desc": f"{name}, {fault}", "unit": "picture", "leave": False, "mininterval": 1}
     for poor, truth, *points in tqdm(cases, disable=None, **bar):
@@ -170,10 +159,7 @@ def default_face(restorer: Restorer) -> Method:
 
 
 def landmark_error(face: np.ndarray, points: np.ndarray) -> float:
-    """How far from the truth's points our landmark net sees those of a face.
-
-    The crop that it looks at is the truth's.
-    """
+    """How far off our landmark net sees a face's points, in the crop that the true ones give."""
     crop = eye_crop(points, size=nets.LandmarkNet.size)
     with torch.inference_mode():
         mesh = landmark_net()(image.to_tensor(crop.cut(face)))[0].numpy().astype(np.float64)

@@ -52,15 +52,12 @@ Task = dict[str, Any]  # folder source notebook sha256 parameters arguments thre
 
 
 def inspect(notebook: Path) -> tuple[dict[str, Any], str]:
-    """(name -> default of the notebook's parameters, its sha256); None for what is no literal.
-
-    Raises FileNotFoundError or ValueError, of one line.
-    """
+    """(name -> default, None for no literal; the notebook's sha256). Raises ValueError, OSError."""
     import papermill
 
-    if not notebook.is_file():
+    if not os.path.isfile(notebook):  # unlike Path's, it takes names that no file can have
         hint = "check its path, which is seen from the sweep's file"
-        raise FileNotFoundError(f"no notebook at {os.path.normpath(notebook)}; {hint}")
+        raise FileNotFoundError(shown(f"no notebook at {str(notebook)[:300]}; {hint}"))
     content = files.read_bytes(notebook)
     try:
         parameters = papermill.inspect_notebook(parse(content))
@@ -94,10 +91,7 @@ def parse(content: bytes) -> Any:
 
 
 def check(parameters: Mapping[str, Any], defaults: Mapping[str, Any], who: str) -> dict[str, Any]:
-    """The parameters as the notebook will get them.
-
-    Raises ValueError for a name that it does not have and a value of another kind than its default.
-    """
+    """Parameters as the notebook gets them; ValueError for an unknown name or a wrong kind."""
     values = {}
     for name, value in parameters.items():
         if name == "out" or name not in defaults:
@@ -143,10 +137,7 @@ def task_of(
 
 
 def execute(task: Task) -> dict[str, Any]:
-    """Run one task in a process of its own; what its status.json says.
-
-    Whatever becomes of the run is in there, and nothing is raised.
-    """
+    """Run a task in its own process; what its status.json says. Nothing is raised."""
     folder, begin = Path(task["folder"]), time.perf_counter()
     status = {"status": "started", "seconds": 0.0, "error": None, **about(task)}
     if must_stop(task):
@@ -215,10 +206,7 @@ def run_process(task: Task, env: Mapping[str, str]) -> tuple[int, str]:
 
 
 def keep_notebook(folder: Path) -> None:
-    """Give papermill's notebook, which is written in place, its name.
-
-    One that was torn is dropped, and the old one stays.
-    """
+    """Give papermill's notebook its name; one that was torn is dropped, and the old one stays."""
     try:
         content = files.read_bytes(folder / PART)
         json.loads(content)

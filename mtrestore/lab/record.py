@@ -123,10 +123,7 @@ def processor() -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, GiB of memory, on which the last bits hang.
-
-    Of a run that uses torch also its instruction set, its threads, and the GPU if it used one.
-    """
+    """What the last bits hang on; of a run that uses torch also threads, GPU, instructions."""
     import psutil
 
     torch, cpu = sys.modules.get("torch"), processor()
@@ -141,10 +138,7 @@ def hardware() -> dict[str, Any]:
 
 
 def git() -> dict[str, Any] | None:
-    """The commit of the code, and whether the package or the notebooks differ from it.
-
-    None where they are in no repository of their own.
-    """
+    """Commit of the code, and whether it was changed; None in no repository of its own."""
 
     def ask(*words: str) -> str:
         command, env = ["git", "-C", ROOT, *words], {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
@@ -169,10 +163,7 @@ def portable(path: str | Path) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as strict JSON knows it.
-
-    Numbers of NumPy and torch become Python's, what is not finite null, paths text.
-    """
+    """A value as strict JSON knows it: numbers Python's, what is not finite null, paths text."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -263,6 +254,8 @@ def runs(folder: str | Path) -> pandas.DataFrame:
         | {metrics[k]: v for k, v in r["metrics"].items()}
         for r in records
     ]
-    frame = pandas.DataFrame(rows, columns=[*base, *parameters.values(), *metrics.values()])
+    frame = pandas.DataFrame(rows, columns=[*base, *parameters.values(), *metrics.values()]).astype(
+        {"seconds": float}
+    )
     frame.attrs = {"parameters": [*parameters.values()], "metrics": [*metrics.values()]}
     return frame

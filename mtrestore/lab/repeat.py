@@ -134,10 +134,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def find_notebook(source: Path, name: str) -> Path:
-    """The notebook that a record names, links resolved: the project's, or one beside the record.
-
-    Raises ValueError for any other.
-    """
+    """A record's notebook, links resolved: the project's or beside it; else ValueError."""
     here = source.resolve()
     allowed = {folder.resolve() for folder in FOLDERS} | {here, here.parent}
     places = (ROOT / name, here / Path(name).name, here.parent / Path(name).name)

@@ -42,10 +42,7 @@ NUMBER = re.compile(r"[−+]?[\d.]+( (to|×) [−+]?[\d.]+)*")  # one way to mat
 
 
 def load(source: File) -> Results:
-    """All that a report shows, from a folder of runs or from a bundle.
-
-    Raises FileNotFoundError or ValueError.
-    """
+    """All that a report shows, from runs or a bundle; raises FileNotFoundError or ValueError."""
     source = Path(source)
     if source.is_dir():
         results = gather(source)
@@ -70,10 +67,7 @@ def load(source: File) -> Results:
 
 
 def bundle(source: File, out: File, title: str | None = None, overwrite: bool = False) -> Path:
-    """Gather a folder of runs into one JSON file; returns where it is.
-
-    A file that is there stays without `overwrite`, the source always.
-    """
+    """Gather runs into one JSON file; returns where it is. The source is never replaced."""
     _may_write(source, out, "", overwrite)
     results = load(source)
     about = {"name": Path(out).stem, "title": title or results["title"]}
@@ -110,9 +104,10 @@ def forest(results: Results, metric: str) -> Plot:
         if i and r["part"] != lines[i - 1]["part"]:
             axes.axhline(0.5 - i, color="#ccc", linewidth=0.8)
     axes.axvline(0, color="#444", linewidth=1)
-    words = [shown(f"{r['part']} · {r['arm']}")[:60] for r in lines]
+    words = [shown(f"{r['part']} · {_arm(results, r['arm'])}")[:60] for r in lines]
     axes.set_yticks(range(0, -len(lines), -1), words, parse_math=False)
-    goal = f"{_label(metric)}: less {results['baseline']} ({aim(results, metric)})"
+    base = _arm(results, results["baseline"])
+    goal = f"{_label(metric)}: less {base} ({aim(results, metric)})"
     axes.set_xlabel(shown(goal), parse_math=False)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -130,17 +125,24 @@ def curves(results: Results) -> Plot:
         for r in results["runs"]:
             arm = r["parameters"].get(results["arm"])
             if points := r["curves"].get(name):
-                line = np.array(points, float).T
-                (legend[shown(str(arm))[:24]],) = axes.plot(
-                    *line, color=_colour(results, arm), linewidth=1
-                )
+                style = {"color": _colour(results, arm), "linewidth": 1}
+                legend[arm] = axes.plot(*np.array(points, float).T, **style)[0]
         axes.set_title(shown(name), fontsize=10, parse_math=False)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-    arms = [word for arm in results["arms"] if (word := shown(str(arm))[:24]) in legend]
-    handles = [legend[word] for word in arms]
-    plot.legend(handles, arms, loc="outside right center", frameon=False)
+    arms = [arm for arm in results["arms"] if arm in legend]
+    if len(arms) > 1:
+        words = [shown(_arm(results, arm))[:24] for arm in arms]
+        handles = [legend[arm] for arm in arms]
+        plot.legend(handles, words, loc="outside right center", frameon=False)
     return plot
+
+
+def _arm(results: Results, arm: Any) -> str:
+    """An arm in words; that of runs which lack the parameter too."""
+    if arm is None:
+        return f"no {results['arm']}" if results["arm"] else ""
+    return str(arm)
 
 
 def _colour(results: Results, arm: Any) -> str:
@@ -159,10 +161,7 @@ def _svg(plot: Plot) -> str:
 
 
 def sliders(results: Results, place: str = "") -> view.Comparison:
-    """The pairs as before/after sliders, those of the arms side by side.
-
-    place: "best", "worst", or all.
-    """
+    """The pairs as before/after sliders, the arms side by side; place: best, worst, or all."""
     text = ""
     pairs = (p for p in results["pictures"] if place in ("", p["place"]))
     for (where, name), group in groupby(pairs, lambda p: (p["place"], p["name"])):
@@ -175,7 +174,8 @@ def sliders(results: Results, place: str = "") -> view.Comparison:
 
 
 def _slider(results: Results, pair: Row) -> str:
-    words = {k: _t(pair[k]) for k in ("arm", "width", "height", "before", "after")}
+    words = {k: _t(pair[k]) for k in ("width", "height", "before", "after")}
+    words["arm"] = _t(_arm(results, pair["arm"]))
     words["tall"] = round(105 * pair["height"] / pair["width"])
     words["pixels"] = " mtr-pixels" if pair["width"] < 108 else ""  # shown as the pixels it has
     words["value"] = ""
@@ -251,10 +251,7 @@ def _shrunk(pair: Row) -> Row:
 
 
 def _text(results: Results) -> str:
-    """A bundle as JSON, a line for each part.
-
-    Numbers but parameters have six digits, paths are seen from the project's root.
-    """
+    """A bundle as JSON, a line for each part: six digits but in parameters, no absolute path."""
 
     def short(v: Any) -> Any:
         if isinstance(v, dict):
@@ -297,25 +294,27 @@ def _summary(results: Results) -> str:
         for r in last:
             if r["metric"] == metric:
                 number = _digits([r["difference"]], "+")(r["difference"])[0]
-                arms.append(f"{_t(r['arm'])} {verdict(results, r)} ({number})")
-        head = f"<b>{_t(_label(metric))}</b>, against {_t(results['baseline'])}"
+                arms.append(f"{_t(_arm(results, r['arm']))} {verdict(results, r)} ({number})")
+        base = _t(_arm(results, results["baseline"]))
+        head = f"<b>{_t(_label(metric))}</b>, against {base}"
         text += f"<p>{head}: {'; '.join(arms)}.</p>\n"
     return text
 
 
 def _metrics(results: Results) -> str:
     """A table for each metric, and how to read it."""
-    text, base = "", results["baseline"]
-    head = ["", results["arm"], "mean", "95 %", f"less {base}", "95 %", "", "pictures × seeds"]
+    text, less = "", f"less {_arm(results, results['baseline'])}"
+    head = ["", results["arm"], "mean", "95 %", less, "95 %", "", "pictures × seeds"]
     for metric in results["metrics"]:
         lines = [r for r in results["table"] if r["metric"] == metric]
         mean = _digits(r["mean"] for r in lines)
-        less = _digits((r["difference"] for r in lines), "+")
+        change = _digits((r["difference"] for r in lines), "+")
         grid = []
         for r in lines:
             count = "{3} × {4}".format(*(r["difference"] or r["mean"]))
-            numbers = [*mean(r["mean"]), *less(r["difference"])]
-            grid.append([r["part"], r["arm"], *numbers, verdict(results, r), count])
+            numbers = [*mean(r["mean"]), *change(r["difference"])]
+            says = verdict(results, r) if len(results["arms"]) > 1 else ""
+            grid.append([r["part"], _arm(results, r["arm"]), *numbers, says, count])
         text += f"<h2>{_t(_label(metric))}</h2>\n{_figure(results, metric)}{_grid(head, grid)}"
     if verdicts := [verdict(results, r) for r in results["table"] if r["difference"]]:
         n, clear = len(verdicts), len(verdicts) - verdicts.count(UNCLEAR)
@@ -324,18 +323,19 @@ def _metrics(results: Results) -> str:
 
 
 def _parameters(results: Results) -> str:
-    varied = [[n, "varied", ", ".join(map(str, v))] for n, v in results["varied"].items()]
-    fixed = [[n, "fixed", v] for n, v in results["fixed"].items()]
-    return "<h2>Parameters</h2>\n" + _grid(["", "", "value"], varied + fixed)
+    lines = []
+    for name, values in results["varied"].items():
+        words = ["none" if v is None else str(v) for v in values]
+        lines.append([name, "varied", ", ".join(words)])
+    lines += [[name, "fixed", value] for name, value in results["fixed"].items()]
+    return _section("Parameters", ["", "", "value"], lines)
 
 
 def _failed(results: Results) -> str:
     runs = results["runs"]
     lines = [[r["run"], r["status"], r["error"]] for r in runs if r["status"] != "done"]
-    if not lines:
-        return ""
-    head = f"<h2>{len(lines)} of {len(runs)} runs not finished</h2>\n"
-    return head + _grid(["run", "status", "error"], lines)
+    title = f"{len(lines)} of {len(runs)} runs not finished"
+    return _section(title, ["run", "status", "error"], lines)
 
 
 def _finished(results: Results, done: list[Row]) -> str:
@@ -347,16 +347,26 @@ def _finished(results: Results, done: list[Row]) -> str:
         numbers = [words(estimate)[0] for words, estimate in zip(columns, line)]
         lines.append([r["run"], *map(r["parameters"].get, varied), *numbers, r["seconds"]])
     head = ["run", *varied, *map(_label, metrics), "seconds"]
-    return "<h2>Finished runs</h2>\n" + _grid(head, lines)
+    return _section("Finished runs", head, lines)
 
 
 def _made_with(results: Results, done: list[Row]) -> str:
-    lines = [("notebook", f"{r['notebook']}, sha256 {r['sha256']}") for r in done if r["notebook"]]
+    """What can be read at a glance, and folded away the sums that tell it apart from others."""
+    lines = [("notebook", r["notebook"]) for r in done if r["notebook"]]
+    sums = [(r["notebook"], r["sha256"]) for r in done if r["notebook"] and r["sha256"]]
     for name, value in (item for made in results["made"] for item in made.items()):
         if isinstance(value, dict):
-            value = ", ".join(f"{a} {b}" for a, b in value.items())
-        lines.append((name, value))
-    return "<h2>Made with</h2>\n" + _grid(["", ""], sorted(dict.fromkeys(lines), key=str))
+            value = ", ".join(f"{a} {b}" for a, b in value.items() if b is not None)
+        if value not in (None, ""):
+            (sums if name in ("git", "weights") else lines).append((name, value))
+    tables = [_grid(["", ""], sorted(dict.fromkeys(each), key=str)) for each in (lines, sums)]
+    if sums:
+        tables[1] = f"<details><summary>Commit and sha256</summary>\n{tables[1]}</details>\n"
+    return "<h2>Made with</h2>\n" + "".join(tables) if any(tables) else ""
+
+
+def _section(title: str, head: list[str], lines: list[Any]) -> str:
+    return f"<h2>{title}</h2>\n{_grid(head, lines)}" if lines else ""
 
 
 def _t(value: Any) -> str:
@@ -370,12 +380,17 @@ def _label(metric: str) -> str:
 def _digits(estimates: Iterable[Any], sign: str = "") -> Callable[[Any], list[str]]:
     """What writes such estimates as words: [mean, interval].
 
-    They have two digits of the half width that is in the middle.
+    They have two digits of the half width that is in the middle; without one, three decimals, and
+    as many more as a small mean needs.
     """
-    halves = [(e[2] - e[1]) / 2 for e in estimates if e and e[1] is not None and e[2] > e[1]]
+    each = [e for e in estimates if e and e[0] is not None]
+    halves = [(e[2] - e[1]) / 2 for e in each if e[1] is not None and e[2] > e[1]]
+    sizes = [abs(e[0]) for e in each if e[0]]
     digits = 3
     if halves:
         digits = min(6, max(0, 1 - math.floor(math.log10(np.median(halves)))))
+    elif sizes and np.isfinite(sizes).all():
+        digits = min(9, max(3, 2 - math.floor(math.log10(np.median(sizes)))))
 
     def word(value: float | None) -> str:
         if value is None or math.isnan(value):
@@ -397,15 +412,15 @@ def _figure(results: Results, name: str) -> str:
 
 
 def _grid(head: Iterable[Any], lines: Iterable[Any]) -> str:
-    """A table in HTML; numbers stand to the right.
-
-    A first cell that repeats the one above is left out.
-    """
+    """A table in HTML without empty columns; a first cell that repeats the one above goes too."""
+    columns = [c for c in zip(head, *lines) if any(v not in (None, "") for v in c[1:])]
+    if not columns:
+        return ""
+    head, *lines = zip(*columns)
     text, above = "", None
     for first, *rest in lines:
-        text += (
-            f"<tr><th>{_t(first) if first != above else ''}</th>{''.join(map(_cell, rest))}</tr>\n"
-        )
+        name = _t(first) if first != above else ""
+        text += f"<tr><th>{name}</th>{''.join(map(_cell, rest))}</tr>\n"
         above = first
     titles = "".join(f"<th>{_t(word)}</th>" for word in head)
     table = f"<table><thead><tr>{titles}</tr></thead><tbody>\n{text}</tbody></table>"

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from ..io.text import shown
 from . import record, schema
 
 # in a metric's name: less is better
@@ -103,19 +102,13 @@ def hashable(value: Any) -> Any:
 def paired(
     rows_a: Iterable[Row], rows_b: Iterable[Row], metric: str, by: Sequence[str] = ()
 ) -> Estimate:
-    """The mean of a less b within the same picture, seed and values of `by`.
-
-    What only one of them has is left out.
-    """
+    """The mean of a less b within picture, seed and values of `by`, where both are there."""
     a, b = cells(rows_a, metric, by), cells(rows_b, metric, by)
     return interval({place: value - b[place] for place, value in a.items() if place in b})
 
 
 def rows(results: Results, **where: Any) -> list[Row]:
-    """Those rows of all done runs, parameters beside them, that have these values.
-
-    As in `rows(results, join="add", severity="mild")`.
-    """
+    """Rows of done runs, parameters beside them: `rows(results, join="add", severity="mild")`."""
     pool = []
     for r in results["runs"]:
         for values in zip(*r["rows"].values()):
@@ -133,10 +126,7 @@ def parts_of(pool: Iterable[Row], by: Sequence[str]) -> list[tuple]:
 
 
 def table(results: Results) -> list[Row]:
-    """For each part (values of `by`, then all), metric and arm: its `mean` and `difference`.
-
-    Both are an `Estimate`; the difference is that from the baseline, None for itself.
-    """
+    """For each part, metric and arm an `Estimate`: mean, and difference from the baseline."""
     arm, by, base = results["arm"], results["by"], results["baseline"]
     pool, lines = rows(results), []
     parts = parts_of(pool, by)
@@ -156,10 +146,7 @@ def table(results: Results) -> list[Row]:
 
 
 def verdict(results: Results, line: Row) -> str:
-    """What a row of the table says of its arm: better, worse, or UNCLEAR where 0 is inside.
-
-    Of a metric that is best at 1: more, less.
-    """
+    """What a row says of its arm: better, worse (where 1 is best: more, less), or UNCLEAR."""
     if not line["difference"]:
         return "baseline"
     low, high = np.array(line["difference"][1:3], float)
@@ -178,16 +165,13 @@ def aim(results: Results, metric: str) -> str:
 
 
 def gather(folder: Path) -> Results:
-    """All numbers of a folder of runs, what is compared in it, and the table.
-
-    Raises FileNotFoundError or ValueError.
-    """
+    """All numbers of a folder of runs and the table; raises FileNotFoundError or ValueError."""
     runs, origins = read_runs(folder)
     file, name = folder / "sweep.json", folder.resolve().name
     sweep = schema.read(file, schema.SWEEP) if file.is_file() else {}
     about = sweep.get("report") or {}
     done = [r for r in runs if r["status"] == "done"]
-    check_scalars(done, ["seed", "picture", about.get("arm"), *about.get("by", [])])
+    schema.check_scalars(done, [about.get("arm"), *about.get("by", [])], folder)
     values = parameter_values(done)
     varied = {n: v for n, v in values.items() if len(v) > 1}
     fixed = {n: v[0] for n, v in values.items() if n not in varied}
@@ -222,15 +206,6 @@ def gather(folder: Path) -> Results:
         **{"varied": varied, "fixed": fixed, "made": origins, "runs": runs},
     }
     return results | {"table": table(results)}
-
-
-def check_scalars(runs: Iterable[Row], names: Iterable[str | None]) -> None:
-    """Raises ValueError where a parameter that is compared is a list."""
-    runs = list(runs)
-    for name in names:
-        if not all(schema.is_scalar(r["parameters"].get(name)) for r in runs):
-            wish = "must be a number or a text, not a list; name another in the report block"
-            raise ValueError(f"{shown(str(name))} is compared, so it {wish}")
 
 
 def check_words(setting: str, words: Iterable[Any], choices: Sequence[Any]) -> None:

@@ -53,10 +53,7 @@ Ended = Iterator[tuple[Task, dict[str, Any]]]  # each task with its status, as t
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep's file, checked.
-
-    devices: values of the notebook's parameter `device`. points: name -> parameters.
-    """
+    """A sweep's file, checked; points: name -> parameters, devices: those the points name."""
 
     notebook: Path
     sha256: str
@@ -66,10 +63,7 @@ class Sweep:
 
 
 def read(file: str | Path) -> Sweep:
-    """The sweep in a YAML file, every parameter checked against the notebook.
-
-    Raises ValueError or FileNotFoundError.
-    """
+    """The sweep in a YAML file, checked against its notebook. Raises ValueError, OSError."""
     settings = check_settings(files.read_yaml(file), file)
     grid = grid_of(settings, file)
     home = Path(os.path.abspath(file)).parent
@@ -93,7 +87,8 @@ def read(file: str | Path) -> Sweep:
 def notebook_of(name: str, home: Path) -> Path:
     """A path as seen from home; a name without folder that is not there is the project's."""
     path, ours = Path(os.path.normpath(home / name)), record.ROOT / "notebooks" / name
-    return path if path.exists() or "/" in name or not ours.is_file() else ours
+    lacks = not os.path.lexists(path) and os.path.basename(name) == name
+    return ours if lacks and os.path.isfile(ours) else path
 
 
 def check_settings(settings: Any, file: str | Path) -> dict[str, Any]:

@@ -39,14 +39,14 @@ NOISES = ("gaussian_noise", "poisson_noise", "grain", "colour_noise")
 NEUTRAL = {"factor": 1, "contrast": 1, "quality": 100}  # values that change nothing
 NEUTRAL |= dict.fromkeys(("sigma", "sigma_x", "sigma_y", "radius", "length", "lift", "cast"), 0)
 LEVELS = 32  # where the maps of what was invented are brightest
-SETTINGS = ("strength", "seed", "working_size", "face_strength", "scale")
+SLIDERS = {  # low, high, step
+    **{"strength": (0, 2, 0.05), "seed": (0, 99, 1), "working_size": (64, 1280, 32)},
+    **{"face_strength": (0, 1, 0.05), "scale": (0.5, 4, 0.25)},
+}
 
 
 def stronger(recipe: degrade.Recipe, strength: float) -> degrade.Recipe:
-    """The recipe with every blur, noise, shrinkage, fading and compression times `strength`.
-
-    0 is next to nothing, 1 the recipe itself.
-    """
+    """The recipe with every fault times `strength`: 0 is next to nothing, 1 the recipe itself."""
 
     def scaled(name: str, key: str, value: Any) -> Any:
         if key not in NEUTRAL:
@@ -96,9 +96,7 @@ def invented(
 def card(
     face: Face, crop: Crop, given: np.ndarray, out: np.ndarray, maps: np.ndarray
 ) -> tuple[str, Plot]:
-    """One face: a line of words, and a figure of the input with its landmarks, the result, and the
-    two maps of `invented` on one scale.
-    """
+    """A line of words and a figure: input with landmarks, result, both maps of `invented`."""
     crop, inside = crop.resized(192), crop.mask(given.shape) > 0.5
     unseen, against = (float(maps[inside, i].mean()) if inside.any() else 0.0 for i in (0, 1))
     levels = 255 * crop.cut(np.dstack([maps, maps[..., 0]]) / 255)
@@ -126,9 +124,10 @@ def wide(kind: type[w.Widget], name: str, **options: Any) -> w.Widget:
     return kind(description=name, layout=w.Layout(width="auto"), style=style, **options)
 
 
-def slider(name: str, value: float, low: float, high: float, step: float) -> w.Widget:
+def slider(name: str, value: float) -> w.Widget:
+    low, high, step = SLIDERS[name]
     kind = w.IntSlider if isinstance(step, int) else w.FloatSlider
-    return wide(kind, name, value=value, min=low, max=high, step=step)
+    return wide(kind, name.replace("_", " "), value=value, min=low, max=high, step=step)
 
 
 def show(place: w.Output, *parts: Any) -> None:
@@ -144,16 +143,13 @@ def show(place: w.Output, *parts: Any) -> None:
 
 
 class Workbench(w.VBox):
-    """What `workbench` gives: `controls` holds its widgets by name.
-
-    `photo`, `recipe`, `worn`, `faces`, `result` are what lies on it.
-    """
+    """What `workbench` gives: `controls` by name, `photo`, `recipe`, `worn`, `faces`, `result`."""
 
     def __init__(self, photo: Any, preset: str, settings: dict[str, float], options: dict) -> None:
         self.options, self.restorers = options, {}
         self.boxes: list[list[float]] | None = None  # those that were put into the canvas
         self.saved: set[Path] = set()
-        self.controls = c = self._controls(preset, **settings)
+        self.controls = c = self._controls(preset, settings)
         self.canvas, self.status = Boxes(), w.HTML()
         self.tabs = [w.Output() for _ in range(4)]
         super().__init__(self._layout())
@@ -170,30 +166,15 @@ class Workbench(w.VBox):
         self.take(photo)
 
     @staticmethod
-    def _controls(
-        preset: str,
-        strength: float,
-        seed: int,
-        working_size: int,
-        face_strength: float,
-        scale: float,
-    ) -> dict[str, w.Widget]:
-        auto = w.Layout(width="auto")
-        upload = w.FileUpload(accept="image/*", description="Upload a photo", layout=auto)
-        credit = "Eileen Collins, NASA, public domain"
-        name = "outputs/workbench/restored.png"
-        boxes = "drawn, found, or x0 y0 x1 y1; ..."
-        return {
-            "upload": upload,
+    def _controls(preset: str, settings: dict[str, float]) -> dict[str, w.Widget]:
+        auto, boxes = w.Layout(width="auto"), "drawn, found, or x0 y0 x1 y1; ..."
+        credit, name = "Eileen Collins, NASA, public domain", "outputs/workbench/restored.png"
+        return {name: slider(name, value) for name, value in settings.items()} | {
+            "upload": w.FileUpload(accept="image/*", description="Upload a photo", layout=auto),
             "sample": w.Button(description="Take the sample", tooltip=credit),
             "path": wide(w.Text, "photo", placeholder="or its path, then Enter"),
             "preset": wide(w.Dropdown, "wear it", options=PRESETS, value=preset or "clean"),
-            "strength": slider("strength", strength, 0, 2, 0.05),
-            "seed": slider("seed", seed, 0, 99, 1),
             "boxes": wide(w.Text, "face boxes", placeholder=boxes),
-            "working_size": slider("working size", working_size, 64, 1280, 32),
-            "face_strength": slider("face strength", face_strength, 0, 1, 0.05),
-            "scale": slider("scale", scale, 0.5, 4, 0.25),
             "restore": w.Button(description="Restore", button_style="primary"),
             "find": w.Button(description="Find faces"),
             "save_as": wide(w.Text, "save as", value=name),
@@ -202,7 +183,8 @@ class Workbench(w.VBox):
 
     def _layout(self) -> list[w.Widget]:
         c = self.controls
-        rows = [w.HBox([c["upload"], c["sample"]]), *list(c.values())[2:10]]
+        names = ("path", "preset", "strength", "seed", "boxes", *list(SLIDERS)[2:])
+        rows = [w.HBox([c["upload"], c["sample"]]), *(c[name] for name in names)]
         rows += [w.HBox([c["restore"], c["find"]]), c["save_as"], c["save"]]
         left = w.VBox(rows, layout=w.Layout(width="370px"))
         right = w.VBox([self.canvas], layout=w.Layout(flex="1 1 300px"))
@@ -213,10 +195,7 @@ class Workbench(w.VBox):
     # ---- what one can do; each says in the status what came of it
 
     def take(self, photo: Any) -> None:
-        """Lay a photo on the bench.
-
-        None is the sample; else a path, PIL picture, array, or a file of the upload button.
-        """
+        """Lay a photo on the bench: None (the sample), path, picture, array, or an upload."""
         with self._working("reading the photo"), tempfile.TemporaryDirectory() as folder:
             if photo is None:
                 import skimage.data
@@ -279,10 +258,7 @@ class Workbench(w.VBox):
             return result
 
     def save(self) -> Path | None:
-        """Write the picture, and beside it, as .json, recipe, settings and faces.
-
-        None where that failed. Files that are there stay, but for those that this workbench saved.
-        """
+        """Write picture and .json; None where that failed. What others left there stays."""
         with self._working("saving"):
             if self.result is None:
                 raise ValueError("there is nothing to save yet; press Restore first")
@@ -309,7 +285,7 @@ class Workbench(w.VBox):
         ]
         about = {"photo": self.photo.path.name if self.photo.path else "array"}
         about["recipe"] = json.loads(recipe.to_json())
-        about["settings"] = {name: self.controls[name].value for name in SETTINGS}
+        about["settings"] = {name: self.controls[name].value for name in SLIDERS}
         about |= {"faces": faces, "timings": result.timings, "notes": result.notes}
         return json.dumps(about, indent=1)
 
@@ -339,10 +315,7 @@ class Workbench(w.VBox):
         self.status.value = f'<div role="status" style="{style}">{html.escape(words)}</div>'
 
     def _restorer(self) -> Restorer:
-        """The models with the sliders' settings.
-
-        Loaded at most twice, since only doublings have the second sharpener.
-        """
+        """The models with the sliders' settings; only doublings have the second sharpener."""
         double = self.controls["scale"].value >= 2
         if double not in self.restorers:
             self.restorers[double] = Restorer(scale=self.controls["scale"].value, **self.options)
@@ -351,9 +324,7 @@ class Workbench(w.VBox):
         return self.restorers[double]
 
     def _face(self, box: Sequence[float], restorer: Restorer) -> Face:
-        """The face that was found in this box; or one made of the box, with dense landmarks where
-        the net sees a face in it.
-        """
+        """The face that was found in this box, or one made of the box, with dense landmarks."""
         for f in self.faces:
             if np.allclose(f.box, box, rtol=0, atol=0.06):
                 return f
@@ -381,10 +352,7 @@ class Workbench(w.VBox):
         return "; ".join(" ".join(f"{v:g}" for v in box) for box in self.canvas.boxes)
 
     def _type(self) -> None:
-        """The boxes were written as text, by hand unless the picture has just these.
-
-        What is no box is said and left.
-        """
+        """The boxes were written as text, by hand unless the picture has just these."""
         words = self.controls["boxes"].value
         if words == self._words():
             return
@@ -412,5 +380,5 @@ def workbench(
     ("clean" leaves it as it is); working_size, face_strength, scale: where the sliders begin.
     options: further ones of `Restorer`.
     """
-    settings = dict(zip(SETTINGS, (strength, seed, working_size, face_strength, scale)))
+    settings = dict(zip(SLIDERS, (strength, seed, working_size, face_strength, scale)))
     return Workbench(None if photo is None else image.load(photo), preset, settings, options)
