@@ -436,7 +436,7 @@ def test_what_stands_to_the_right_is_a_number(word, kind):
 def test_columns_and_tables_without_words_go():
     lines = [["a", "", None, 1], ["b", None, "", 0]]
     html = report._grid(["run", "error", "none", "s"], lines)
-    assert re.findall(r"<t[hd][^>]*>([^<]*)<", html) == ["run", "s", "a", "1", "b", "0"]
+    assert re.findall(r"<t[hd](?: [^>]*)?>([^<]*)<", html) == ["run", "s", "a", "1", "b", "0"]
     assert report._grid(["a", "b"], []) == report._grid(["a", "b"], [["", None]]) == ""
 
 

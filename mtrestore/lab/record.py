@@ -206,14 +206,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     shapes = {"status": schema.STATUS, "run": schema.RUN, "metrics": schema.NUMBERS}
     try:
-        status, run, metrics = (
-            schema.read(folder / f"{name}.json", shape)
-            if (folder / f"{name}.json").exists()
-            else {}
-            for name, shape in shapes.items()
-        )
+        contents = [schema.read_any(folder / f"{name}.json", shapes[name]) for name in shapes]
     except (OSError, ValueError) as e:
         return unreadable(folder, e)
+    status, run, metrics = (content or {} for content in contents)
     parameters = {**run.get("parameters", {}), **status.get("parameters", {})}
     parameters.pop("out", None)
     origin = {k: v for k, v in run.items() if k in ("git", "versions", "weights", "hardware")}

@@ -103,8 +103,7 @@ def rerun(
         if status["status"] != "done":
             raise RuntimeError(f"the repetition failed: {status['error'] or 'it was stopped'}")
         now = schema.read(folder / "metrics.json", schema.NUMBERS)
-        about = folder / "run.json"
-        new_origin = schema.read(about, schema.RUN) if about.is_file() else {}
+        new_origin = schema.read_any(folder / "run.json", schema.RUN) or {}
     unlike = differences(origin, new_origin)
     if tolerance is None:
         tolerance = 1e-2 if unlike or new_origin.get("hardware", {}).get("gpu") else 0.0

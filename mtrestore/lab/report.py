@@ -339,8 +339,9 @@ def _failed(results: Results) -> str:
 
 
 def _finished(results: Results, done: list[Row]) -> str:
-    varied, metrics, by = results["varied"], results["metrics"], results["by"]
-    means = [[interval(cells(rows({"runs": [r]}), m, by)) for m in metrics] for r in done]
+    varied, metrics = results["varied"], results["metrics"]
+    pools = [rows({"runs": [r]}) for r in done]
+    means = [[interval(cells(pool, m, results["by"])) for m in metrics] for pool in pools]
     columns = [_digits(column) for column in zip(*means)]
     lines = []
     for r, line in zip(done, means):
@@ -354,7 +355,7 @@ def _made_with(results: Results, done: list[Row]) -> str:
     """What can be read at a glance, and folded away the sums that tell it apart from others."""
     lines = [("notebook", r["notebook"]) for r in done if r["notebook"]]
     sums = [(r["notebook"], r["sha256"]) for r in done if r["notebook"] and r["sha256"]]
-    for name, value in (item for made in results["made"] for item in made.items()):
+    for name, value in (item for origin in results["made"] for item in origin.items()):
         if isinstance(value, dict):
             value = ", ".join(f"{a} {b}" for a, b in value.items() if b is not None)
         if value not in (None, ""):

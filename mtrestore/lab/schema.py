@@ -168,6 +168,11 @@ def read(path: Path, shape: Any) -> Any:
     return check(value, shape, path)
 
 
+def read_any(path: Path, shape: Any) -> Any:
+    """`read`, or None where there is no such file."""
+    return read(path, shape) if path.exists() else None
+
+
 def consistent(bundle: dict[str, Any], who: object) -> dict[str, Any]:
     """A bundle, if its parts fit together and are a page's worth; raises ValueError."""
     for name, most in MOST_PARTS.items():

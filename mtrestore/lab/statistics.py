@@ -84,7 +84,7 @@ def two_way(cells: Mapping[tuple, float]) -> np.ndarray:
 
 
 def cells(rows: Iterable[Row], metric: str, by: Sequence[str] = ()) -> dict[tuple, float]:
-    """(picture, seed, values of `by`) -> the metric's mean there, of the numbers that are finite."""
+    """(picture, seed, values of `by`) -> the metric's mean there, of finite numbers."""
     values: dict[tuple, list[float]] = {}
     for r in rows:
         value = r.get(metric)
@@ -167,8 +167,7 @@ def aim(results: Results, metric: str) -> str:
 def gather(folder: Path) -> Results:
     """All numbers of a folder of runs and the table; raises FileNotFoundError or ValueError."""
     runs, origins = read_runs(folder)
-    file, name = folder / "sweep.json", folder.resolve().name
-    sweep = schema.read(file, schema.SWEEP) if file.is_file() else {}
+    sweep = schema.read_any(folder / "sweep.json", schema.SWEEP) or {}
     about = sweep.get("report") or {}
     done = [r for r in runs if r["status"] == "done"]
     schema.check_scalars(done, [about.get("arm"), *about.get("by", [])], folder)
@@ -200,7 +199,7 @@ def gather(folder: Path) -> Results:
     arms = sorted(arms, key=lambda a: (a != base, order.index(a) if a in order else len(order)))
     lower = [m for m in metrics if any(word in m for word in LOWER)]
     results = {
-        **{"name": name, "title": about.get("title") or name},
+        **{"name": folder.resolve().name, "title": about.get("title") or folder.resolve().name},
         **{"question": about.get("question", ""), "arm": arm, "baseline": base, "arms": arms},
         **{"by": by, "metrics": metrics, "lower": about.get("lower", lower)},
         **{"varied": varied, "fixed": fixed, "made": origins, "runs": runs},
@@ -246,17 +245,12 @@ def read_runs(folder: Path) -> tuple[list[Row], list[Row]]:
 def read_rows(folder: Path) -> tuple[Row, Row]:
     """(a run's numbers, a column of its rows a list; what made it)."""
     run = record.read_run(folder)
-    shapes = {"rows": schema.ROWS, "curves": schema.CURVES}
     try:
-        lines, curves = (
-            schema.read(folder / f"{name}.json", shape)
-            if (folder / f"{name}.json").is_file()
-            else None
-            for name, shape in shapes.items()
-        )
+        lines = schema.read_any(folder / "rows.json", schema.ROWS)
+        curves = schema.read_any(folder / "curves.json", schema.CURVES) or {}
     except (OSError, ValueError) as e:
         run = record.unreadable(folder, e)
-        lines = curves = None
+        lines, curves = [], {}
     if lines is None:
         lines = [{"picture": "", **run["metrics"]}]
     if run["status"] != "done":
@@ -265,7 +259,7 @@ def read_rows(folder: Path) -> tuple[Row, Row]:
     numbers = {k: run.get(k) for k in (*names, "metrics", "parameters")}
     columns = dict.fromkeys(c for r in lines for c in r)
     numbers["rows"] = {c: [r.get(c) for r in lines] for c in columns}
-    curves = {name: thinned(points) for name, points in (curves or {}).items() if points}
+    curves = {name: thinned(points) for name, points in curves.items() if points}
     return {**numbers, "curves": curves}, run["made"]
 
 

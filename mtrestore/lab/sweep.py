@@ -300,7 +300,7 @@ def here(tasks: Sequence[Task], gpus: Sequence[str | None]) -> Ended:
 
 
 def on_cluster(tasks: Sequence[Task], address: str, out: Path) -> Ended:
-    """On a Dask cluster, whose workers must see the same folders; a run for each of their threads."""
+    """On a Dask cluster, whose workers see the same folders; a run for each of their threads."""
     from ..folder.pool import Cluster
 
     with contextlib.closing(Cluster(address, timeout=0)) as cluster:

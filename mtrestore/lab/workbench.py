@@ -60,19 +60,19 @@ def stronger(recipe: degrade.Recipe, strength: float) -> degrade.Recipe:
 
 
 def invented(
-    out: np.ndarray, given: np.ndarray, recipe: degrade.Recipe | None = None, radius: float = 2.0
+    out: np.ndarray, worn: np.ndarray, recipe: degrade.Recipe | None = None, radius: float = 2.0
 ) -> np.ndarray:
-    """What of a restoration the picture given does not show, in levels (1/255).
+    """What of a restoration the worn picture does not show, in levels (1/255).
 
-    H×W×2 float32 at the size of `given`; local is a Gaussian of `radius` px.
+    H×W×2 float32 at the size of `worn`; local is a Gaussian of `radius` px.
     [..., 0], unseen: the local RMS of out − D(out). D is the recipe without noise and without what
-        a restoration keeps (grey, fading): D erases this detail, so the picture given cannot have
+        a restoration keeps (grey, fading): D erases this detail, so the worn picture cannot have
         shown it. 0 where the recipe erases nothing.
-    [..., 1], against: the local mean of D'(out) − given, RMS over the channels. D' has the recorded
+    [..., 1], against: the local mean of D'(out) − worn, RMS over the channels. D' has the recorded
         noise too, so the truth itself gives 0 (but for noise that a later fading weakened): what is
-        above 0 here says something else than the picture given.
+        above 0 here says something else than the worn picture.
     Without a recipe nobody knows D, and a Gaussian of 2 px stands in: unseen is how far the local
-    RMS of out − D(out) exceeds that of given − D(given); against is D(out) − D(given).
+    RMS of out − D(out) exceeds that of worn − D(worn); against is D(out) − D(worn).
     """
 
     def soft(x: np.ndarray, sigma: float = radius) -> np.ndarray:
@@ -81,27 +81,27 @@ def invented(
     def rms(x: np.ndarray) -> np.ndarray:
         return np.sqrt(soft((x**2).mean(-1)))
 
-    out = image.resize(out, given.shape[:2])
+    out = image.resize(out, worn.shape[:2])
     if recipe is None:
-        apart = soft(out, 2) - soft(given, 2)
-        unseen = rms(out - soft(out, 2)) - rms(given - soft(given, 2))
+        apart = soft(out, 2) - soft(worn, 2)
+        unseen = rms(out - soft(out, 2)) - rms(worn - soft(worn, 2))
     else:
         steps = [s for s in recipe.steps if s["op"] not in batches.TONE]
         optics = degrade.Recipe(tuple(s for s in steps if s["op"] not in NOISES))
-        apart = soft(degrade.apply(out, degrade.Recipe(tuple(steps))) - given)
+        apart = soft(degrade.apply(out, degrade.Recipe(tuple(steps))) - worn)
         unseen = rms(out - degrade.apply(out, optics))
     return 255 * np.dstack([np.maximum(unseen, 0), np.sqrt((apart**2).mean(-1))])
 
 
 def card(
-    face: Face, crop: Crop, given: np.ndarray, out: np.ndarray, maps: np.ndarray
+    face: Face, crop: Crop, worn: np.ndarray, out: np.ndarray, maps: np.ndarray
 ) -> tuple[str, Plot]:
     """A line of words and a figure: input with landmarks, result, both maps of `invented`."""
-    crop, inside = crop.resized(192), crop.mask(given.shape) > 0.5
+    crop, inside = crop.resized(192), crop.mask(worn.shape) > 0.5
     unseen, against = (float(maps[inside, i].mean()) if inside.any() else 0.0 for i in (0, 1))
     levels = 255 * crop.cut(np.dstack([maps, maps[..., 0]]) / 255)
-    large = crop.scaled((out.shape[1] / given.shape[1], out.shape[0] / given.shape[0]))
-    pictures = {"input": crop.cut(given), "result": large.cut(out)}
+    large = crop.scaled((out.shape[1] / worn.shape[1], out.shape[0] / worn.shape[0]))
+    pictures = {"input": crop.cut(worn), "result": large.cut(out)}
     pictures |= {"unseen in it": levels[..., 0], "against it": levels[..., 1]}
     plot = view.show(pictures, columns=4, size=2.4)
     view.draw_landmarks(plot.axes[0], crop.points(face.landmarks), view.COLOURS[0])
