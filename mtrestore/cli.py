@@ -263,9 +263,7 @@ def sweep(args: argparse.Namespace) -> int:
         print(f"mtrestore: what is done stays; {again}", file=sys.stderr)
         raise
     done = int((table["status"] == "done").sum())
-    columns = ["run", "status", "seconds", *table.attrs["metrics"][:5]]
-    words = table[columns].rename(columns=shown).map(lambda v: shown(v) if type(v) is str else v)
-    print(words.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+    print(sweep.summary(table))
     print(f"{done} done, {len(table) - done} failed; see {out}/table.csv")
     return 0 if done == len(table) else 3 if done else 1
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from ..io import files
 from ..io.text import shown
 
-MOST_BYTES, MOST_DEPTH, MOST_NUMBER = 16 << 20, 8, 1e30
+MOST_BYTES, MOST_DEPTH = 16 << 20, 8
+MOST_NUMBER = 1e30
 MOST_PARTS = {"metrics": 64, "by": 64, "varied": 256, "arms": 2000, "table": 2000, "runs": 20_000}
 
 

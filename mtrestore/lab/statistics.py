@@ -127,7 +127,8 @@ def parts_of(pool: Iterable[Row], by: Sequence[str]) -> list[tuple]:
 
 def table(results: Results) -> list[Row]:
     """For each part, metric and arm an `Estimate`: mean, and difference from the baseline."""
-    arm, by, base = results["arm"], results["by"], results["baseline"]
+    arm, base = results["arm"], results["baseline"]
+    by = results["by"]
     pool, lines = rows(results), []
     parts = parts_of(pool, by)
     keys = [*by, *(name for name in results["varied"] if name not in ("seed", arm, *by))]

@@ -230,6 +230,13 @@ def table(sweep: Sweep, out: Path, errors: Mapping[str, str | None]) -> pandas.D
     return rows
 
 
+def summary(rows: pandas.DataFrame) -> str:
+    """The runs with their first numbers, for a terminal."""
+    columns = ["run", "status", "seconds", *rows.attrs["metrics"][:5]]
+    words = rows[columns].rename(columns=shown).map(lambda v: shown(v) if type(v) is str else v)
+    return words.to_string(index=False, float_format="{:.4g}".format, na_rep="")
+
+
 def is_done(sweep: Sweep, out: Path, name: str) -> bool:
     status = record.read_json(out / name / "status.json")
     wish = {"status": "done", "parameters": sweep.points[name], "sha256": sweep.sha256}

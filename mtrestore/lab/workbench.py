@@ -235,7 +235,8 @@ class Workbench(w.VBox):
     def restore(self) -> Restored | None:
         """Restore what lies on the bench; None where that failed."""
         with self._working("restoring"):
-            restorer, recipe, worn = self._restorer(), self.recipe, self.worn
+            restorer = self._restorer()
+            recipe, worn = self.recipe, self.worn  # a widget may change them meanwhile
             faces = None if self.auto else [self._face(b, restorer) for b in self.canvas.boxes]
             result = restorer(self.photo.with_pixels(worn), faces)
             maps = invented(result.image, worn, recipe if recipe.steps else None)
