@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -288,19 +289,24 @@ def sweep(args: argparse.Namespace) -> int:
     """Run a notebook with many parameters, each run once; what is done already stays."""
     from .lab import sweep
 
-    plan = sweep.read(args.file, args.data)
+    points = sweep.read(args.file, args.data)
     out = args.out or f"runs/sweeps/{Path(args.file).stem}"
-    forecast = sweep.forecast(plan, out, args.jobs, args.overwrite)
+    forecast = sweep.forecast(points, out, args.jobs, args.overwrite)
     print(forecast if args.dry_run else forecast.splitlines()[0], flush=True)
     if args.dry_run:
         return 0
-    table = sweep.sweep(
-        plan, out, jobs=args.jobs, dask=args.dask, slurm=args.slurm, overwrite=args.overwrite
-    )
-    done = list(table["status"]).count("done")
-    columns = ["run", "status", "seconds", *table.attrs["metrics"][:5]]
-    style: Any = {"index": False, "float_format": "{:.4g}".format, "na_rep": ""}
-    print(table[columns].to_string(**style))
+    where = {"jobs": args.jobs, "dask": args.dask, "slurm": args.slurm}
+    try:
+        table = sweep.run(points, out, **where, overwrite=args.overwrite)
+    except (KeyboardInterrupt, SystemExit):
+        words = [args.file, "-o", out, *(["--slurm"] if args.slurm else [])]
+        words += [f"--{name}={where[name]}" for name in ("jobs", "dask") if where[name]]
+        words += [f"--data={args.data}"] if args.data else []
+        again = shown(f"to go on: mtrestore sweep {shlex.join(words)}")
+        print(f"mtrestore: what is done stays; {again}", file=sys.stderr)
+        raise
+    done = int((table["status"] == "done").sum())
+    print(sweep.summary(table))
     print(f"{done} done, {len(table) - done} failed; see {out}/table.csv")
     return 0 if done == len(table) else 3 if done else 1
 
@@ -357,7 +363,7 @@ def report(args: argparse.Namespace) -> int:
 
     allowed = claims.Claims(args.overwrite)
     if os.path.isdir(args.runs):
-        for place in record.places(args.runs):
+        for place in record.run_folders(args.runs):
             allowed.reads_below(place, "what the page is made of")
     else:
         allowed.reads(args.runs, "what the page is made of")

@@ -140,3 +140,13 @@ def test_without_the_extras_faces_are_measured_all_the_same(cut, monkeypatch, tm
 
 def test_the_nets_of_the_table_are_shipped():
     assert set(evaluate.FACE_NETS.values()) <= set(weights.shipped())
+
+
+def test_a_title_with_control_characters_stays_in_its_cell():
+    """A net is called what a user or the name of its file says."""
+    title = "a\x1b[31m\nb | c\u202e\ud800"
+    rows = [evaluate.Row("faces", "mild", m, 20.0, 0.5, 1.0, 1) for m in ("input", title)]
+    lines = evaluate.table(rows).splitlines()
+    assert len(lines) == 4 and all(map(str.isprintable, lines))
+    assert lines[3].replace("\\|", "").count("|") == lines[0].count("|") == 14
+    assert r"a\x1b[31m\nb \| c\u202e\ud800" in lines[3]

@@ -15,8 +15,7 @@ import yaml
 
 from mtrestore import image
 from mtrestore.guard import safe
-from mtrestore.lab import execute as notebook
-from mtrestore.lab import sweep
+from mtrestore.lab import execute, sweep
 
 TINY = Path(__file__).parent / "notebooks" / "tiny.ipynb"
 COMMAND = Path(sys.executable).with_name("mtrestore")
@@ -199,7 +198,7 @@ def test_a_notebook_imports_neither_from_its_run_nor_from_its_folder(place, cana
         }
     )
     (place / "tiny.ipynb").write_text(json.dumps(cells))
-    table = sweep.sweep(sweep.read(place / "tiny.yaml"), place / "out", jobs=1)
+    table = sweep.run(sweep.read(place / "tiny.yaml"), place / "out", jobs=1)
     assert (
         list(table["status"]) == ["done"]
         and "PATH []" in (place / "out" / "join=add" / "run.ipynb").read_text()
@@ -301,8 +300,8 @@ def test_a_users_own_switch_wins(home):
 def test_a_notebook_has_the_switches_too(tmp_path, monkeypatch):
     """What `execute` hands to the process of a run, which its kernel inherits."""
     given = {}
-    monkeypatch.setattr(notebook, "process", lambda task, env: (given.update(env), (1, ""))[1])
-    notebook.execute(notebook.task(tmp_path / "run", TINY, "0", {}, 1))
+    monkeypatch.setattr(execute, "run_process", lambda task, env: (given.update(env), (1, ""))[1])
+    execute.execute(execute.task_of(tmp_path / "run", TINY, "0", {}, 1))
     assert given["ORT_DISABLE_TELEMETRY"] == "1" and given["PYTHONSAFEPATH"] == "1"
 
 
