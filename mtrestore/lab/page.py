@@ -74,6 +74,8 @@ def _agree(given: Any, right: Any, tolerance: float) -> bool:
     if isinstance(right, Mapping):
         same = isinstance(given, Mapping) and given.keys() == right.keys()
         return same and all(_agree(given[key], right[key], tolerance) for key in right)
+    if isinstance(given, str):
+        return False
     try:
         a, b = np.asarray(given, float), np.asarray(right, float)
     except (TypeError, ValueError):

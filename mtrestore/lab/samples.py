@@ -31,7 +31,7 @@ def sample(photo: str | Path = "") -> np.ndarray:
 
 
 def people() -> dict[str, np.ndarray]:
-    """Two portraits in the public domain: astronaut (512×512) and officer (606×512)."""
+    """Two portraits in the public domain: astronaut (512×512) and officer (600×512)."""
     from matplotlib.cbook import get_sample_data
 
     officer = get_sample_data("grace_hopper.jpg", asfileobj=False)
