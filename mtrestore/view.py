@@ -338,6 +338,7 @@ def bars(
         axes.bar(x, values, width, bottom=bottom, color=colour, label=shown(name))
         bottom = bottom + values if stacked else bottom
     axes.set_xticks(middle, [shown(place) for place in places])
+    axes.margins(y=0.2)  # the legend stands above
     return _labelled(figure, axes, labels)
 
 

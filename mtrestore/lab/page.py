@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,10 +22,8 @@ def tagged(shell: Any = None) -> dict[str, Any]:
     kernel sees no tags. shell: IPython's, by default the one that runs.
     Raises RuntimeError outside a notebook and where no such cell has been run.
     """
-    if shell is None:
-        from IPython import get_ipython
-
-        shell = get_ipython()
+    if shell is None and "IPython" in sys.modules:  # a kernel has it; nobody else needs it
+        shell = sys.modules["IPython"].get_ipython()
     space = shell.user_ns if shell else {}
     for source in space.get("In", []):
         if names := assigned(source):
