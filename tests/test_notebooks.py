@@ -329,3 +329,23 @@ def test_the_rules_find_what_breaks_them():
     assert private("import mtrestore._moved\nx.__class__") == {"_moved"}
     assert bound("for size in sizes:\n    pass") == {"size"}
     assert bound("a = [seed for seed in range(3)]\nwith f() as (b, c): d += 1") == set("abcd")
+
+
+def records():
+    from conftest import ROOT
+
+    return sorted((ROOT / "experiments" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", records(), ids=lambda p: p.stem)
+def test_notebooks_still_take_what_the_committed_runs_were_given(path):
+    """Their sha256 is that of before, so `rerun` wants --changed; then it can run them as they are."""
+    from mtrestore.lab import execute
+
+    bundle = json.loads(path.read_text())
+    for run in bundle["runs"]:
+        notebook = path.parents[2] / run["notebook"]
+        known, _ = execute.inspect(notebook)
+        given = bundle["fixed"] | run["parameters"]
+        assert given.keys() <= known.keys()
+        assert execute.check(given, known, notebook.name).keys() == given.keys()
