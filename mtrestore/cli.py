@@ -192,10 +192,31 @@ def demo(args: argparse.Namespace) -> int:
 
 
 @command(
+    "make training data of a folder of portraits",
+    arg("album ALBUM", "photos of any kind, with any number of faces on each"),
+    arg("-o --output OUT", "the folder that is filled, see docs/own_faces.md", required=True),
+    arg("--size", "px at which a face must be sharp", default=128),
+    arg("--dev", "share of the people who are kept apart for `evaluate`", default=0.15),
+    arg("--person REGEX", "its first group in a photo's path is the person's name"),
+    arg("--seed", "which people are kept apart", type=int, default=0),
+)
+def prepare(args: argparse.Namespace) -> int:
+    """Cut, label and measure every face of an album; what is no truth for a restorer is listed."""
+    from .lab.prepare import prepare
+
+    options = {"size": args.size, "dev": args.dev, "person": args.person, "seed": args.seed}
+    counts = prepare(args.album, args.output, **options)
+    for outcome, count in counts.items():
+        print(f"{count:6}  {shown(outcome)}")
+    print(f"see {args.output}/faces.jpg, and {args.output}/left_out.csv for the reasons")
+    return 0 if counts["train_faces"] else 1
+
+
+@command(
     "measure on degraded pictures with a known truth",
     arg(
         "folder",
-        "a folder like dev_eval: faces_clean/ with mesh468.npz, photos_clean/, polyu_pairs/",
+        "clean pictures, or a folder with faces_clean/ (and mesh468.npz), photos_clean/, polyu_pairs/",
     ),
     arg("--seeds", "degradations for each face", default=3),
     arg("--size", "face size, px", default=256),

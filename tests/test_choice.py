@@ -5,6 +5,7 @@ wrong or no face is there.
 import csv
 import json
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -169,7 +170,7 @@ def test_a_number_that_no_face_has_is_one_line(photo, options, count, words):
         ({"more_faces": [(0, 0, 1e400, 9)]}, "a box of a face must be"),
         ({"more_faces": 7}, "a box of a face must be"),
     ],
-    ids=repr,
+    ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)),
 )
 def test_what_is_no_number_strength_or_box_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
@@ -657,7 +658,7 @@ def test_the_workbench_begins_where_the_options_do(name):
 
     default = getattr(Options, name)
     assert inspect.signature(workbench.workbench).parameters[name].default == default
-    slider = workbench.option_slider(name, default)
+    slider = workbench.slider(name, default)
     low, high, step = facts(name)["slider"]
     assert (slider.value, slider.min, slider.max, slider.step) == (default, low, high, step)
     assert facts(name)["low"] <= low < high <= facts(name)["high"]

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .. import degrade, image, metrics, nets, weights
 from ..crop import eye_crop, landmark_crop, warp
-from ..face import Face
+from ..face import Face, detect
 from ..io.text import shown
 from ..pipeline import Restorer, identity
 from ..training import batches, likeness
@@ -83,7 +83,7 @@ def face_cases(
     folder: Path, severity: str, seeds: Sequence[int], size: int = 256
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """(degraded, truth with what a restoration keeps, its 468 points) of each labelled face."""
-    for i, (name, points) in enumerate(batches.mesh_points(folder).items()):
+    for i, (name, points) in enumerate(labels_of(folder).items()):
         crop = landmark_crop(points, size=size)
         truth = crop.cut(image.read(folder.parent / name if "/" in name else folder / name))
         for seed in seeds:
@@ -92,12 +92,28 @@ def face_cases(
             yield degrade.apply(truth, recipe), target, crop.points(points)
 
 
+def labels_of(folder: Path) -> dict[str, np.ndarray]:
+    """File name -> 468 points: the labels of a folder, or what we find in its pictures."""
+    if (folder / "mesh468.npz").is_file():
+        return batches.mesh_points(folder)
+    points: dict[str, np.ndarray] = {}
+    for path in pictures_in(folder):
+        faces = detect(image.read(path), landmarks=landmark_net())
+        dense = [face.landmarks for face in faces if len(face.landmarks) == 468]
+        if dense:
+            points[path.name] = dense[0]  # the largest
+    return points
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in image.SUFFIXES)
+
+
 def photo_cases(
     folder: Path, fault: dict[str, Any] | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(degraded, truth) of each picture of a folder; noise has a seed for each."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in image.SUFFIXES)
-    for i, path in enumerate(paths):
+    for i, path in enumerate(pictures_in(folder)):
         truth, steps = image.read(path), [] if fault is None else [dict(fault)]
         if steps and fault["op"].endswith("noise"):
             steps[0]["seed"] = i
@@ -190,17 +206,21 @@ def evaluate(
     what: Sequence[str] = ("faces", "photos"),
     more: Mapping[str, str | Path] | None = None,
 ) -> list[Row]:
-    """All rows for a folder laid out like dev_eval; what is missing is left out.
+    """All rows for a folder laid out like dev_eval, or for one of clean pictures.
 
-    It has faces_clean/ with mesh468.npz, photos_clean/, polyu_pairs/. seeds: degradations of each
+    The first has faces_clean/ with mesh468.npz, photos_clean/, polyu_pairs/, of which any may be
+    missing. In the second the largest face of each picture is found. seeds: degradations of each
     face. size: of a face, px. nlm: with non-local means. more: title -> weights file of further
-    face nets. Raises FileNotFoundError where the folder has none of the three.
+    face nets. Raises FileNotFoundError where the folder is neither.
     """
     folder, rows = Path(folder), []
     faces, photos, pairs = (folder / name for name in FOLDERS)
     if not any((folder / name).is_dir() for name in FOLDERS):
-        hint = "give a folder with at least one of them"
-        raise FileNotFoundError(f"{folder} has none of {'/, '.join(FOLDERS)}/; {hint}")
+        if not folder.is_dir() or not pictures_in(folder):
+            hint = "give a folder with one of them, or of clean pictures"
+            what = f"none of {'/, '.join(FOLDERS)}/ and no picture"
+            raise FileNotFoundError(f"{folder} has {what}; {hint}")
+        faces = photos = folder
     methods: dict[str, Method] = {"input": identity, "bicubic": bicubic}
     if nlm:
         methods["non-local means"] = non_local_means

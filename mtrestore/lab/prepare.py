@@ -114,7 +114,7 @@ def prepare(
     for name, faces in splits.items():
         _write_split(out / name, faces)
     _write_lists(out, keep, [c for c in candidates if c.reason])
-    reasons = Counter(c.reason for c in candidates if c.reason)
+    reasons = Counter(re.split(": | of ", c.reason)[0] for c in candidates if c.reason)
     return {name: len(faces) for name, faces in splits.items()} | dict(reasons)
 
 

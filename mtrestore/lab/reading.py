@@ -9,24 +9,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..view import Table
-from .statistics import UNCLEAR, Found, rows, verdict
+from .statistics import UNCLEAR, Results, Row, rows, verdict
 
 ESTIMATE = ("difference", "from", "to", "pictures", "seeds")
 
 
-def load(results: str, name: str) -> Found:
+def load(results: str, name: str) -> Results:
     """The bundle or folder at `results`, or the committed one of that name where it is empty."""
     from . import report
 
     return report.load(results or report.RESULTS / f"{name}.json")
 
 
-def of_arms(found: Found) -> dict[Any, list[Found]]:
+def of_arms(found: Results) -> dict[Any, list[Row]]:
     """Arm -> its rows."""
     return {arm: rows(found, **{found["arm"]: arm}) for arm in found["arms"]}
 
 
-def arms(found: Found) -> Table:
+def arms(found: Results) -> Table:
     """How much there is of each arm: rows, pictures, seeds."""
     table = {}
     for arm, each in of_arms(found).items():
@@ -36,12 +36,12 @@ def arms(found: Found) -> Table:
     return Table(table, found["arm"])
 
 
-def lines(found: Found, metric: str) -> list[Found]:
+def lines(found: Results, metric: str) -> list[Row]:
     """The rows of the table that compare an arm with the baseline in this metric."""
     return [line for line in found["table"] if line["metric"] == metric and line["difference"]]
 
 
-def differences(found: Found, metric: str) -> Table:
+def differences(found: Results, metric: str) -> Table:
     """Each arm less the baseline with its 95 % interval, and what that says."""
     table = {}
     for line in lines(found, metric):
@@ -51,7 +51,7 @@ def differences(found: Found, metric: str) -> Table:
     return Table(table, f"{metric} less {found['baseline']}")
 
 
-def numbers(found: Found, metric: str) -> dict[str, float]:
+def numbers(found: Results, metric: str) -> dict[str, float]:
     """metric_ARM_PART -> mean difference, and `clear`: how many of them leave 0 out."""
     each = lines(found, metric)
     clear = sum(verdict(found, line) != UNCLEAR for line in each)
@@ -60,7 +60,7 @@ def numbers(found: Found, metric: str) -> dict[str, float]:
 
 
 def per_picture(
-    found: Found, metric: str, arm: Any, base: Any, by: Sequence[str]
+    found: Results, metric: str, arm: Any, base: Any, by: Sequence[str]
 ) -> dict[str, list[float]]:
     """Picture -> arm less base in each pair of the same seed and values of `by`."""
     from .statistics import cells

@@ -97,10 +97,10 @@ class Adversary:
         """The loss of a generator whose pictures got these verdicts."""
         return -sum(v.float().mean() for v in verdicts) if self.hinge else losses.real(verdicts)
 
-    def against(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """(the loss of a generator that drew these pictures, their last features)."""
+    def against(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(the loss of a generator that drew these pictures, their features)."""
         verdicts, feats = self.judge(self.augment([pictures])[0])
-        return self.generator_loss(verdicts), feats[-1]
+        return self.generator_loss(verdicts), feats
 
     def last_features(self, truth: Tensor) -> Tensor:
         """The last features of real pictures, augmented too, without gradient."""

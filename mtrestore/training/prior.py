@@ -93,8 +93,8 @@ class GanPrior(Adversarial):
             share = len(truth) / sum(map(len, truths))
             drawn = self.averaged.draw(len(truth), truth.shape[-1], device=truth.device)
             pictures = self.descent.net(drawn)
-            loss, last = self.adversary.against(pictures)
-            terms = self._variety(pictures, last, truth)
+            loss, feats = self.adversary.against(pictures)
+            terms = self._variety(pictures, feats, truth)
             loss = loss + sum(getattr(self, name) * term for name, term in terms.items())
             self.descent.backward(loss * share, "generator's loss")
             fakes.append(pictures.detach())
@@ -102,15 +102,17 @@ class GanPrior(Adversarial):
             variety += fakes[-1].float().std(0, unbiased=False).mean().item() * share
         return fakes, variety
 
-    def _variety(self, pictures: Tensor, last: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """The terms against few faces, by the name of their weight; last: of `pictures`."""
+    def _variety(
+        self, pictures: Tensor, feats: Sequence[Tensor], truth: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms against few faces, by the name of their weight; feats: of `pictures`."""
         terms = {}
         if self.spread:
             terms["spread"] = losses.spread(pictures, truth)
         if self.cover_pixels:
             terms["cover_pixels"] = energy(pictures, truth, 16)
         if self.cover_features:
-            terms["cover_features"] = energy(last, self.adversary.last_features(truth), 4)
+            terms["cover_features"] = energy(feats[-1], self.adversary.last_features(truth), 4)
         return terms
 
     @torch.no_grad()

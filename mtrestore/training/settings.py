@@ -23,7 +23,7 @@ import torch
 
 from .. import nets, weights
 from ..io import files
-from ..io.text import shown
+from ..io.text import nearest, shown
 from ..nets.blocks import Net, padded
 from . import batches, likeness, stages
 from .fit import Record, fit
@@ -65,10 +65,12 @@ def faults(settings: Any, stage: str | None) -> Iterator[str]:
     if not isinstance(settings, dict) or not {"stage", "steps"} <= settings.keys():
         yield " must be a mapping with at least stage and steps; see experiments/train/"
     if unknown := sorted(set(map(str, settings)) - KEYS):
-        yield f": unknown setting {unknown[0]!r}; known are {', '.join(sorted(KEYS))}"
+        known = f"{', '.join(sorted(KEYS))}{nearest(unknown[0], KEYS)}"
+        yield f": unknown setting {unknown[0]!r}; known are {known}"
     name = settings["stage"]
     if str(name) not in STAGES or stage not in (None, name):
-        yield f" trains {name!r}, expected {stage or ' or '.join(STAGES)}"
+        expected = f"{stage or ' or '.join(STAGES)}{nearest(str(name), STAGES)}"
+        yield f" trains {name!r}, expected {expected}"
     yield from number_faults(settings)
     for key, kinds in ONLY_FOR.items():
         if key in settings and name not in kinds:
