@@ -437,13 +437,14 @@ def lab(args: argparse.Namespace) -> int:
     arg("--every", "seconds between two updates of the progress line", default=1.0),
     flag("--tensorboard", "write the losses for TensorBoard too (pip install tensorboard)"),
     flag("--restart", "begin again, instead of from the newest checkpoint"),
+    flag("--overwrite", "at the end, replace weights that other settings made"),
 )
 def train(args: argparse.Namespace) -> int:
     """Train one net from a settings file, showing loss and time left; interrupted runs resume."""
     import cv2
     import torch
 
-    from .training.settings import read_settings, run
+    from .training.settings import check_target, read_settings, run
 
     settings = read_settings(args.settings, args.stage)
     if args.data is None:
@@ -462,6 +463,8 @@ def train(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
     out = Path(args.out or f"runs/{Path(args.settings).stem}")
+    if first:
+        check_target(settings, args.settings, out, args.overwrite)
     records = run(
         settings,
         args.data,

@@ -798,6 +798,30 @@ def test_the_command_says_which_folder_it_needs(data_root, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_of_others_are_replaced_only_when_asked(data_root, tmp_path, monkeypatch, capsys):
+    """Said before any step; a training that is done again replaces its own."""
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "face", "--settings", "a.yaml", "--data", str(data_root)]
+    text = "stage: face\nnet: {widths: [4, 4, 4, 4, 4, 4]}\nbatches: {sizes: [32], batch: 2}\n"
+    Path("a.yaml").write_text(text + "steps: 1\nweights: mine.safetensors\n")
+    Path("mine.safetensors").write_text("mine")
+    assert cli.main(train) == 1 and Path("mine.safetensors").read_text() == "mine"
+    assert "mine.safetensors exists already" in capsys.readouterr().err
+    assert cli.main([*train, "--overwrite"]) == 0
+    first = Path("mine.safetensors").read_bytes()
+    assert cli.main([*train, "--restart", "--steps", "2"]) == 0
+    assert Path("mine.safetensors").read_bytes() != first
+    Path("a.yaml").write_text(text + "seed: 3\nsteps: 1\nweights: mine.safetensors\n")
+    assert cli.main([*train, "--restart"]) == 1
+    Path("a.yaml").write_text(text + "steps: 1\nweights: a.yaml\n")
+    assert cli.main([*train, "--restart", "--overwrite"]) == 1
+    Path("b.safetensors").write_bytes(first)
+    Path("a.yaml").write_text(text + "steps: 1\ninit: b.safetensors\nweights: ./b.safetensors\n")
+    assert cli.main([*train, "--restart", "--overwrite"]) == 1
+    assert "the weights of init" in capsys.readouterr().err
+    assert Path("b.safetensors").read_bytes() == first
+
+
 def test_the_command_shows_the_step_it_is_at(data_root, tmp_path, capsys):
     assert (
         cli.main(command(tmp_path, data_root, tmp_path / "out", "--every", "0", "--workers", "0"))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 
 from .. import nets, weights
 from ..io import files
+from ..io.claims import Claims
 from ..io.text import nearest, shown
 from ..nets.blocks import Net, padded
 from . import batches, likeness, stages
@@ -257,11 +259,44 @@ def run(
         fabric.barrier()  # no process goes on before the files are there
 
 
+def check_target(
+    settings: Mapping[str, Any], file: str | Path, out: Path, overwrite: bool = False
+) -> None:
+    """Raises ImageError where the weights would replace what is read, or others than their own.
+
+    file: of the settings. Weights that the same settings made before, for whatever steps, are
+    replaced; others only with `overwrite`.
+    """
+    allowed = Claims(overwrite)
+    allowed.reads(file, "the settings")
+    for name in ("init", "prior", "critic", "restorer"):
+        if settings.get(name):
+            allowed.reads(weights.find(settings[name]), f"the weights of {name}")
+    target = target_of(settings, out)
+    allowed.claim(target, "the weights", replace=made_by(target, settings))
+
+
+def target_of(settings: Mapping[str, Any], out: Path) -> Path:
+    """Where the averaged net goes."""
+    return Path(settings.get("weights") or out / f"{settings['stage']}.safetensors")
+
+
+def made_by(target: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a file holds the weights of a training with these settings."""
+    if not target.is_file():
+        return False
+    try:
+        then = json.loads(weights.check(target)[0]["notes"])["settings"]
+        return {**then, "steps": 0} == json.loads(json.dumps({**settings, "steps": 0}))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def write_weights(settings: Mapping[str, Any], stage: Any, out: Path) -> None:
     """The averaged net, where the settings say or in `out`; a discriminator in `out`."""
     device = str(next(stage.averaged.parameters()).device)
     notes = {"settings": dict(settings), "steps": settings["steps"], "device": device}
-    target = Path(settings.get("weights") or out / f"{settings['stage']}.safetensors")
+    target = target_of(settings, out)
     target.parent.mkdir(parents=True, exist_ok=True)
     weights.save(stage.ema, target, **notes)
     if hasattr(stage, "adversary"):
