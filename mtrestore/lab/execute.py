@@ -83,9 +83,10 @@ def parse(content: bytes) -> Any:
     """The notebook in a file's bytes; raises ValueError also for text that UTF-8 cannot say."""
     import nbformat
 
-    node = nbformat.reads(content.decode(), 4)
-    if re.search("[\ud800-\udfff]", json.dumps(node, ensure_ascii=False)):
+    text = content.decode()
+    if re.search("[\ud800-\udfff]", json.dumps(json.loads(text), ensure_ascii=False)):
         raise ValueError("it has half a character (a lone surrogate), which no file can hold")
+    node = nbformat.reads(text, 4)
     kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
     node.metadata.setdefault("kernelspec", kernel)
     return node
