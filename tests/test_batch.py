@@ -363,8 +363,8 @@ def test_links_out_of_the_output_folder_are_not_followed(album, tmp_path, here):
 def test_an_input_that_changes_or_vanishes(album, tmp_path, here, monkeypatch):
     load = image.load
 
-    def changing(path):
-        picture = load(path)
+    def changing(path, **options):
+        picture = load(path, **options)
         if Path(path).name == "a.jpg":
             with open(path, "ab") as file:
                 file.write(b"more")
@@ -906,7 +906,7 @@ def test_links_of_a_gallery_stay_in_its_folder(tmp_path, here):
     names = [
         "javascript:alert(1).png",
         "%2e%2e%2fx.png",
-        "..\\..\\x.png",
+        "x\\..\\..\\x.png",
         "data:text,x.png",
         "#a.png",
         "?b.png",
