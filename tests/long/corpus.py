@@ -141,6 +141,8 @@ def disagreement(row: dict | None, kind: str, name: str, expected: str) -> str:
         if note and note not in row.get("notes", ()):
             return f"nothing says {note!r}: {row.get('notes')}"
         return "" if expected != "clear error" else "it was restored"
+    if row["status"] == "ignored":  # a text, a sidecar: no photo
+        return "" if expected == "clear error" else f"it was ignored: {row['message'][:200]}"
     if (
         row["code"] not in REFUSALS
         or "Traceback" in row["message"]
