@@ -287,7 +287,7 @@ def test_a_notebook_of_the_project_goes_by_its_name(tmp_path):
     assert sweep.read(file).notebook == ROOT / "notebooks" / "24_sharpener.ipynb"
     (tmp_path / "24_sharpener.ipynb").write_bytes(TINY.read_bytes())  # one beside the file wins
     assert sweep.read(file).notebook == tmp_path / "24_sharpener.ipynb"
-    strange = ("99_none.ipynb", "x" * 500, "..", "")
+    strange = ("99_none.ipynb", "x" * 500, "x" * 500 + "/a", "..", "")
     for name in ("./11_face_network.ipynb", "notebooks/11_face_network.ipynb", *strange):
         with pytest.raises(FileNotFoundError, match="no notebook at"):
             sweep.read(write(tmp_path, notebook=name, seeds=[0]))

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 
 def one_line(e: BaseException) -> str:
-    """An error as at most 500 characters on one line; its kind where it says nothing."""
-    return " ".join(str(e).split())[:500] or type(e).__name__
+    """An error as at most 500 printable characters; its kind where it says nothing."""
+    return shown(" ".join(str(e).split()))[:500] or type(e).__name__
 
 
 def shown(text: str) -> str:

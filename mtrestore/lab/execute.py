@@ -57,7 +57,8 @@ def inspect(notebook: Path) -> tuple[dict[str, Any], str]:
 
     if not os.path.isfile(notebook):  # unlike Path's, it takes names that no file can have
         hint = "check its path, which is seen from the sweep's file"
-        like = nearest(notebook.name, (path.name for path in notebook.parent.glob("*.ipynb")))
+        there = os.listdir(notebook.parent) if os.path.isdir(notebook.parent) else []
+        like = nearest(notebook.name, [name for name in there if name.endswith(".ipynb")])
         raise FileNotFoundError(shown(f"no notebook at {str(notebook)[:300]}; {hint}{like}"))
     content = files.read_bytes(notebook)
     try:
