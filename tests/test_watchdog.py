@@ -38,9 +38,9 @@ FAULTS = {
         "os.fsync = lambda fd: time.sleep(600) if __import__('threading').current_thread() is "
         "main else sync(fd)",
     ),
-    "decoder": (0.5, "task.image.load = lambda path: time.sleep(600)"),
-    "busy": (0.5, "def forever(path):\n    while True: pass\ntask.image.load = forever"),
-    "never lets Python run": (0.5, "task.image.load = lambda path: ctypes.PyDLL(None).sleep(600)"),
+    "decoder": (0.5, "task.image.load = lambda path, **_: time.sleep(600)"),
+    "busy": (0.5, "def forever(path, **_):\n    while True: pass\ntask.image.load = forever"),
+    "never lets Python run": (0.5, "task.image.load = lambda path, **_: ctypes.PyDLL(None).sleep(600)"),
 }
 
 
