@@ -40,7 +40,10 @@ FAULTS = {
     ),
     "decoder": (0.5, "task.image.load = lambda path, **_: time.sleep(600)"),
     "busy": (0.5, "def forever(path, **_):\n    while True: pass\ntask.image.load = forever"),
-    "never lets Python run": (0.5, "task.image.load = lambda path, **_: ctypes.PyDLL(None).sleep(600)"),
+    "never lets Python run": (
+        0.5,
+        "task.image.load = lambda path, **_: ctypes.PyDLL(None).sleep(600)",
+    ),
 }
 
 
