@@ -1,4 +1,7 @@
-"""Where the modules of before 0.2 live now: their old paths still import, with a DeprecationWarning, until 1.0."""
+"""Where the modules of before 0.2 live now.
+
+Their old paths still import, with a DeprecationWarning, until 1.0.
+"""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def prepare(args: argparse.Namespace) -> int:
     "measure on degraded pictures with a known truth",
     arg(
         "folder",
-        "clean pictures, or a folder with faces_clean/ (and mesh468.npz), photos_clean/, polyu_pairs/",
+        "clean pictures, or a folder with faces_clean/ (mesh468.npz), photos_clean/, polyu_pairs/",
     ),
     arg("--seeds", "degradations for each face", default=3),
     arg("--size", "face size, px", default=256),

@@ -196,9 +196,9 @@ def paste(
     """A new photo (or samples, where samples came) with every face (s x s x 3, 0..1) blended into
     its crop's place, in order.
 
-    `strength` 0..1, one or one of each face, multiplies the feathered masks; pixels where a mask is 0 stay the same bit for
-    bit. With `match`, each face's low-frequency colour is first moved to the photo's as measured
-    under the feather. Only each crop's surroundings are worked on.
+    `strength` 0..1, one or one of each face, multiplies the feathered masks; pixels where a mask is
+    0 stay the same bit for bit. With `match`, each face's low-frequency colour is first moved to
+    the photo's as measured under the feather. Only each crop's surroundings are worked on.
     """
     strengths = [strength] * len(faces) if np.ndim(strength) == 0 else strength
     if not all(0 <= one <= 1 for one in strengths):

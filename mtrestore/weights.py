@@ -1,8 +1,9 @@
-"""Weights in safetensors files with our own checksum: what is loaded is what was saved, or one clear error.
+"""Weights in safetensors files with our own checksum: what is loaded is what was saved.
 
-The safetensors format has no checksum and loads most single-bit flips silently, so a sha256 over everything else in the file
-stands in its metadata. Values are stored as float16 and computed with as float32. `check` needs no torch, so a bad file is
-refused before anything large is imported or made.
+The safetensors format has no checksum and loads most single-bit flips silently, so a sha256 over
+everything else in the file stands in its metadata. Values are stored as float16 and computed with
+as float32. `check` needs no torch, so a bad file is refused before anything large is imported or
+made.
 """
 
 from __future__ import annotations
@@ -82,9 +83,10 @@ def digest(header: dict[str, Any], values: bytes | memoryview) -> str:
 
 
 def save(net: Net, path: str | Path, dtype: torch.dtype | None = None, **notes: object) -> Path:
-    """Write a net, in float16 by default, with what is needed to rebuild it; `notes` (settings, steps, ...) are kept as JSON.
+    """Write a net, in float16 by default, with what is needed to rebuild it.
 
-    The same net and notes give the same bytes: the metadata, which safetensors would write in any order, is sorted.
+    `notes` (settings, steps, ...) are kept as JSON. The same net and notes give the same bytes: the
+    metadata, which safetensors would write in any order, is sorted.
     """
     import torch
     from safetensors.torch import save as serialise
@@ -105,7 +107,7 @@ def save(net: Net, path: str | Path, dtype: torch.dtype | None = None, **notes: 
 
 
 def check(name: str | Path) -> tuple[dict[str, str], bytes]:
-    """(metadata, bytes) of a weights file whose every bit is as it was saved; raises WeightsError for any other file."""
+    """(metadata, bytes) of a weights file whose every bit is as it was saved; or WeightsError."""
     path = find(name)
     try:
         data = image.read_bytes(path, max_bytes=MOST_BYTES)
@@ -119,7 +121,8 @@ def check(name: str | Path) -> tuple[dict[str, str], bytes]:
         sha256 = digest(header, values)
     except (struct.error, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
         raise WeightsError(
-            f"{path.name} is not a weights file of mtrestore, or it is damaged; expected a .safetensors made by `mtrestore train`"
+            f"{path.name} is not a weights file of mtrestore, or it is damaged; "
+            "expected a .safetensors made by `mtrestore train`"
             + "; this one is a pointer: run `git lfs pull`"
             * data.startswith(b"version https://git-lfs")
         ) from e
@@ -129,9 +132,10 @@ def check(name: str | Path) -> tuple[dict[str, str], bytes]:
 
 
 def load(name: str | Path, kind: type[Net] | None = None) -> Net:
-    """A net, ready for inference, from a shipped name ("face", see `shipped()`) or a file; what `save` noted is on `net.notes`.
+    """A net, ready for inference, from a shipped name ("face", see `shipped()`) or a file.
 
-    Raises WeightsError when the file is missing, damaged (any flipped bit), not ours, or not a `kind`.
+    What `save` noted is on `net.notes`. Raises WeightsError when the file is missing, damaged (any
+    flipped bit), not ours, or not a `kind`.
     """
     meta, data = check(name)
     import torch
@@ -194,10 +198,12 @@ def sketch(kind: type[Net], config: dict[str, Any], tensors: int) -> Net:
 
 
 def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Module:
-    """The net, filled with weights that were made elsewhere: a state dict in a .safetensors file, or in a file of torch.save.
+    """The net, filled with weights that were made elsewhere.
 
-    Such a file carries no checksum of ours, so give its sha256 where you know it. It may hold tensors and plain values, never code;
-    names, shapes and kinds must be the net's, and every value finite. Raises WeightsError and leaves the net as it was.
+    path: a state dict in a .safetensors file, or in a file of torch.save. It carries no checksum of
+    ours, so give its sha256 where you know it. It may hold tensors and plain values, never code;
+    names, shapes and kinds must be the net's, and every value finite. Raises WeightsError and
+    leaves the net as it was.
     """
     import torch
     from safetensors.torch import load as parse
@@ -232,7 +238,10 @@ def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Mod
 
 
 def tensors_only(data: bytes) -> dict[Any, Any]:
-    """The mapping that torch.save wrote, if it is of tensors and plain values: no code is run, checksums are compared, nothing packed is unpacked."""
+    """The mapping that torch.save wrote, if it is of tensors and plain values.
+
+    No code is run, checksums are compared, nothing packed is unpacked.
+    """
     import torch
 
     if data[:2] == b"PK":
@@ -296,7 +305,10 @@ def constructors(stream: io.BytesIO, pickles: int) -> set[str]:
 def fitting(
     net: nn.Module, found: dict[str, torch.Tensor], exact: bool = False
 ) -> dict[str, torch.Tensor]:
-    """The tensors, if they are the net's by name, shape, kind and finite values; other precisions are converted unless `exact`."""
+    """The tensors, if they are the net's by name, shape, kind and finite values.
+
+    Other precisions are converted unless `exact`.
+    """
     import torch
 
     wanted, kept = net.state_dict(), {}
@@ -343,8 +355,8 @@ def immodest(config: Any) -> str | None:
             right = isinstance(value, (int, float)) and least <= value <= most
         if not right:
             return (
-                f"{name[:40]} must be a number up to {most}, a word, or at most {MOST_LEVELS} whole numbers from 1 to {most};"
-                f" got {shown(repr(value)[:60])}"
+                f"{name[:40]} must be a number up to {most}, a word, or at most {MOST_LEVELS} "
+                f"whole numbers from 1 to {most}; got {shown(repr(value)[:60])}"
             )
     return None
 
@@ -380,7 +392,8 @@ def about() -> list[str]:
         lines += [
             f"{name:14}{ABOUT.get(name, '')}",
             f"{'':14}{meta['net']}, {mebibytes(path)}, {sum(map(math.prod, shapes)):,} values, "
-            f"{notes.get('steps', '?')} steps; by mtrestore, {LICENCE}; sha256 {meta['sha256'][:12]}",
+            f"{notes.get('steps', '?')} steps; by mtrestore, {LICENCE}; "
+            f"sha256 {meta['sha256'][:12]}",
         ]
     yunet = yunet_path()
     there = f"{mebibytes(yunet)}, here" if yunet.is_file() else "`mtrestore models fetch yunet`"
@@ -399,7 +412,10 @@ def mebibytes(path: Path) -> str:
 
 
 def exported(name: str) -> Path:
-    """Where the ONNX export of shipped weights is kept on this machine; other weights have another name, so they never meet an old file."""
+    """Where the ONNX export of shipped weights is kept on this machine.
+
+    Other weights have another name, so they never meet an old file.
+    """
     return CACHE.expanduser() / f"{name}-{check(name)[0]['sha256'][:16]}.onnx"
 
 
@@ -409,7 +425,10 @@ def yunet_path() -> Path:
 
 
 def fetch(name: str) -> Path:
-    """Download an optional model into the cache, where it is then found; its sha256 is checked before it gets its name."""
+    """Download an optional model into the cache, where it is then found.
+
+    Its sha256 is checked before it gets its name.
+    """
     import pooch
 
     if name not in OPTIONAL:
@@ -425,5 +444,6 @@ def fetch(name: str) -> Path:
     except Exception as e:  # requests and urllib3 raise many kinds
         kept = CACHE.expanduser() / file
         raise WeightsError(
-            f"{name} could not be fetched ({type(e).__name__}); when offline, put the file (sha256 {sha[:12]}...) at {kept}"
+            f"{name} could not be fetched ({type(e).__name__}); "
+            f"when offline, put the file (sha256 {sha[:12]}...) at {kept}"
         ) from e

@@ -1,5 +1,6 @@
-"""The gallery of a folder run in a real browser, from disk and without a network: a click, or a key,
-lays before and after over each other.
+"""The gallery of a folder run in a real browser, from disk and without a network.
+
+A click, or a key, lays before and after over each other.
 """
 
 import os
@@ -68,7 +69,8 @@ def opened(browser, index, **options):
 def shades(page) -> tuple[float, float]:
     """The mean grey of a strip at the left and at the right edge of the dialog's pictures."""
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.stage img')].every(e => e.complete && e.naturalWidth)"
+        "() => [...document.querySelectorAll('.stage img')]"
+        ".every(e => e.complete && e.naturalWidth)"
         " && document.querySelector('.stage').clientHeight > 50"
     )
     box = page.locator(".stage").bounding_box()

@@ -657,7 +657,8 @@ YAML = {
     "number": "a: " + "9" * 9999, "date": "!!timestamp x", "bool": "!!bool x", "int": "!!int ''",
     "float": "!!float x", "binary": "!!binary x", "omap": "!!omap x", "keys": "? [a]\n: 1",
     "two": "a: 1\n---\nb: 2", "no UTF-8": "\udcff", "null byte": "a: \0", "large": "a: 1\n" * 20000,
-    "long word": "a: " + "x" * 600, "control": 'a: "\\e[2J"', "key": "1: 2", "deep key": "a: [{-1: 2}]",
+    "long word": "a: " + "x" * 600, "control": 'a: "\\e[2J"', "key": "1: 2",
+    "deep key": "a: [{-1: 2}]",
 }  # fmt: skip
 
 

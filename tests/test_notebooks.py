@@ -127,7 +127,7 @@ CHECKS = {
     "23_refiner": tunes_the_filter,
     "24_sharpener": sharpens_and_knows_where_not,
     "30_whole_system": meets_faces_and_failures,
-}  # what a run's numbers must say; where nothing stands here: the result is nearer to the truth than the input
+}  # what a run's numbers must say; where nothing stands here: the result is nearer to the truth
 
 
 def reads_a_finished_experiment(n):
@@ -339,7 +339,7 @@ def records():
 
 @pytest.mark.parametrize("path", records(), ids=lambda p: p.stem)
 def test_notebooks_still_take_what_the_committed_runs_were_given(path):
-    """Their sha256 is that of before, so `rerun` wants --changed; then it can run them as they are."""
+    """Their sha256 is that of before, so `rerun` wants --changed; then it can run them."""
     from mtrestore.lab import execute
 
     bundle = json.loads(path.read_text())

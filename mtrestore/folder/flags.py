@@ -32,7 +32,7 @@ def flags(samples: np.ndarray, faces: Sequence[str], looked: bool) -> list[str]:
 
 
 def lost(grey: np.ndarray, k: int) -> float:
-    """RMS, in 1/255, of what the most detailed squares of a grey picture lose at 1/k of its width."""
+    """RMS, in 1/255, of what the most detailed squares of a picture lose at 1/k of its width."""
     size = grey.shape[::-1]
     small = tuple(max(1, n // k) for n in size)
     back = cv2.resize(

@@ -302,9 +302,10 @@ class Log:
 def below(
     folder: Path, leave_out: tuple[int, int] | None
 ) -> Iterator[tuple[Path, ImageError | None]]:
-    """(path, problem) of everything below a folder that is no folder itself, sorted; a folder that cannot be listed is a problem.
+    """(path, problem) of everything below a folder that is no folder itself, sorted.
 
-    Not os.walk, which calls itself for each level in Python 3.11: a hostile nest is deeper than Python's stack.
+    A folder that cannot be listed is a problem. Not os.walk, which calls itself for each level in
+    Python 3.11: a hostile nest is deeper than Python's stack.
     """
     pending = [folder]
     while pending:
@@ -325,7 +326,7 @@ def below(
 
 
 def inode(path: Path) -> tuple[int, int] | None:
-    """What tells one file from another, whatever it is called (links followed); None where there is none."""
+    """What tells one file from another, whatever it is called, links followed; None for none."""
     try:
         info = os.stat(path)
     except (OSError, ValueError):
@@ -334,7 +335,7 @@ def inode(path: Path) -> tuple[int, int] | None:
 
 
 def alike(path: str | Path) -> str:
-    """The same text for paths that some file system takes for one: case and Unicode form removed."""
+    """The same text for paths that some file system takes for one: without case, Unicode form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 

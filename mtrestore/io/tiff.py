@@ -170,7 +170,7 @@ def _raw(facts: dict[int, list[int]]) -> bool:
 
 
 def _facts(data: bytes, at: int) -> dict[int, list[int]]:
-    """What `book` asks of a directory: the first whole numbers of a few tags, {} where it is cut."""
+    """What `book` asks of a directory: the first whole numbers of a few tags, {} if it is cut."""
     try:
         start, n, _, entry, inline = directory(data, at)
     except (struct.error, OverflowError):

@@ -18,7 +18,7 @@ BULGE = 0.7  # depth of a face at its middle over half its width; folds beyond a
 def turned(
     photo: np.ndarray, points: np.ndarray, degrees: float, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A face's surroundings, 1.8 crops wide, turned about it, at `side` px; and the points there."""
+    """A face's surroundings, 1.8 crops wide, turned about it, at `side` px; the points there."""
     crop = landmark_crop(points)
     around = Crop.at(crop.centre, 1.8 * crop.side, -np.deg2rad(degrees), side)
     return around.cut(photo), around.points(points)

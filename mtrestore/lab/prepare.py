@@ -6,7 +6,7 @@
 
 Each face is found, cut upright with a wide margin, and labelled by our landmark net. What is no
 truth for a restorer is left out and listed with the reason: what looks like no face, is small,
-blurred or noisy, or is a copy of another one. docs/own_faces.md describes the folder that comes out.
+blurred or noisy, or is a copy of another one. docs/own_faces.md describes what comes out.
 """
 
 from __future__ import annotations

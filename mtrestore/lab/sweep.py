@@ -66,7 +66,7 @@ class Sweep:
 def read(file: str | Path, data: str | Path | None = None) -> Sweep:
     """The sweep in a YAML file, checked against its notebook. Raises ValueError, OSError.
 
-    data: the folder of the notebook's parameter of that name; a file with a setting `data` needs it.
+    data: the folder of the notebook's parameter of that name, which a setting `data` asks for.
     """
     settings = check_settings(files.read_yaml(file), file)
     grid = grid_of(settings, file)
