@@ -3,7 +3,9 @@ of optional packages, and folders that hold more than photos.
 """
 
 import itertools
+import os
 import struct
+import subprocess
 import sys
 import time
 import zlib
@@ -527,3 +529,23 @@ def test_a_hidden_colour_does_not_bleed_into_the_edge(astronaut, scale, side):
         )
         assert np.array_equal(out[:8, :8].reshape(-1, 3)[0], colour), "hidden colours stay"
     assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
+
+
+# ---- a home that cannot be written ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("home", ["/proc/nohome", "/dev/null", "/proc/1/nohome"])
+@pytest.mark.parametrize("door", ["folder", "api"])
+def test_workers_and_python_make_no_noise_without_a_home(tmp_path, root, home, door):
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "notes.txt", "._a.jpg"):
+        (tmp_path / "in" / name).write_bytes(PHOTO if name == "a.jpg" else b"words")
+    code = "import mtrestore as mt; mt.restore('in/a.jpg').save('out.png')"
+    words = {"folder": ["-m", "mtrestore", "restore", "in", "-o", "out"], "api": ["-c", code]}
+    names = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    env = {**os.environ, "PYTHONPATH": str(root), **dict.fromkeys(names, home)}
+    command = [sys.executable, *words[door]]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    if door == "folder":
+        assert "1 restored, 0 skipped, 0 failed, 2 ignored" in done.stdout
