@@ -4,7 +4,8 @@
 tiles meet, at the photo's own size, and the eyes at twice that. Between them they pass through
 every shipped net that restores, the tiler, the paste and both sharpeners. Threads, the fused pass
 and ONNX in the place of torch change nothing, another processor a level here and there; a net
-whose last layer is a fifth stronger, a tile without context or a face pasted at 0.95 is seen.
+whose last layer is a fifth stronger (but the sharpener of x1), a tile without context or a face
+pasted at 0.95 is seen.
 
 If the change is meant: `python tests/test_golden.py` writes the picture anew. Look at it beside the
 old one, and commit it with the reason.
