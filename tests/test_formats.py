@@ -30,17 +30,15 @@ def exif() -> bytes:
     return tags.tobytes()
 
 
-def icc() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
+# Made once: a profile holds the second it was made in.
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PLAIN = image.Picture(np.full((16, 16, 3), 99, np.uint8))
 ALPHA = np.tile(np.linspace(0, 1, 16, dtype=np.float32), (16, 1))
 FACTS = {  # column -> a picture that has it, and whether another one has it too
     "16 bits": (replace(PLAIN, samples=DEEP, bits=16), lambda p: p.bits == 16),
     "alpha": (replace(PLAIN, alpha=ALPHA), lambda p: p.alpha is not None),
     "grey": (replace(PLAIN, grey=True), lambda p: p.grey),
-    "ICC": (replace(PLAIN, icc=icc()), lambda p: p.icc == icc()),
+    "ICC": (replace(PLAIN, icc=ICC), lambda p: p.icc == ICC),
     "EXIF": (replace(PLAIN, exif=exif()), lambda p: b"Maker" in (p.exif or b"")),
     "XMP": (replace(PLAIN, beside=Beside(xmp=XMP)), lambda p: p.beside.xmp == XMP),
     "IPTC": (replace(PLAIN, beside=Beside(iptc=IPTC)), lambda p: p.beside.iptc == IPTC),
