@@ -55,7 +55,11 @@ SENSORS = {  # raw files that are no TIFF to the letter: (place, bytes) -> whose
         (6, b"HEAPCCDR"): "Canon CRW",
         (4, b"ftypcrx "): "Canon CR3",
     },
-    **{(8, b"CR\2"): "Canon CR2", (8, b"IIII"): "Phase One IIQ", (8, b"MMMM"): "Phase One IIQ"},
+    **{
+        (8, b"CR\2\0"): "Canon CR2",
+        (8, b"IIIITwaR"): "Phase One IIQ",
+        (8, b"MMMMRawT"): "Phase One IIQ",
+    },
 }
 ALPHA = {"PNG", "TIFF", "WEBP", "AVIF"}  # keep alpha
 TAGGED = {*ALPHA, "JPEG"}  # keep ICC and EXIF

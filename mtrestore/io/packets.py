@@ -67,7 +67,7 @@ def without(packet: bytes, drop: Drop, comments: bool = False) -> bytes:
             return
         if drop(*named(name)):
             inside = depth
-            cuts.append((at, at))
+            cuts.append((at, TAG.match(packet, at).end()))
         elif bad := {qualified(a) for a in attributes if drop(*named(a))}:
             tag = TAG.match(packet, at)
             skip = re.compile(rb"<[^\s/>]+").match(packet, at).end()
@@ -78,9 +78,10 @@ def without(packet: bytes, drop: Drop, comments: bool = False) -> bytes:
     def end(name: str) -> None:
         nonlocal depth, inside
         if inside == depth:
-            at = parser.CurrentByteIndex  # of an empty element it is the end
-            at = packet.index(b">", at) + 1 if packet.startswith(b"</", at) else at
-            cuts[-1] = (cuts[-1][0], at)
+            begin, stop = cuts.pop()
+            if not packet.endswith(b"/>", begin, stop):
+                stop = packet.index(b">", parser.CurrentByteIndex) + 1
+            cuts.append((begin, stop))
             inside = 0
         depth -= 1
 
