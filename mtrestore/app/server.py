@@ -92,7 +92,10 @@ class Door(RequestHandler):
 
     def write_error(self, status_code: int, **facts: Any) -> None:
         error = facts.get("exc_info", (None, None, None))[1]
-        words = error.log_message % () if getattr(error, "log_message", None) else self._reason
+        if isinstance(error, HTTPError):
+            words = error.log_message % () if error.log_message else self._reason
+        else:
+            words = one_line(error) if error else self._reason
         self.say({"error": shown(words)})
 
     def _handle_request_exception(self, e: BaseException) -> None:
