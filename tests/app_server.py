@@ -36,7 +36,7 @@ class App:
 
     def ask(self, method, path, body=None, **headers):
         """Status, headers and bytes; a path below the token unless it begins with a slash."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         with contextlib.closing(connection):
             where = path if path.startswith("/") else self.top + path
             names = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -68,7 +68,7 @@ class App:
 
     def settled(self, number):
         """A photo when nobody works on it any more."""
-        for _ in range(1200):
+        for _ in range(6000):
             photo = self.photo(number)
             if photo["state"] in ("done", "failed", "stopped"):
                 return photo
@@ -89,4 +89,4 @@ class App:
         if self.process.poll() is None:
             self.process.send_signal(number)
         self.process.stdout.close()
-        return self.process.wait(60)
+        return self.process.wait(300)
