@@ -1,4 +1,4 @@
-"""Fetch axe-core, which looks for barriers in pages, into .venv/axe: tests/test_browser_axe.py asks it.
+"""Fetch axe-core, which looks for barriers in pages, into .venv/axe, for test_browser_axe.py.
 
 It is MPL-2.0, a tool beside the environment, never a part of the project or its wheel.
 """
