@@ -105,7 +105,7 @@ class Door(RequestHandler):
         super()._handle_request_exception(e)
 
     def log_exception(self, kind: Any, value: Any, trace: Any) -> None:
-        if not isinstance(value, HTTPError):
+        if not isinstance(value, (HTTPError, ValueError, OSError)):  # those the page says
             print(f"mtrestore app: {one_line(value)}", file=sys.stderr)
 
 

@@ -394,7 +394,7 @@ class Workbench(w.VBox):
             {"box": f.box, "score": f.score, "status": state, "card": words}
             for f, state, words in zip(result.faces, states, cards)
         ]
-        about = {"photo": self.photo.path.name if self.photo.path else "array"}
+        about: dict[str, Any] = {"photo": self.photo.path.name if self.photo.path else "array"}
         about["recipe"] = json.loads(recipe.to_json())
         about["settings"] = {name: self.controls[name].value for name in SLIDERS}
         about["settings"]["face_fidelity"] = self._fidelity()
