@@ -455,7 +455,7 @@ def memory(photo, *_):
     return fine(photo)
 
 
-def told(desk, condition):
+def run_until(desk, condition):
     """Runs a desk until the condition holds."""
 
     async def until() -> None:
@@ -485,7 +485,7 @@ def test_a_photo_that_ends_its_worker_costs_no_other(tmp_path, grey_png, monkeyp
     bad, good = desk.add("bad", grey_png), desk.add("good", grey_png)
     monkeypatch.setattr(desks, "restore", fine)
     monkeypatch.setattr(desks, "look", fault)
-    told(desk, lambda: good.state == "done")
+    run_until(desk, lambda: good.state == "done")
     assert (bad.state, bad.error) == ("failed", words)
 
 
@@ -506,7 +506,7 @@ def test_what_is_stopped_ends_at_once_and_can_be_restored_again(tmp_path, grey_p
             desk.want(one)
         return one.state == "done"
 
-    told(desk, ended)
+    run_until(desk, ended)
     assert states == [["restoring", "waiting", "waiting"], ["stopped", "stopped", "waiting"]]
     assert (two.state, two.version, one.version) == ("stopped", 0, 1)
 
@@ -524,7 +524,7 @@ def test_a_photo_that_is_removed_while_it_is_worked_on_is_forgotten(
             desk.remove(one)
         return two.state == "done"
 
-    told(desk, ended)
+    run_until(desk, ended)
     assert list(desk.photos.values()) == [two] and not one.folder.exists()
 
 
@@ -541,7 +541,7 @@ def test_settings_that_change_meanwhile_are_done_next(tmp_path, grey_png, monkey
         order.append((one.version, two.version))
         return two.state == "done"
 
-    told(desk, ended)
+    run_until(desk, ended)
     assert (2, 0) in order and one.asked.like == "strong", "what a person changed comes first"
 
 
@@ -549,11 +549,34 @@ def test_the_same_settings_for_all(tmp_path, grey_png):
     desk = Desk(tmp_path, None, "cpu", 60)
     one, two = desk.add("a", grey_png), desk.add("b", grey_png)
     one.facts = {"width": 50, "height": 40}
-    hand = Wish((1, 2, 3, 4), 0.0, True)
-    desk.want(one, Asked(faces=(hand,)))
+    wishes = Wish((1, 2, 3, 4), 1.0, True), Wish((5, 6, 7, 8), 0.0)
+    desk.want(one, Asked(faces=wishes))
     desk.want_all(Asked.of({"like": "light", "scale": 2}))
     assert (two.asked.like, two.asked.scale, two.asked.faces) == ("light", 2, None)
-    assert one.asked.faces == (Wish((1, 2, 3, 4), 0.5, True),), "its place stays"
+    assert one.asked.faces == (Wish((1, 2, 3, 4), 0.5, True), Wish((5, 6, 7, 8), 0.0)), "off is off"
+
+
+def test_the_page_is_told_what_is_asked_before_it_is_done(tmp_path, grey_png):
+    photo = Desk(tmp_path, None, "cpu", 60).add("a", grey_png)
+    face = {"box": (1, 2, 3, 4), "strength": 1.0, "hand": False, "status": "restored"}
+    photo.facts = {"width": 50, "height": 40, "faces": [face]}
+    photo.asked = Asked(faces=(Wish((1, 2, 3, 4), 0.25), Wish((5, 6, 9, 9), 1.0, True)))
+    photo.expect()
+    told = [(f["strength"], f["hand"], f["status"]) for f in photo.json()["faces"]]
+    assert told == [(0.25, False, "restored"), (1.0, True, "new")]
+    photo.asked = Asked.of({"like": "light"})
+    photo.expect()
+    assert [f["strength"] for f in photo.json()["faces"]] == [0.5, 0.5]
+
+
+def test_a_box_that_was_drawn_before_the_size_was_known_is_cut_too(tmp_path, grey_png, monkeypatch):
+    desk = Desk(tmp_path, None, "cpu", 600)
+    photo = desk.add("a", grey_png)
+    monkeypatch.setattr(desks, "look", fine)
+    monkeypatch.setattr(desks, "restore", fine)
+    desk.want(photo, Asked(faces=(Wish((-9.0, 0.0, 1e9, 1.0), 1.0, True),)))
+    run_until(desk, lambda: photo.state == "done")
+    assert photo.asked.faces == (Wish((0, 0.0, 1, 1.0), 1.0, True),), "the photo is 1 by 1 here"
 
 
 # ---- the program

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,6 +75,19 @@ class Photo:
     def title(self) -> str:
         """The name under which its result is saved."""
         return f"{Path(plain(self.name)).stem}_restored{self.suffix}"
+
+    def expect(self) -> None:
+        """Show the faces as they are asked for, also before that is done."""
+        before = self.facts.get("faces", ())
+        wishes = self.asked.faces
+        if wishes is None:
+            usual = self.asked.face_strength
+            faces = [face | {"strength": usual} for face in before]
+        else:
+            states = {tuple(face["box"]): face["status"] for face in before}
+            faces = [asdict(w) | {"status": states.get(w.box, "new")} for w in wishes]
+        if "faces" in self.facts:
+            self.facts = self.facts | {"faces": faces}
 
     def json(self) -> dict[str, Any]:
         """What the page is told."""
@@ -150,6 +163,7 @@ class Desk:
         """Restore a photo, with other settings or again."""
         if asked:
             photo.asked = asked.within(photo.facts)
+            photo.expect()
         photo.saved = ""
         if photo is self.working:
             photo.again = True
@@ -168,7 +182,7 @@ class Desk:
             own = asked.face_strength
             faces = photo.asked.faces
             if faces is not None:
-                faces = tuple(replace(wish, strength=own) for wish in faces)
+                faces = tuple(replace(w, strength=own if w.strength else 0.0) for w in faces)
             self.want(photo, replace(asked, faces=faces))
 
     def stop(self, photos: Iterable[Photo]) -> None:
@@ -230,9 +244,11 @@ class Desk:
             finally:
                 self.working = self.future = None
             if photo.number not in self.photos:
-                clear(photo.folder)
+                with contextlib.suppress(OSError):  # a worker that ends may write still
+                    clear(photo.folder)
             elif photo.again:
                 photo.again = False
+                photo.expect()
                 self.want(photo)
 
     async def work(self, photo: Photo) -> None:
@@ -242,6 +258,8 @@ class Desk:
                 photo.state = "looking"
                 facts = await self.done(look, photo.source)
                 photo.seen, photo.facts = facts["faces"], facts
+                photo.asked = photo.asked.within(facts)  # asked for before its size was known
+                photo.expect()
             if photo.state == "stopped":
                 return
             photo.state = "restoring"

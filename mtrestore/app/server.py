@@ -148,7 +148,7 @@ class Photos(Door):
 
     def prepare(self) -> None:
         super().prepare()
-        self.parts, self.length = [], 0
+        self.parts: list[bytes] = []
         if int(self.request.headers.get("Content-Length", 0)) > MAX_BYTES:
             raise HTTPError(413, f"the file has more than {MAX_BYTES >> 20} MiB")
         self.request.connection.set_max_body_size(MAX_BYTES)

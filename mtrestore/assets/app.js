@@ -15,6 +15,7 @@ let now = 0;  // number of the photo that is shown
 let handed = false;  // the boxes are shown, not before and after
 let upload = null;  // {done, total} while files are handed over
 let timer = 0, sending = 0;
+let unsent = 0;  // number of the photo whose settings are not handed over yet: they win over an answer
 const photo = () => state.photos.find((p) => p.number === now);
 const percent = (v) => Math.round(100 * v) + " %";
 
@@ -33,6 +34,8 @@ async function act(path, body) {
   try { take(await post(path, body)); } catch (e) { say(e.message, true); }
 }
 function take(next) {
+  const [mine, theirs] = [state, next].map((s) => s.photos.find((p) => p.number === unsent));
+  if (mine && theirs) Object.assign(theirs, {asked: mine.asked, faces: mine.faces});
   state = next;
   if (!photo()) now = state.photos[0]?.number || 0;
   draw();
@@ -88,10 +91,16 @@ const wishes = () => photo().faces?.map(({box, strength, hand}) => ({box, streng
 function want(change) {
   const p = photo();
   Object.assign(p.asked, {faces: wishes()}, change);
+  if (unsent && unsent !== p.number) hand();
   clearTimeout(sending);
-  const {number, asked} = p;
-  sending = setTimeout(() => act(`photos/${number}/restore`, asked), 350);
+  unsent = p.number;
+  sending = setTimeout(hand, 350);
   draw();
+}
+function hand() {
+  const p = state.photos.find((p) => p.number === unsent);
+  unsent = 0;
+  if (p) act(`photos/${p.number}/restore`, p.asked);
 }
 const strengthen = (i, strength) => {
   photo().faces[i].strength = strength;
@@ -99,7 +108,7 @@ const strengthen = (i, strength) => {
 };
 function prefer(like) {
   const {face_strength, ...rest} = labels.presets[like];
-  for (const face of photo().faces || []) face.strength = face_strength;
+  for (const face of photo().faces || []) if (face.strength) face.strength = face_strength;
   want({like, ...rest});
 }
 
