@@ -209,7 +209,8 @@ function drawPhoto(p) {
   $("save").textContent = `Save in ${state.out.split("/").pop() || state.out}`;
   $("restore").hidden = !["stopped", "failed"].includes(p.state);
   $("stop-one").hidden = !busy;
-  $("all").parentNode.hidden = state.photos.length < 2;
+  $("presets").hidden = $("more").hidden = p.state === "failed" && !p.width;
+  $("all").parentNode.hidden = state.photos.length < 2 || $("presets").hidden;
   for (const radio of document.querySelectorAll("#presets input")) radio.checked = radio.value === p.asked.like;
   for (const [name, {step}] of Object.entries(labels.sliders)) if ($(name)) {
     if (document.activeElement !== $(name)) $(name).value = p.asked[name];
@@ -305,7 +306,7 @@ function faceRow(p, {box, hand}, i) {
 function show(number, focus) {
   now = number;
   draw();
-  if (focus && innerWidth <= 900) $("stage").scrollIntoView();
+  if (focus && (innerWidth <= 900 || $("stage").getBoundingClientRect().top < 0)) $("stage").scrollIntoView();
 }
 
 // ---- the controls
