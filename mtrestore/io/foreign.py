@@ -23,7 +23,7 @@ import numpy as np
 from PIL import features
 
 from ..guard import safe
-from .cost import MEMORY, PLENTY, WORK, afford, boxes_within
+from .cost import MEMORY, PLENTY, WORK, afford, boxes_within, largest_item
 from .files import ImageError
 
 CHILD = Path(__file__).with_name("foreign_child.py")
@@ -80,7 +80,7 @@ def decode(data: bytes, name: str, who: str, max_pixels: int | None) -> Decoded:
     if not there:
         how = f"install it with: pip install {form.package}"
         raise ImageError("E_FORMAT", f"{who} is {name}, for which a package is missing; {how}")
-    size = {"HEIC": _heic, "JPEG XL": _jxl, "JPEG 2000": _jp2}[name](data)
+    size = {"HEIC": largest_item, "JPEG XL": _jxl, "JPEG 2000": _jp2}[name](data)
     payload = [memoryview(data)]
     afford(who, *size, max_pixels, form.memory, form.work, payload)
     share = max(1.0, len(data) / 2**20, (max_pixels or 0) / PLENTY)
@@ -95,13 +95,6 @@ def decode(data: bytes, name: str, who: str, max_pixels: int | None) -> Decoded:
 
 
 # ---------------------------------------------------------------- sizes from headers
-
-
-def _heic(data: bytes) -> tuple[int, int]:
-    """The largest size that any item states."""
-    places = boxes_within(data, 0, len(data), b"meta", b"iprp", b"ipco", b"ispe")
-    sizes = [struct.unpack_from(">II", data, at + 4) for at, _ in places]
-    return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
 
 
 def _jp2(data: bytes) -> tuple[int, int]:
