@@ -56,7 +56,7 @@ def conv(cin: int, cout: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(cin, cout, 3, stride, 1)
 
 
-def zero(layer: nn.Module) -> nn.Module:
+def zero(layer: Layer) -> Layer:
     """The same layer with weights and bias 0: a residual net that ends in it starts as identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
