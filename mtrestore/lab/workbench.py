@@ -115,7 +115,7 @@ def card(
     return words, plot
 
 
-def wide(kind: type[w.Widget], name: str, **options: Any) -> w.Widget:
+def wide(kind: type[w.Widget], name: str, **options: Any) -> Any:
     """A control with a label, which speaks when it is left, not at each key."""
     style = {"description_width": "92px"}
     if kind is not w.Dropdown:
@@ -165,7 +165,7 @@ class Workbench(w.VBox):
         self.take(photo)
 
     @staticmethod
-    def _controls(preset: str, settings: dict[str, float]) -> dict[str, w.Widget]:
+    def _controls(preset: str, settings: dict[str, float]) -> dict[str, Any]:
         auto, boxes = w.Layout(width="auto"), "drawn, found, or x0 y0 x1 y1; ..."
         credit, name = "Eileen Collins, NASA, public domain", "outputs/workbench/restored.png"
         return {name: slider(name, value) for name, value in settings.items()} | {
@@ -284,7 +284,7 @@ class Workbench(w.VBox):
             {"box": f.box, "score": f.score, "status": f.status, "card": words}
             for f, words in zip(result.faces, cards)
         ]
-        about = {"photo": self.photo.path.name if self.photo.path else "array"}
+        about: dict[str, Any] = {"photo": self.photo.path.name if self.photo.path else "array"}
         about["recipe"] = json.loads(recipe.to_json())
         about["settings"] = {name: self.controls[name].value for name in SLIDERS}
         about |= {"faces": faces, "timings": result.timings, "notes": result.notes}
