@@ -77,10 +77,10 @@ lock: $(READY)  ## write requirements.lock and constraints.txt anew (ARGS=--upgr
 	$(PY) -m pip install -q --no-deps --target .venv/lock uv==0.13.9
 	PYTHONPATH=.venv/lock $(PY) .ci/lock.py $(ARGS)
 
-lint: $(READY)  ## check the style with ruff
-	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+lint: $(READY)  ## check the style with ruff, and the types
+	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m basedpyright
 
-types: $(READY)  ## check the types with basedpyright
+types: $(READY)  ## check the types alone, with basedpyright
 	$(PY) -m basedpyright
 
 bench: $(READY)  ## seconds and peak memory of a 12-megapixel photo

@@ -6,7 +6,7 @@ its place and number; else it comes after them. `mtrestore faces PHOTO` shows th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -82,7 +82,8 @@ class Choice:
 
 def strength_of(strength: Any, number: int) -> float:
     """The strength of a face: the one number for all, or its own; 1 where a mapping has none."""
-    return strength if isinstance(strength, Real) else dict(strength).get(number, 1.0)
+    several = isinstance(strength, (Mapping, tuple))
+    return dict(strength).get(number, 1.0) if several else strength
 
 
 def count(faces: int) -> str:

@@ -347,7 +347,7 @@ def sweep(args: argparse.Namespace) -> int:
         again = shown(f"to go on: mtrestore sweep {shlex.join(words)}")
         print(f"mtrestore: what is done stays; {again}", file=sys.stderr)
         raise
-    done = int((table["status"] == "done").sum())
+    done = list(table["status"]).count("done")
     print(sweep.summary(table))
     print(f"{done} done, {len(table) - done} failed; see {out}/table.csv")
     return 0 if done == len(table) else 3 if done else 1
@@ -591,14 +591,15 @@ class Parser(argparse.ArgumentParser):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as e:
-            e.message += nearest(value, action.choices)
+            e.message += nearest(value, action.choices or ())
             if action.dest == "command" and os.path.exists(value):
                 e.message += shown(f"; did you mean `mtrestore restore {value}`?")
             raise
 
     def unknown(self, command: str, words: Sequence[str]) -> str:
         """What to say of arguments that a command does not know."""
-        flags = self._subparsers._group_actions[0].choices[command]._option_string_actions
+        commands: Any = self._subparsers
+        flags = commands._group_actions[0].choices[command]._option_string_actions
         hint = nearest(words[0].partition("=")[0], flags)
         return f"unrecognized arguments: {' '.join(words)}{hint}"
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -200,11 +201,11 @@ def paste(
     0 stay the same bit for bit. With `match`, each face's low-frequency colour is first moved to
     the photo's as measured under the feather. Only each crop's surroundings are worked on.
     """
-    strengths = [strength] * len(faces) if np.ndim(strength) == 0 else strength
+    strengths: Any = [strength] * len(faces) if np.ndim(strength) == 0 else strength
     if not all(0 <= one <= 1 for one in strengths):
         raise ValueError(f"strength must lie in 0..1, got {strength}")
     out = np.array(photo, photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32)
-    for face, crop, strength in zip(faces, crops, strengths, strict=True):
+    for face, crop, share in zip(faces, crops, strengths, strict=True):
         if face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
             raise ValueError(
                 f"a face to paste must be s x s x 3, got {face.shape}; "
@@ -215,14 +216,14 @@ def paste(
         crop = crop.resized(len(face))
         rows, cols = crop._region(photo.shape)
         mask = crop._feather(rows, cols)
-        if strength == 0 or not mask.any():
+        if share == 0 or not mask.any():
             continue
         place = as_photo(out[rows, cols])
         matrix = np.c_[crop.inverse[:, :2], crop.inverse @ [cols.start, rows.start, 1]]
         new = warp(face, matrix, mask.shape, crisp=1.25)
         if match:
             new = np.clip(new - _low_frequencies(new - place, mask * (1 - mask), crop.side), 0, 1)
-        weight = (np.float32(strength) * mask)[..., None]
+        weight = (np.float32(share) * mask)[..., None]
         mixed = as_samples(place + weight * (new - place), out.dtype)
         out[rows, cols] = np.where(weight > 0, mixed, out[rows, cols])
     return out

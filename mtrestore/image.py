@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -349,9 +349,9 @@ def without_hidden(picture: Picture) -> np.ndarray:
     if mask is None:
         return picture.samples
     kind = cv2.DIST_LABEL_PIXEL
-    _, nearest = cv2.distanceTransformWithLabels(
+    nearest: Any = cv2.distanceTransformWithLabels(
         mask.view(np.uint8), cv2.DIST_L2, 5, labelType=kind
-    )
+    )[1]
     seen = np.flatnonzero(~mask)
     place = np.empty(len(seen) + 1, np.int64)
     place[nearest.ravel()[seen]] = seen
@@ -368,6 +368,7 @@ def with_hidden(samples: np.ndarray, picture: Picture) -> np.ndarray:
     size = samples.shape[1::-1]
     mask = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
     if size != picture.samples.shape[1::-1]:  # where alpha, resized, shows a little they stay
+        assert picture.alpha is not None, "or nothing is hidden"
         mask &= resize(picture.alpha, samples.shape[:2]) < CLEAR
     old = cv2.resize(picture.samples, size, interpolation=cv2.INTER_NEAREST_EXACT)
     samples = samples.copy()

@@ -115,7 +115,7 @@ def check_numbers(name: str, value: Any, more: str = "") -> None:
     """Raises ValueError unless these are numbers of faces, which begin with 1."""
     several = isinstance(value, Collection) and not isinstance(value, (str, bytes))
     if not several or not all(
-        isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in value
+        isinstance(n, Integral) and not isinstance(n, bool) and int(n) > 0 for n in value
     ):
         words = f"{more}numbers of faces from 1 up, like [1, 3]"
         raise ValueError(f"{name} must be {words}, got {value!r}")

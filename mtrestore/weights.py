@@ -60,6 +60,7 @@ ABOUT = {  # what each shipped net is for
     "upsampler": "brings the restored small photo back to full size: guided filter and refiner",
 }
 KEYS = {"net", "config", "notes", "sha256"}
+UNFIT = (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError)  # of a wrong net
 
 
 class WeightsError(ValueError):
@@ -120,12 +121,11 @@ def check(name: str | Path) -> tuple[dict[str, str], bytes]:
             raise ValueError("not ours")
         sha256 = digest(header, values)
     except (struct.error, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
-        raise WeightsError(
-            f"{path.name} is not a weights file of mtrestore, or it is damaged; "
-            "expected a .safetensors made by `mtrestore train`"
-            + "; this one is a pointer: run `git lfs pull`"
-            * data.startswith(b"version https://git-lfs")
-        ) from e
+        why = "is not a weights file of mtrestore, or it is damaged"
+        form = "expected a .safetensors made by `mtrestore train`"
+        if data.startswith(b"version https://git-lfs"):
+            form += "; this one is a pointer: run `git lfs pull`"
+        raise WeightsError(f"{path.name} {why}; {form}") from e
     if sha256 != meta["sha256"]:
         raise WeightsError(f"{path.name} is damaged: its sha256 does not match; get the file again")
     return meta, data
@@ -152,14 +152,7 @@ def load(name: str | Path, kind: type[Net] | None = None) -> Net:
         net = sketch(net_class, config, min(len(tensors), MOST_TENSORS))
         net.load_state_dict(fitting(net, tensors), assign=True)
         notes = {**json.loads(meta["notes"]), "sha256": meta["sha256"], "file": file}
-    except (
-        SafetensorError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        LookupError,
-        ArithmeticError,
-    ) as e:
+    except (SafetensorError, *UNFIT) as e:
         raise WeightsError(f"{file} does not fit its net: {one_line(e)[:200]}") from e
     if kind and not isinstance(net, kind):
         raise WeightsError(f"{file} holds a {meta['net']}, expected a {kind.__name__}")
@@ -181,17 +174,13 @@ def sketch(kind: type[Net], config: dict[str, Any], tensors: int) -> Net:
 
         left = tensors
 
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
             self.left -= func in (torch.empty, torch.randn)  # what weights begin as
             if self.left < 0:
                 raise ValueError(f"its net has more tensors than the {tensors} that there may be")
-            return (
-                args[0]
-                if func in (torch.Tensor.normal_, torch.Tensor.uniform_)
-                else func(*args, **(kwargs or {}))
-            )
+            if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+                return args[0]
+            return func(*args, **(kwargs or {}))
 
     with torch.device("meta"), Undrawn():
         return kind(**config)
@@ -213,25 +202,18 @@ def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Mod
     except image.ImageError as e:
         raise WeightsError(f"weights cannot be read: {e}") from e
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise WeightsError(
-            f"{name} is not the file it should be: its sha256 is another; get the file again"
-        )
+        why = "is not the file it should be: its sha256 is another; get the file again"
+        raise WeightsError(f"{name} {why}")
     try:
         if data[8:9] == b"{":
             split(data)
-            found: Any = parse(data)
+            tensors: Any = parse(data)
         else:
-            found = tensors_only(data)
-        found = next(
-            (
-                found[k]
-                for k in ("params_ema", "params", "state_dict")
-                if isinstance(found.get(k), dict)
-            ),
-            found,
-        )
+            tensors = tensors_only(data)
+        parts = (tensors.get(name) for name in ("params_ema", "params", "state_dict"))
+        tensors = next((part for part in parts if isinstance(part, dict)), tensors)
         with torch.no_grad():
-            net.load_state_dict(fitting(net, found, exact=True))
+            net.load_state_dict(fitting(net, tensors, exact=True))
     except Exception as e:  # torch, zipfile and pickle raise many kinds
         raise WeightsError(f"{name} holds no weights for this net: {one_line(e)[:200]}") from e
     return net
@@ -246,26 +228,19 @@ def tensors_only(data: bytes) -> dict[Any, Any]:
 
     if data[:2] == b"PK":
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
-            if any(part.compress_type for part in parts.infolist()) or sum(
-                part.file_size for part in parts.infolist()
-            ) > len(data):
+            files = parts.infolist()
+            packed = any(file.compress_type for file in files)
+            if packed or sum(file.file_size for file in files) > len(data):
                 raise ValueError("it is compressed, which torch.save never does")
-            if (
-                bad := parts.testzip()
-            ):  # torch.load does not look at the checksums that torch.save writes
+            if bad := parts.testzip():  # torch.load does not look at the checksums
                 raise ValueError(f"wrong checksum of {bad!r}")
-            pickled = [
-                parts.read(name)
-                for name in parts.namelist()
-                if name.rpartition("/")[2] == "data.pkl"
-            ]
+            names = [n for n in parts.namelist() if n.rpartition("/")[2] == "data.pkl"]
+            pickled = [parts.read(name) for name in names]
         if len(pickled) != 1:
             raise ValueError("expected one data.pkl in it, as torch.save writes")
         asked = constructors(io.BytesIO(pickled[0]), 1)
-    else:
-        asked = constructors(
-            io.BytesIO(data), 5
-        )  # a magic number, a version, the system, the mapping and the storages' names
+    else:  # a magic number, a version, the system, the mapping and the storages' names
+        asked = constructors(io.BytesIO(data), 5)
     if odd := [name for name in asked if not SAFE.fullmatch(name)]:
         raise ValueError(f"it asks for {shown(odd[0])[:60]}, which is no tensor and no plain value")
     try:
@@ -292,50 +267,36 @@ def constructors(stream: io.BytesIO, pickles: int) -> set[str]:
                     raise ValueError("it has more parts than any net of ours")
                 if step.name in ("GLOBAL", "INST"):
                     asked.add(argument)
-    except (
-        OverflowError,
-        IndexError,
-        AttributeError,
-        TypeError,
-    ) as e:  # of an end that is missing, say
+    except (OverflowError, IndexError, AttributeError, TypeError) as e:  # a missing end, say
         raise ValueError("it is damaged, or no file of torch.save") from e
     return asked
 
 
-def fitting(
-    net: nn.Module, found: dict[str, torch.Tensor], exact: bool = False
-) -> dict[str, torch.Tensor]:
+def fitting(net: nn.Module, tensors: dict[str, Any], exact: bool = False) -> dict[str, Any]:
     """The tensors, if they are the net's by name, shape, kind and finite values.
 
     Other precisions are converted unless `exact`.
     """
     import torch
 
-    wanted, kept = net.state_dict(), {}
-    if odd := sorted(wanted.keys() ^ found.keys(), key=str):
-        raise ValueError(
-            f"{odd[0]!r:.80} is {'missing' if odd[0] in wanted else 'not of this net'}"
-        )
-    for name, want in wanted.items():
-        value = found[name]
-        if (
-            not isinstance(value, torch.Tensor)
-            or value.layout is not torch.strided
-            or value.device.type != "cpu"
-        ):
+    own, values = net.state_dict(), {}
+    if odd := sorted(own.keys() ^ tensors.keys(), key=str):
+        raise ValueError(f"{odd[0]!r:.80} is {'missing' if odd[0] in own else 'not of this net'}")
+    for name, like in own.items():
+        value = tensors[name]
+        plain = isinstance(value, torch.Tensor) and value.layout is torch.strided
+        if not plain or value.device.type != "cpu":
             raise ValueError(f"{name} is no plain tensor")
-        if value.shape != want.shape:
-            raise ValueError(
-                f"{name} has the shape {tuple(value.shape)}, expected {tuple(want.shape)}"
-            )
-        if value.dtype != want.dtype and (
-            exact or not (value.is_floating_point() and want.is_floating_point())
-        ):
-            raise ValueError(f"{name} is {value.dtype}, expected {want.dtype}")
-        kept[name] = value.to(want.dtype)
-        if not torch.isfinite(kept[name]).all():
+        if value.shape != like.shape:
+            shapes = f"{tuple(value.shape)}, expected {tuple(like.shape)}"
+            raise ValueError(f"{name} has the shape {shapes}")
+        floats = value.is_floating_point() and like.is_floating_point()
+        if value.dtype != like.dtype and (exact or not floats):
+            raise ValueError(f"{name} is {value.dtype}, expected {like.dtype}")
+        values[name] = value.to(like.dtype)
+        if not torch.isfinite(values[name]).all():
             raise ValueError(f"{name} holds values that are not finite")
-    return kept
+    return values
 
 
 def immodest(config: Any) -> str | None:
@@ -345,9 +306,8 @@ def immodest(config: Any) -> str | None:
     for name, value in config.items():
         most = MOST.get(name, 2048)
         if isinstance(value, (list, tuple)):
-            right = len(value) <= MOST_LEVELS and all(
-                type(v) is int and 1 <= v <= most for v in value
-            )
+            whole = all(type(v) is int and 1 <= v <= most for v in value)
+            right = whole and len(value) <= MOST_LEVELS
         elif isinstance(value, str):
             right = len(value) <= 40
         else:
@@ -433,16 +393,14 @@ def fetch(name: str) -> Path:
 
     if name not in OPTIONAL:
         hint = nearest(name, OPTIONAL)
-        raise WeightsError(
-            f"no optional model is called {name!r}; there is {', '.join(OPTIONAL)}{hint}"
-        )
+        there = f"there is {', '.join(OPTIONAL)}{hint}"
+        raise WeightsError(f"no optional model is called {name!r}; {there}")
     file, address, sha = OPTIONAL[name]
+    folder = CACHE.expanduser()
     try:
-        return Path(
-            pooch.retrieve(address, f"sha256:{sha}", file, CACHE.expanduser(), progressbar=False)
-        )
+        return Path(pooch.retrieve(address, f"sha256:{sha}", file, folder, progressbar=False))
     except Exception as e:  # requests and urllib3 raise many kinds
-        kept = CACHE.expanduser() / file
+        kept = folder / file
         raise WeightsError(
             f"{name} could not be fetched ({type(e).__name__}); "
             f"when offline, put the file (sha256 {sha[:12]}...) at {kept}"

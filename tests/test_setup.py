@@ -331,6 +331,7 @@ def test_notebooks_are_committed_clean():
         "audit",
         "lock",
         "lint",
+        "types",
         "bench",
         "notebooks",
         "clean",
@@ -410,6 +411,18 @@ def test_make_test_honours_its_arguments_and_fails_with_the_tests(toy):
         == "[-m][pytest][-n][2][-k][crop or face]"
     )
     assert toy("test", "ARGS=fail").returncode != 0
+
+
+def test_make_lint_asks_for_style_and_types_and_fails_with_the_last(toy):
+    python = toy.folder / ".venv/bin/python"
+    python.write_text(python.read_text().replace("*fail*", "*basedpyright*"))
+    lint = toy("lint")
+    assert lint.stdout.splitlines() == [
+        "[-m][ruff][check][.]",
+        "[-m][ruff][format][--check][.]",
+        "[-m][basedpyright]",
+    ]
+    assert lint.returncode != 0
 
 
 def test_set_up_repeats_when_the_pins_change_and_only_then(toy):

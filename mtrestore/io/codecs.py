@@ -241,12 +241,13 @@ def from_pil(
 
 def _said(im: Image.Image) -> Beside:
     """What a PIL image of someone else's says beside its pixels."""
-    xmp, comment, dpi = (im.info.get(name) for name in ("xmp", "comment", "dpi"))
+    xmp, comment = (im.info.get(name) for name in ("xmp", "comment"))
+    dpi: Any = im.info.get("dpi")
     comment = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
     texts = ((besides.COMMENT, comment),) if isinstance(comment, str) else ()
     good = isinstance(dpi, tuple) and len(dpi) == 2 and all(1 <= n <= 30_000 for n in dpi)
     xmp = xmp if isinstance(xmp, bytes) and len(xmp) <= besides.MOST else None
-    return Beside(xmp, texts=texts, dpi=tuple(map(float, dpi)) if good else None)
+    return Beside(xmp, texts=texts, dpi=(float(dpi[0]), float(dpi[1])) if good else None)
 
 
 def _tags(im: Image.Image) -> tuple[int, bytes | None]:

@@ -55,9 +55,8 @@ def limit(who: str, width: int, height: int, max_pixels: int | None) -> None:
     """Refuse a size of no or too many pixels."""
     most = max_pixels or MAX_PIXELS
     if width * height > most:
-        raise refuse(
-            who, f"has {width}×{height} pixels, the limit is {most}; shrink it or raise max_pixels"
-        )
+        why = f"has {width}×{height} pixels, the limit is {most}; shrink it or raise max_pixels"
+        raise refuse(who, why)
     if not width or not height:
         raise ImageError("E_FORMAT", f"{who} has no pixels ({width}×{height})")
 
@@ -187,14 +186,9 @@ def _png(data: bytes, who: str) -> Survey:
     body = b"".join(payload)
     plain = b"".join((data[:8], *kept.values(), png_chunk(b"IDAT", body), png_chunk(b"IEND")))
     deep = bits == 16 and colour in (2, 4, 6)
-    return Survey(
-        plain,
-        [memoryview(body)],
-        frames=frames + (frames > 0 and not control) or 1,
-        size=(width, height),
-        memory=8 if deep else 1,
-        work=40 if deep else 30,
-    )
+    frames = frames + (frames > 0 and not control) or 1
+    memory, work = (8, 40) if deep else (1, 30)
+    return Survey(plain, [memoryview(body)], True, frames, (width, height), memory, work)
 
 
 def _png_rows(width: int, height: int, bits: int, interlaced: int) -> list[tuple[int, int]]:
@@ -230,24 +224,16 @@ def _whole_rows(body: bytes, sizes: list[tuple[int, int]]) -> bytes:
 def png_pixels(data: bytes | bytearray) -> bytes:
     """A surveyed PNG without all that is not pixels: OpenCV's reader need not know more."""
     chunks = {kind: data[start:end] for kind, start, end in png_chunks(data)}
-    width, height, bits, colour, packing, filters, interlaced = struct.unpack(
-        ">IIBBBBB", chunks[b"IHDR"]
-    )
+    width, height, bits, colour, *methods = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    packing, filters, interlaced = methods
     if packing or filters or interlaced > 1:
         raise ValueError("its header names an unknown method")
-    body = _whole_rows(
-        chunks[b"IDAT"], _png_rows(width, height, bits * PNG_CHANNELS[colour], interlaced)
-    )
-    key = [png_chunk(b"tRNS", chunks[b"tRNS"])] if b"tRNS" in chunks and colour == 2 else []
-    return b"".join(
-        (
-            data[:8],
-            png_chunk(b"IHDR", chunks[b"IHDR"]),
-            *key,
-            png_chunk(b"IDAT", body),
-            png_chunk(b"IEND"),
-        )
-    )
+    rows = _png_rows(width, height, bits * PNG_CHANNELS[colour], interlaced)
+    parts = {b"IHDR": chunks[b"IHDR"]}
+    if b"tRNS" in chunks and colour == 2:
+        parts[b"tRNS"] = chunks[b"tRNS"]
+    parts |= {b"IDAT": _whole_rows(chunks[b"IDAT"], rows), b"IEND": b""}
+    return bytes(data[:8]) + b"".join(png_chunk(kind, body) for kind, body in parts.items())
 
 
 # ---------------------------------------------------------------- JPEG
@@ -278,10 +264,9 @@ def jpeg_scans(
             apps.append((at - 1, at + length))
         elif code == 0xDA:
             end = SCAN_END.search(data, at + length)
-            scans.append(
-                (at + length, end.start() if end else len(data), data[at + 2] if length > 2 else 0)
-            )
-            length = scans[-1][1] - at
+            stop = end.start() if end else len(data)
+            scans.append((at + length, stop, data[at + 2] if length > 2 else 0))
+            length = stop - at
         at += length
         if len(scans) > MOST_SCANS or segments - len(scans) > MOST_SEGMENTS:
             most = f"{MOST_SCANS} scans or {MOST_SEGMENTS} segments"
@@ -297,11 +282,8 @@ def _jpeg(data: bytes, who: str) -> Survey:
     height, width, parts = struct.unpack_from(">HHB", data, at + 3)
     exif = [(start, end) for start, end in apps if data.startswith(b"Exif\0\0", start + 3)]
     doubtful = [] if sane_exif(b"".join(data[start + 9 : end] for start, end in exif)) else exif
-    doubtful += [
-        (start, end)
-        for start, end in apps
-        if data.startswith(b"MPF\0", start + 3) and not sane_exif(data[start + 7 : end])
-    ]
+    pages = [(start, end) for start, end in apps if data.startswith(b"MPF\0", start + 3)]
+    doubtful += [(start, end) for start, end in pages if not sane_exif(data[start + 7 : end])]
     if doubtful:  # called APP12, which nobody reads
         data = bytearray(data)
         for start, _ in doubtful:
@@ -310,13 +292,9 @@ def _jpeg(data: bytes, who: str) -> Survey:
     each = 10 if code > 0xC7 else 1.5  # arithmetic coding is slow
     work = 5 * parts + each * sum(n for _, _, n in scans)
     payload = [memoryview(data)[start:end] for start, end, _ in scans]
-    return Survey(
-        data,
-        payload,
-        size=(width, height),
-        memory=2 * parts * many + (8 if parts == 4 else 1),
-        work=work + 80 * (parts == 4),
-    )
+    memory = 2 * parts * many + (8 if parts == 4 else 1)
+    work += 80 * (parts == 4)
+    return Survey(data, payload, size=(width, height), memory=memory, work=work)
 
 
 # ---------------------------------------------------------------- GIF
@@ -383,9 +361,8 @@ def riff_chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, in
 
 def _webp_size(data: bytes, kind: bytes, start: int, end: int) -> tuple[int, int]:
     if kind == b"VP8X":
-        return 1 + int.from_bytes(data[start + 4 : start + 7], "little"), 1 + int.from_bytes(
-            data[start + 7 : start + 10], "little"
-        )
+        width, height = data[start + 4 : start + 7], data[start + 7 : start + 10]
+        return 1 + int.from_bytes(width, "little"), 1 + int.from_bytes(height, "little")
     if kind == b"VP8L":
         bits = int.from_bytes(data[start + 1 : start + 5], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
@@ -424,13 +401,8 @@ def _bmp(data: bytes, who: str) -> Survey:
     if runs and len(data) > MOST_PLAIN:
         limits = f"has {len(data)} bytes of runs, the limit is {MOST_PLAIN}"
         raise refuse(who, f"{limits}; save it as a plain BMP or PNG")
-    return Survey(
-        data,
-        [memoryview(data)[min(at, len(data)) :]],
-        packed=runs,
-        memory=3,
-        work=150 if runs else 20,
-    )
+    payload = [memoryview(data)[min(at, len(data)) :]]
+    return Survey(data, payload, packed=runs, memory=3, work=150 if runs else 20)
 
 
 def _ppm(data: bytes, who: str) -> Survey:
@@ -467,12 +439,8 @@ def _field(data: bytes, at: int, size: int) -> tuple[int, int]:
 def _items(data: bytes, at: int, end: int, store: int) -> list[list[tuple[int, int]]]:
     """Of an `iloc` box: for each item the places of its bytes, which no two items may share."""
     version, items, total = data[at], [], 0
-    sizes = (
-        data[at + 4] >> 4,
-        data[at + 4] & 15,
-        data[at + 5] >> 4,
-        data[at + 5] & 15 if version else 0,
-    )
+    sizes = [half for byte in data[at + 4 : at + 6] for half in (byte >> 4, byte & 15)]
+    sizes[3] = sizes[3] if version else 0
     wide = 4 if version == 2 else 2
     n, at = _field(data, at + 6, wide)
     for _ in range(n):
@@ -504,14 +472,8 @@ def _obus(data: bytes) -> tuple[int, int, int]:
         at += 2 if head & 4 else 1
         size = len(data) - at
         if head & 2:
-            digits = next(
-                (
-                    data[at : at + n]
-                    for n in range(1, 9)
-                    if not data[at + n - 1 : at + n] >= b"\x80"
-                ),
-                b"",
-            )
+            ends = (n for n in range(1, 9) if not data[at + n - 1 : at + n] >= b"\x80")
+            digits = data[at : at + next(ends, 0)]
             size = sum((digit & 127) << 7 * i for i, digit in enumerate(digits))
             at += max(1, len(digits))
         kind = head >> 3 & 15
@@ -568,6 +530,13 @@ def boxes_within(data: bytes, at: int, end: int, *path: bytes) -> Iterator[tuple
             yield from boxes_within(data, start + 4 if kind == b"meta" else start, stop, *path[1:])
 
 
+def largest_item(data: bytes) -> tuple[int, int]:
+    """The largest width and height that any item of a HEIF file (AVIF, HEIC) states."""
+    places = boxes_within(data, 0, len(data), b"meta", b"iprp", b"ipco", b"ispe")
+    sizes = [struct.unpack_from(">II", data, at + 4) for at, _ in places]
+    return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+
+
 def _avif(data: bytes, who: str) -> Survey:
     """The primary item of an AVIF.
 
@@ -577,19 +546,14 @@ def _avif(data: bytes, who: str) -> Survey:
     for start, _ in boxes_within(data, 0, end, b"ftyp"):
         if data[start : start + 4] == b"avis":
             data[start : start + 4] = b"avif"
-    for start, _ in boxes_within(
-        data, 0, end, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz"
-    ):
+    table = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz")
+    for start, _ in boxes_within(data, 0, end, *table):
         frames = max(frames, struct.unpack_from(">I", data, start + 8)[0])
     for start, _ in list(boxes_within(data, 0, end, b"moov")):
         at = data.rfind(b"moov", max(0, start - 12), start)
         data[at : at + 4] = b"free"
     store = next((start for start, _ in boxes_within(data, 0, end, b"meta", b"idat")), 0)
-    sizes = [
-        struct.unpack_from(">II", data, at + 4)
-        for at, _ in boxes_within(data, 0, end, b"meta", b"iprp", b"ipco", b"ispe")
-    ]
-    size = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    size = largest_item(data)
     payload, largest, work = [], 1, 0
     for start, stop in boxes_within(data, 0, end, b"meta", b"iloc"):
         for places in _items(data, start, stop, store):
@@ -602,11 +566,5 @@ def _avif(data: bytes, who: str) -> Survey:
             work += shown * width * height
             payload.append(memoryview(item))
     area = max(1, size[0] * size[1])
-    return Survey(
-        data,
-        payload,
-        frames=frames,
-        size=size,
-        memory=17 * max(1, -(-largest // area)),
-        work=30 * max(1, work / area),
-    )
+    memory, work = 17 * max(1, -(-largest // area)), 30 * max(1, work / area)
+    return Survey(data, payload, True, frames, size, memory, work)

@@ -23,8 +23,8 @@ STRIP = 256  # rows that are converted at once
 def png_samples(data: bytes | bytearray, size: tuple[int, int], who: str) -> np.ndarray:
     """H×W×(2..4), uint16, of a surveyed PNG with 16 bits that is not plain grey."""
     samples = cv2.imdecode(np.frombuffer(png_pixels(data), np.uint8), cv2.IMREAD_UNCHANGED)
-    right = samples is not None and samples.dtype == np.uint16 and samples.shape[:2] == size[::-1]
-    if not right or samples.ndim < 3 or samples.shape[2] < 3:
+    shapes = [(size[1], size[0], channels) for channels in (3, 4)]
+    if samples is None or samples.dtype != np.uint16 or samples.shape not in shapes:
         raise ImageError("E_FORMAT", f"{who} is a 16-bit PNG that cannot be decoded; save it again")
     code = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}[samples.shape[2]]
     samples = cv2.cvtColor(samples, code, dst=samples)

@@ -24,6 +24,7 @@ from .text import one_line, shown
 MAX_BYTES = 256 << 20
 STATE = ".mtrestore"  # what a folder run keeps inside its output folder; never an input
 ASSETS = Path(__file__).parents[1] / "assets"
+ODD = (RecursionError, ValueError, LookupError, TypeError, AttributeError)  # of odd YAML tags
 UNFINISHED: set[Path] = set()  # temporary files of this process, for whoever has to end it
 
 
@@ -59,6 +60,16 @@ def filename(path: str | bytes | os.PathLike) -> str:
     raise ImageError("E_NAME", f"{path!r:.80} is no file name: {reason}; give a str, bytes or Path")
 
 
+@contextlib.contextmanager
+def _opened(path: str | bytes | os.PathLike) -> Iterator[tuple[int, os.stat_result]]:
+    """(descriptor, facts) of a file that is read, opened without waiting for a pipe."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        yield fd, os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
 def read_bytes(path: str | bytes | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
     """The bytes of a regular file of at most `max_bytes`.
 
@@ -66,46 +77,32 @@ def read_bytes(path: str | bytes | os.PathLike, max_bytes: int = MAX_BYTES) -> b
     """
     name = filename(path)
     try:
-        fd = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        try:
-            info = os.fstat(fd)
+        with _opened(name) as (fd, info):
             if not stat.S_ISREG(info.st_mode):
-                raise ImageError(
-                    "E_NOT_A_FILE", f"{name!r} is not a regular file; give the path of a file"
-                )
-            with open(
-                fd, "rb", closefd=False
-            ) as file:  # one more than allowed, since a file may grow
+                why = "is not a regular file; give the path of a file"
+                raise ImageError("E_NOT_A_FILE", f"{name!r} {why}")
+            with open(fd, "rb", closefd=False) as file:  # one more than allowed: a file may grow
                 data = file.read(max_bytes + 1) if info.st_size <= max_bytes else None
-        finally:
-            os.close(fd)
     except OSError as e:
+        rights = "may not be read; check its permissions"
         code, why = {
             errno.ELOOP: ("E_MISSING", "is a link that leads to itself"),
             errno.ENAMETOOLONG: ("E_NAME", "is too long for a name"),
-            errno.EACCES: (
-                "E_PERMISSION",
-                "may not be read; check its permissions and those of its folder",
-            ),
-            errno.EPERM: ("E_PERMISSION", "may not be read; check its permissions"),
+            errno.EACCES: ("E_PERMISSION", f"{rights} and those of its folder"),
+            errno.EPERM: ("E_PERMISSION", rights),
             errno.ENXIO: ("E_NOT_A_FILE", "is not a regular file"),
         }.get(e.errno or 0, ("E_MISSING", f"cannot be read: {e.strerror}; check the path"))
         raise ImageError(code, f"{name if len(name) < 300 else name[:60] + '...'!r} {why}") from e
     if data is None or len(data) > max_bytes:
-        raise ImageError(
-            "E_TOO_LARGE", f"{name!r} has {info.st_size} bytes, more than the limit of {max_bytes}"
-        )
+        why = f"has {info.st_size} bytes, more than the limit of {max_bytes}"
+        raise ImageError("E_TOO_LARGE", f"{name!r} {why}")
     return data
 
 
 def head(path: str | bytes | os.PathLike, count: int) -> bytes:
     """The first bytes of a regular file of any size; none of what is no such file."""
-    with contextlib.suppress(OSError, ValueError):
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        try:
-            return os.read(fd, count) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-        finally:
-            os.close(fd)
+    with contextlib.suppress(OSError, ValueError), _opened(path) as (fd, info):
+        return os.read(fd, count) if stat.S_ISREG(info.st_mode) else b""
     return b""
 
 
@@ -134,30 +131,23 @@ def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = 
     not followed. Raises ImageError E_WRITE (E_NAME, E_NOT_A_FILE); leaves no temporary file.
     """
     path = Path(filename(path))
+    name = repr(str(path))
     try:
         if path.exists() and not path.is_file():
-            raise ImageError(
-                "E_NOT_A_FILE",
-                f"{str(path)!r} exists and is not a regular file; choose another name",
-            )
-        temp = path.with_name(
-            f".mtrestore-{secrets.token_hex(8)}.tmp"
-        )  # short: the final name may be as long as names go
+            why = "exists and is not a regular file; choose another name"
+            raise ImageError("E_NOT_A_FILE", f"{name} {why}")
+        # Short: the final name may be as long as names go.
+        temp = path.with_name(f".mtrestore-{secrets.token_hex(8)}.tmp")
         UNFINISHED.add(temp)
         try:
-            with open(
-                os.open(
-                    temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
-                ),
-                "wb",
-            ) as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            with open(os.open(temp, flags, 0o666), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             if read_bytes(temp, len(data)) != data:
-                raise ImageError(
-                    "E_WRITE", f"{str(path)!r} came back changed from the disk; check the disk"
-                )
+                why = "came back changed from the disk; check the disk"
+                raise ImageError("E_WRITE", f"{name} {why}")
             if overwrite:
                 os.replace(temp, path)
             else:
@@ -173,14 +163,11 @@ def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = 
             finally:
                 os.close(folder)
     except FileExistsError as e:
-        raise ImageError(
-            "E_WRITE", f"{str(path)!r} exists; choose another name or pass overwrite=True"
-        ) from e
+        why = "exists; choose another name or pass overwrite=True"
+        raise ImageError("E_WRITE", f"{name} {why}") from e
     except OSError as e:
-        raise ImageError(
-            "E_WRITE",
-            f"{str(path)!r} cannot be written: {e.strerror or e}; check folder, rights and space",
-        ) from e
+        why = f"cannot be written: {e.strerror or e}; check folder, rights and space"
+        raise ImageError("E_WRITE", f"{name} {why}") from e
     return path
 
 
@@ -266,9 +253,8 @@ class Log:
         if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
             os.close(self.file)
             regular = stat.S_ISREG(info.st_mode)
-            raise self.refusal(
-                f"{path} is {'a file with another name too' if regular else 'not a regular file'}"
-            )
+            what = "a file with another name too" if regular else "not a regular file"
+            raise self.refusal(f"{path} is {what}")
 
     def refusal(self, why: str) -> ImageError:
         return ImageError("E_WRITE", f"{self.what} {why}; remove it or give another output")
@@ -315,10 +301,8 @@ def below(
                 listed = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
         except OSError as e:
             code = "E_PERMISSION" if isinstance(e, PermissionError) else "E_NAME"
-            yield (
-                here,
-                ImageError(code, f"the folder {str(here)[:300]!r} cannot be listed: {e.strerror}"),
-            )
+            why = f"the folder {str(here)[:300]!r} cannot be listed: {e.strerror}"
+            yield here, ImageError(code, why)
             continue
         folders = [here / name for name, is_folder in listed if is_folder and name != STATE]
         pending += [f for f in reversed(folders) if leave_out is None or inode(f) != leave_out]
@@ -362,29 +346,19 @@ def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast
     try:
         for event in yaml.parse(data, loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
-                event, yaml.CollectionEndEvent
-            )
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent) or depth > 20:
-                raise ValueError(
-                    "it nests too deeply, or has an alias (*name); write that value out"
-                )
+                why = "it nests too deeply, or has an alias (*name); write that value out"
+                raise ValueError(why)
             if isinstance(event, yaml.ScalarEvent):
                 _check_word(event.value)
         values = loader(data).get_single_data()
         _check_keys(values)
         return values
-    except (
-        yaml.YAMLError,
-        RecursionError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as e:  # odd tags make odd errors
-        raise ValueError(
-            shown(f"{filename(path)!r} is not YAML that can be read: {one_line(e)[:200]}")
-        ) from e
+    except (yaml.YAMLError, *ODD) as e:
+        why = f"is not YAML that can be read: {one_line(e)[:200]}"
+        raise ValueError(shown(f"{filename(path)!r} {why}")) from e
 
 
 def _check_word(word: str) -> None:
@@ -399,9 +373,8 @@ def _check_keys(values: Any) -> None:
     if isinstance(values, dict):
         for key in values:
             if not isinstance(key, str):
-                raise ValueError(
-                    f"{str(key)[:40]!r} is no name; a name is text, in quotes if need be"
-                )
+                why = "is no name; a name is text, in quotes if need be"
+                raise ValueError(f"{str(key)[:40]!r} {why}")
         values = list(values.values())
     if isinstance(values, list):
         for value in values:

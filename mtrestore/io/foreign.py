@@ -23,7 +23,7 @@ import numpy as np
 from PIL import features
 
 from ..guard import safe
-from .cost import MEMORY, PLENTY, WORK, afford, boxes_within
+from .cost import MEMORY, PLENTY, WORK, afford, boxes_within, largest_item
 from .files import ImageError
 
 CHILD = Path(__file__).with_name("foreign_child.py")
@@ -80,7 +80,7 @@ def decode(data: bytes, name: str, who: str, max_pixels: int | None) -> Decoded:
     if not there:
         how = f"install it with: pip install {form.package}"
         raise ImageError("E_FORMAT", f"{who} is {name}, for which a package is missing; {how}")
-    size = {"HEIC": _heic, "JPEG XL": _jxl, "JPEG 2000": _jp2}[name](data)
+    size = {"HEIC": largest_item, "JPEG XL": _jxl, "JPEG 2000": _jp2}[name](data)
     payload = [memoryview(data)]
     afford(who, *size, max_pixels, form.memory, form.work, payload)
     share = max(1.0, len(data) / 2**20, (max_pixels or 0) / PLENTY)
@@ -95,13 +95,6 @@ def decode(data: bytes, name: str, who: str, max_pixels: int | None) -> Decoded:
 
 
 # ---------------------------------------------------------------- sizes from headers
-
-
-def _heic(data: bytes) -> tuple[int, int]:
-    """The largest size that any item states."""
-    places = boxes_within(data, 0, len(data), b"meta", b"iprp", b"ipco", b"ispe")
-    sizes = [struct.unpack_from(">II", data, at + 4) for at, _ in places]
-    return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
 
 
 def _jp2(data: bytes) -> tuple[int, int]:
@@ -121,8 +114,8 @@ def _jxl(data: bytes) -> tuple[int, int]:
     if data.startswith(BOX_JXL):
         whole = next((at for at, _ in boxes_within(data, 0, len(data), b"jxlc")), None)
         part = next((at + 4 for at, _ in boxes_within(data, 0, len(data), b"jxlp")), None)
-        at = whole if whole is not None else part
-        begin = b"" if at is None else data[at : at + 64]
+        place = whole if whole is not None else part
+        begin = b"" if place is None else data[place : place + 64]
     if begin[:2] != b"\xff\x0a":
         raise ValueError("it has no size")
     bits, at = int.from_bytes(begin[2:].ljust(16, b"\0"), "little"), 0
@@ -153,12 +146,13 @@ def _child(
     pipe = subprocess.PIPE
     env = {**os.environ, **safe.environment()}
     child = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=env)
+    out: Any = child.stdout  # a buffered reader
     feeder = threading.Thread(target=_feed, args=(child.stdin, data), daemon=True)
     clock = threading.Timer(60 + 20 * seconds, child.kill)  # one that waits uses no processor
     try:
         feeder.start()
         clock.start()
-        line = child.stdout.readline(MOST_HEADER)
+        line = out.readline(MOST_HEADER)
         if not line:
             raise _ended(child.wait(), who, name)
         facts = json.loads(line)
@@ -167,14 +161,14 @@ def _child(
             cut = "truncat" in facts["error"].lower() or "end of" in facts["error"].lower()
             code = "E_TRUNCATED" if cut else code
             raise ImageError(code, f"{who} is a damaged or too costly {name}: {facts['error']}")
-        blocks = [child.stdout.read(size) for size in facts["blocks"]]
+        blocks = [out.read(size) for size in facts["blocks"]]
         depth = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}[facts["mode"]]
         width, height = facts["size"]
         kind = np.uint16 if facts["mode"] == "I;16" else np.uint8
         samples = np.empty((height, width, depth), kind)
-        view, at = memoryview(samples).cast("B"), 0
+        view, at = samples.data.cast("B"), 0
         while at < len(view):
-            count = child.stdout.readinto(view[at:])
+            count = out.readinto(view[at:])
             if not count:
                 raise _ended(child.wait(), who, name)
             at += count
@@ -182,7 +176,7 @@ def _child(
     finally:
         clock.cancel()
         child.kill()
-        child.stdout.close()
+        out.close()
         child.wait()
 
 

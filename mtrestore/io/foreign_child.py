@@ -10,6 +10,7 @@ import io
 import json
 import signal
 import sys
+from typing import Any
 
 BLOCKS = ("icc_profile", "exif", "xmp")
 MOST = 4 << 20  # bytes of a block
@@ -36,7 +37,7 @@ def main(name: str, module: str, memory: str, seconds: str) -> None:
     out, data = sys.stdout.buffer, sys.stdin.buffer.read()
     Image.MAX_IMAGE_PIXELS = None  # the parent's limit was asked
     try:
-        plugin = importlib.import_module(module) if module else None
+        plugin: Any = importlib.import_module(module) if module else None
         bound(int(memory), float(seconds))
         if module == "pillow_heif":
             plugin.register_heif_opener(thumbnails=False, decode_threads=1)

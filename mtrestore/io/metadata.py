@@ -14,7 +14,6 @@ from .tiff import EXIF_IFD, GPS_IFD, ORIENTATION
 
 GEO_TAGS = {33550, 33922, 34264, 34735, 34736, 34737}
 ELSEWHERE = {700, 33723, 34377}  # XMP, IPTC, Photoshop's resources: `beside` has them
-RESOLUTION = (282, 283, 296)  # across, down, unit
 TIFF_KEPT = {  # about the picture; the rest is about the file
     *(269, 270, 271, 272, 282, 283, 285, 296, 305, 306, 315, 33432, EXIF_IFD, GPS_IFD),
 }

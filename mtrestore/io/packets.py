@@ -35,7 +35,7 @@ NO_PLACE = (  # namespaces that stay where the place goes
 PLACE = re.compile(
     r"gps|location|latitude|longitude|\b(?:city|country)|\bstate$|coverage|usercomment", re.I
 )
-TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
+TAG = re.compile(rb"""(<[^\s/>]++)(?:[^>"']|"[^"]*"|'[^']*')*>""")
 ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*(?:"[^"]*"|'[^']*')""")
 IPTC_KEPT = {  # datasets of record 2 that stay where the place goes (IIM 4.2)
     *(0, 3, 5, 7, 10, 12, 15, 20, 22, 25, 30, 35, 37, 38, 40, 47, 55, 60, 62, 63, 65, 70),
@@ -59,19 +59,22 @@ def without(packet: bytes, drop: Drop, comments: bool = False) -> bytes:
         space, _, rest = name.partition(" ")
         return (space, rest.partition(" ")[0]) if rest else ("", space)
 
+    def tag() -> re.Match[bytes]:
+        match = TAG.match(packet, parser.CurrentByteIndex)
+        assert match, "expat has read it to its end"
+        return match
+
     def start(name: str, attributes: dict[str, str]) -> None:
         nonlocal depth, inside
         depth += 1
-        at = parser.CurrentByteIndex
         if inside:
             return
         if drop(*named(name)):
             inside = depth
-            cuts.append((at, TAG.match(packet, at).end()))
+            cuts.append(tag().span())
         elif bad := {qualified(a) for a in attributes if drop(*named(a))}:
-            tag = TAG.match(packet, at)
-            skip = re.compile(rb"<[^\s/>]+").match(packet, at).end()
-            for found in ATTRIBUTE.finditer(packet, skip, tag.end()):
+            head = tag()
+            for found in ATTRIBUTE.finditer(packet, head.end(1), head.end()):
                 if found[1] in bad:
                     cuts.append(found.span())
 

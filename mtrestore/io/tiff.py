@@ -408,6 +408,7 @@ def samples(data: bytes, file: Layout, unpack: Callable[[bytes], np.ndarray]) ->
                 height = height if file.tiled else min(height, file.height - y)
                 plain, top = unpack(_as_bytes(data, file, pieces, row, across, height)), y
             left = x // wide * row
+            assert plain is not None, "the first piece begins a band"
             raw = plain[y - top : y - top + stored, left : left + row].tobytes()
         if len(raw) < stored * row:
             raise EOFError("truncated: a piece unpacks to less than its header says")

@@ -24,7 +24,7 @@ from ..io.text import shown
 from ..pipeline import Restorer, identity
 from ..training import batches, likeness
 
-Method = Callable[..., np.ndarray]  # a photo, and of a face its 468 points, in; a photo out
+Method = Callable[..., Any]  # a photo, and of a face its 468 points, in; a photo out
 SEVERITIES = ("mild", "medium", "severe", "heavy", "old-photo")
 PHOTO_FAULTS = {
     **{f"noise {s}": {"op": "gaussian_noise", "sigma": float(s)} for s in (15, 25, 50)},
@@ -115,7 +115,7 @@ def photo_cases(
     """(degraded, truth) of each picture of a folder; noise has a seed for each."""
     for i, path in enumerate(pictures_in(folder)):
         truth, steps = image.read(path), [] if fault is None else [dict(fault)]
-        if steps and fault["op"].endswith("noise"):
+        if fault and fault["op"].endswith("noise"):
             steps[0]["seed"] = i
         yield degrade.apply(truth, degrade.Recipe(tuple(steps))), truth
 

@@ -195,8 +195,8 @@ def run_process(task: Task, env: Mapping[str, str]) -> tuple[int, str]:
     with tempfile.TemporaryFile() as log:
         options |= {"stdin": subprocess.PIPE, "stdout": log, "stderr": log}
         with subprocess.Popen(command, **options) as process:
+            assert process.stdin
             with contextlib.suppress(BrokenPipeError):
-                assert process.stdin
                 process.stdin.write(json.dumps(task).encode() + b"\n")
                 process.stdin.flush()
             while process.poll() is None:
@@ -242,7 +242,8 @@ def work() -> None:
 
 def run_notebook(task: Task, folder: Path) -> str | None:
     """Have papermill execute the notebook in this folder; what went wrong, or None."""
-    sys.modules["rfc3987_syntax"] = None  # jsonschema does without; it takes 3 s to import
+    # jsonschema does without; it takes 3 s to import.
+    sys.modules["rfc3987_syntax"] = None  # pyright: ignore[reportArgumentType]  # Python's way
     import papermill
     from nbclient.exceptions import DeadKernelError
 

@@ -100,5 +100,5 @@ def coherence(photo: np.ndarray, truth: np.ndarray, bins: int = 24) -> np.ndarra
         return np.histogram(frequency, edges, weights=values)[0]
 
     cross = t * w.conj()
-    both = total(cross.real) ** 2 + total(cross.imag) ** 2
+    both = total(np.real(cross)) ** 2 + total(np.imag(cross)) ** 2
     return both / np.maximum(total(abs(t) ** 2) * total(abs(w) ** 2), 1e-12)

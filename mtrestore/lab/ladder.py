@@ -8,6 +8,7 @@ import ipywidgets
 import numpy as np
 
 from .. import degrade, view
+from ..plot import Plot
 
 LINE = {"kind": "scratches", "width": 1.0, "level": 1.0, "alpha": 0.8}
 COLOURS = {"place": 0.5, "red": 1.0, "green": 0.9, "blue": 0.8}
@@ -65,7 +66,7 @@ def bench(photo: np.ndarray, op: str, seed: int) -> ipywidgets.VBox:
         words = isinstance(values[0], str)
         controls = {name: list(values) if words else (min(values), max(values))} | controls
 
-    def turn(**now: Any) -> view.Comparison:
+    def turn(**now: Any) -> Plot:
         poor = degrade.apply(photo, degrade.Recipe((step(op, seed, **now),)))
         return view.show({"truth": photo, op: poor}, size=3.5)
 

@@ -37,7 +37,7 @@ def tagged(shell: Any = None) -> dict[str, Any]:
 def assigned(source: str) -> list[str]:
     """The names that a cell of `name = literal` lines binds; none where it holds anything else."""
     try:
-        body = ast.parse(source).body
+        body: list[Any] = ast.parse(source).body
         for node in body:
             ast.literal_eval(node.value)
         return [node.targets[0].id for node in body]

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .. import face, image, metrics, weights
+from .. import face, image, metrics, view, weights
 from ..crop import Crop, eye_crop, five_from_mesh, landmark_crop
 from ..io.claims import check_folder
 from ..io.files import ImageError, below, make_folders, write_bytes
@@ -280,16 +280,7 @@ def _write_lists(out: Path, keep: Sequence[Candidate], rest: Sequence[Candidate]
         pictures = [image.as_photo(c.picture) for c in faces if len(c.picture)]
         if pictures:
             tiles = [image.resize(p, (96, 96)) for p in pictures[:400]]
-            image.write(out / f"{name}.jpg", _sheet(tiles))
-
-
-def _sheet(tiles: Sequence[np.ndarray], columns: int = 16) -> np.ndarray:
-    """Square pictures in rows, the last one filled up with white."""
-    blank = np.ones_like(tiles[0])
-    rows = -(-len(tiles) // columns)
-    tiles = [*tiles, *[blank] * (rows * columns - len(tiles))]
-    lines = [np.hstack(tiles[n : n + columns]) for n in range(0, len(tiles), columns)]
-    return np.vstack(lines)
+            image.write(out / f"{name}.jpg", view.grid(tiles, 16, gap=0))
 
 
 def _table(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> bytes:
@@ -298,7 +289,6 @@ def _table(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> bytes:
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(
-            {k: cell(v) if isinstance(v, str) else v for k, v in row.items() if k in columns}
-        )
+        words = {k: cell(v) if isinstance(v, str) else v for k, v in row.items() if k in columns}
+        writer.writerow(words)
     return text.getvalue().encode()

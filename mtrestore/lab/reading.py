@@ -56,7 +56,7 @@ def numbers(found: Results, metric: str) -> dict[str, float]:
     each = lines(found, metric)
     clear = sum(verdict(found, line) != UNCLEAR for line in each)
     means = {f"{metric}_{line['arm']}_{line['part']}": line["difference"][0] for line in each}
-    return means | {"clear": clear}
+    return {**means, "clear": clear}
 
 
 def per_picture(

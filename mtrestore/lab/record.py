@@ -117,7 +117,8 @@ def processor() -> str:
     if not info.exists():
         return name
     lines = info.read_text().split("\n\n")[0].splitlines()
-    facts = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    pairs = (line.partition(":") for line in lines if ":" in line)
+    facts = {key.strip(): value.strip() for key, _, value in pairs}
     numbers = [f"{k} {facts[k]}" for k in ("cpu family", "model", "stepping") if k in facts]
     return " ".join([facts.get("model name", name), *numbers])
 
@@ -127,12 +128,11 @@ def hardware() -> dict[str, Any]:
     import psutil
 
     torch, cpu = sys.modules.get("torch"), processor()
-    cuda = torch and torch.cuda.is_initialized()
     return {
         "cpu": f"{cpu}, {torch.backends.cpu.get_cpu_capability()}" if torch else cpu,
         "cores": cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_initialized() else None,
         "threads": torch.get_num_threads() if torch else None,
     }
 

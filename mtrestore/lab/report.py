@@ -262,7 +262,7 @@ def _text(results: Results) -> str:
             return float(f"{v:.6g}") if math.isfinite(v) else None
         return v
 
-    options = {"ensure_ascii": False, "allow_nan": False}
+    options: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False}
     lines = [f'"{k}": {json.dumps(short(v), **options)}' for k, v in results.items()]
     text = ",\n".join(lines)
     for root, name in ((ROOT, ""), (ROOT.parent, "../")):

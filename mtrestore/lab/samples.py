@@ -79,7 +79,7 @@ def small_faces(size: int, batch: int, seed: int) -> Callable[[int], Batch]:
     import skimage.data
 
     grey = skimage.data.lfw_subset()[:100, ..., None]  # the other hundred show no face
-    faces = [image.resize(np.float32(f.repeat(3, -1)), (size, size)) for f in grey]
+    faces = [image.resize(np.array(f.repeat(3, -1), np.float32), (size, size)) for f in grey]
 
     def batches(step: int) -> Batch:
         rng = np.random.default_rng([seed, step])

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ..io import files
 from ..io.text import shown
@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     test: Callable[[Any], bool]
 
 
-def is_number(value: Any, most: float = MOST_NUMBER) -> bool:
+def is_number(value: Any, most: float = MOST_NUMBER) -> TypeGuard[float]:
     return type(value) in (int, float) and abs(value) <= most  # NaN is not
 
 

@@ -253,7 +253,8 @@ def table(sweep: Sweep, out: Path, errors: Mapping[str, str | None]) -> pandas.D
 def summary(rows: pandas.DataFrame) -> str:
     """The runs with their first numbers, for a terminal."""
     columns = ["run", "status", "seconds", *rows.attrs["metrics"][:5]]
-    words = rows[columns].rename(columns=shown).map(lambda v: shown(v) if type(v) is str else v)
+    table: Any = rows[columns]  # in pandas' types no function may be a float_format
+    words = table.rename(columns=shown).map(lambda v: shown(v) if type(v) is str else v)
     return words.to_string(index=False, float_format="{:.4g}".format, na_rep="")
 
 

@@ -160,7 +160,7 @@ def card(
     return words, plot
 
 
-def wide(kind: type[w.Widget], name: str, **options: Any) -> w.Widget:
+def wide(kind: type[w.Widget], name: str, **options: Any) -> Any:
     """A control with a label, which speaks when it is left, not at each key."""
     style = {"description_width": "92px"}
     if kind is not w.Dropdown:
@@ -215,7 +215,7 @@ class Workbench(w.VBox):
         self.take(photo, as_it_is=False)
 
     @staticmethod
-    def _controls(preset: str, settings: dict[str, Any]) -> dict[str, w.Widget]:
+    def _controls(preset: str, settings: dict[str, Any]) -> dict[str, Any]:
         auto, boxes = w.Layout(width="auto"), "drawn, found, or x0 y0 x1 y1; ..."
         credit, name = "Eileen Collins, NASA, public domain", "outputs/workbench/restored.png"
         fidelity = AUTO if settings["face_fidelity"] is None else settings["face_fidelity"]

@@ -19,4 +19,4 @@ REGISTRY = {
         RestorerNet, DeepGuidedFilter, GuidedUpsampler, Refiner, Sharpener,
     )
 }  # fmt: skip
-__all__ = [*REGISTRY, "GuidedFilter", "REGISTRY"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [*REGISTRY, "GuidedFilter", "REGISTRY"]  # pyright: ignore[reportUnsupportedDunderAll]  # built

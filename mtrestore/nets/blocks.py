@@ -56,10 +56,10 @@ def conv(cin: int, cout: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(cin, cout, 3, stride, 1)
 
 
-def zero(layer: nn.Conv2d) -> nn.Conv2d:
+def zero(layer: Layer) -> Layer:
     """The same layer with weights and bias 0: a residual net that ends in it starts as identity."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
     return layer
 
 

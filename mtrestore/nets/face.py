@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import Net, act, conv, up2, zero
+from .blocks import Net, act, conv, he, up2, zero
 from .synthesis import Synthesis
 
 WIDTHS = {  # at full size in sixteens, as a CPU convolves
@@ -128,8 +128,7 @@ class Generator(Net):
         # The deepest tensor is to be heard through eleven layers (He et al., ICCV 2015).
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, a=0.2)
-                nn.init.zeros_(layer.bias)
+                he(layer)
         # The noise at the joins begins faint, as StyleGAN's does, or that tensor is drowned.
         for up in self.decoder.joins if join == "concat" else ():
             up.fuse[0].weight.data[:, up.fuse[0].out_channels :] *= 0.1
@@ -230,14 +229,16 @@ class FaceNet(Net):
     def _mixed(self, x: Tensor, feats: Sequence[Tensor], noise: Tensor | None) -> Tensor:
         """m·x + (1 - m)·face: the picture, and the face drawn from its features."""
         scales = [self.get_buffer(f"scale{level}") for level in range(6)]
-        alone = len(x) == 1 and noise is None and not torch.jit.is_tracing()
+        tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]  # in its docs
+        alone = len(x) == 1 and noise is None and not tracing
         if alone and torch.is_inference_mode_enabled():
             face, m = self.decoder.paint_one(feats, scales, self.mask)
             return torch.lerp(face, x, torch.sigmoid(m))
         feats = [f * scale for f, scale in zip(feats, scales, strict=True)]
-        for level in range(3) if noise is not None else ():
-            fresh = torch.randn_like(feats[level])
-            feats[level] = torch.where(noise[:, None, None, None], fresh, feats[level])
+        if noise is not None:
+            for level in range(3):
+                fresh = torch.randn_like(feats[level])
+                feats[level] = torch.where(noise[:, None, None, None], fresh, feats[level])
         face, y = self.decoder.paint(feats)
         m = torch.sigmoid(self.mask(y))  # B 1 s s
         return m * x + (1 - m) * face

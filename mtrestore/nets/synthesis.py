@@ -11,6 +11,7 @@ Every join is a concatenation (Yang et al., GPEN, CVPR 2021, section 3). What le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -109,9 +110,11 @@ class Synthesis(nn.Module):
         y = feats[5] * scales[5] + resized(self.start_place, feats[5])
         deep = F.adaptive_avg_pool2d(y, 2).flatten(1)
         y, picture = self.start(y), 0
+        fuse: Any = self.fuse  # Sequentials that begin with a convolution
+        heads: Any = self.heads  # convolutions
         for k, i in enumerate(LEVELS):
             y, gain = self._enlarged(y, k, i), self.gain[k] * scales[i]
-            layer = self.fuse[k][0]
+            layer = fuse[k][0]
             if i in EXCITED:
                 out = F.pad(self._turn(deep, i)[0], (0, y.shape[1]), value=1.0)
                 weight = layer.weight * F.pad(gain, (0, 0, 0, 0, y.shape[1], 0), value=1.0)
@@ -121,9 +124,10 @@ class Synthesis(nn.Module):
                 y = layer(torch.cat([y, feats[i] * gain], 1))
             y = F.glu(y, 1) if i else wide_glu(y)
             if i and i in HEADS:
-                head = self.heads[HEADS.index(i)]
+                head = heads[HEADS.index(i)]
                 picture = smooth2(picture + quad(y, head.weight, head.bias))
-        last = self.heads[HEADS.index(0)]
+        last = heads[HEADS.index(0)]
+        assert mask.bias is not None, "`conv` has one"
         weight, bias = torch.cat([last.weight, mask.weight]), torch.cat([last.bias, mask.bias])
         y = quad(y, weight, bias)
         return torch.sigmoid(2 * (picture + y[:, :3])), y[:, 3:]  # (tanh(z) + 1) / 2

@@ -55,8 +55,8 @@ class Adversary:
     ) -> None:
         check_names(kinds, KINDS, "augment must name some of")
         ready = isinstance(critic, nn.Module)
-        net = critic if ready else (SpectralCritic if hinge else Critic)(critic)
-        self.critic = net.to(memory_format=torch.channels_last)
+        net: Any = critic if ready else (SpectralCritic if hinge else Critic)(critic)
+        self.critic: nn.Module = net.to(memory_format=torch.channels_last)
         self.r1, self.every = r1, every
         self.kinds, self.patience = tuple(kinds), patience
         self.paired, self.hinge = paired, hinge
@@ -95,7 +95,9 @@ class Adversary:
 
     def generator_loss(self, verdicts: list[Tensor]) -> Tensor:
         """The loss of a generator whose pictures got these verdicts."""
-        return -sum(v.float().mean() for v in verdicts) if self.hinge else losses.real(verdicts)
+        if self.hinge:
+            return -losses.total(v.float().mean() for v in verdicts)
+        return losses.real(verdicts)
 
     def against(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(the loss of a generator that drew these pictures, their features)."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Draw = Callable[[float, float, float | None], Tensor]  # (low, high, what changes nothing)
+Draw = Callable[..., Tensor]  # (low, high, what changes nothing)
 
 
 def colour(x: Tensor, draw: Draw) -> Tensor:

@@ -8,7 +8,7 @@ computes which batch first.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def mesh_points(folder: str | Path) -> dict[str, np.ndarray]:
         return dict(zip(labels["names"].tolist(), points, strict=True))
 
 
-def progress(rows: Sequence[Any], unit: str) -> Iterator[Any]:
+def progress(rows: Sequence[Any], unit: str) -> Iterable[Any]:
     return tqdm(rows, desc=f"{unit}s", unit=unit, leave=False, disable=None)
 
 
@@ -170,8 +170,8 @@ def quick_cut(stored: np.ndarray, crop: Crop) -> np.ndarray:
     """
     if crop.side > 1.25 * crop.size:
         return crop.cut(to_float(stored))
-    options = {"flags": cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, "borderMode": BORDER}
-    return to_float(cv2.warpAffine(stored, crop.matrix, (crop.size, crop.size), **options))
+    flags, size = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, (crop.size, crop.size)
+    return to_float(cv2.warpAffine(stored, crop.matrix, size, flags=flags, borderMode=BORDER))
 
 
 # ---- faces
@@ -260,7 +260,7 @@ class FaceBatches:
             blurs.append(degrade.blur_scale(recipe) * size / small)
         batch = pairs(poor, clean)
         if self.labels:
-            batch["points"] = torch.from_numpy(np.float32(points))
+            batch["points"] = torch.from_numpy(np.array(points, np.float32))
             batch["blur"] = torch.tensor(blurs, dtype=torch.float32)
         return batch
 
@@ -358,7 +358,7 @@ class PersonBatches:
         views = [self._view(self.people[i], rng) for _ in range(2) for i in people]
         return {"inputs": (stack(views),), "target": torch.arange(self.batch).repeat(2)}
 
-    def _view(self, pictures: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    def _view(self, pictures: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         stored = pictures[rng.integers(len(pictures))]
         crop = jitter(rng, len(stored), self.MARGIN, self.SIZE, turn=8, zoom=1.1, shift=0.05)
         face = crop.cut(to_float(stored))
@@ -423,7 +423,7 @@ class Photos:
     ) -> list[np.ndarray]:
         h, w = photos[0].shape[:2]
         y, x = rng.integers(h - size + 1), rng.integers(w - size + 1)
-        turns, flip = rng.integers(4), rng.random() < 0.5
+        turns, flip = int(rng.integers(4)), rng.random() < 0.5
         squares = [np.rot90(p[y : y + size, x : x + size], turns) for p in photos]
         return [np.ascontiguousarray(s[:, ::-1] if flip else s, np.float32) / 255 for s in squares]
 

@@ -48,7 +48,8 @@ def check_names(names: Iterable[Any], choices: Iterable[str], rule: str) -> None
 class Stage:
     """What every stage is made of: a net that EMA follows and that ships, and its descent."""
 
-    averaged: nn.Module
+    averaged: Any  # the module that is trained and ships
+    ema: nn.Module  # its running mean, which `fit` sets
     descent: Descent
 
     def setup(self, fabric: Any) -> None:
@@ -71,7 +72,8 @@ class Descent:
     def __init__(
         self, net: nn.Module, groups: Groups, betas: tuple[float, float], clip: float
     ) -> None:
-        self.net, self.clip = net, clip
+        self.net: Any = net  # or what the Fabric makes of it
+        self.clip = clip
         self.rates = [lr for _, lr in groups]
         options = [{"params": list(module.parameters()), "lr": lr} for module, lr in groups]
         self.adam = torch.optim.Adam(options, betas=betas, fused=True)

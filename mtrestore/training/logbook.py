@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -51,7 +51,8 @@ class Logbook:
         folder.mkdir(parents=True, exist_ok=True)
         for torn in self.checkpoints.glob(".mtrestore-*.tmp"):  # of a run killed while it saved
             torn.unlink()
-        self.log = self.board = None
+        self.log: IO[str] | None = None
+        self.board: Any = None  # a SummaryWriter, where one is asked for
 
     def begin(self, resume: bool) -> dict[str, Any] | None:
         """The newest checkpoint to go on from; without `resume` all are deleted."""
@@ -100,7 +101,7 @@ def save_pictures(path: Path, pictures: torch.Tensor) -> None:
     image.write(path, torch.cat(rows, 1).permute(1, 2, 0).numpy())
 
 
-def open_log(folder: Path, step: int) -> Any:
+def open_log(folder: Path, step: int) -> IO[str]:
     """log.jsonl opened for appending, without torn lines and those beyond `step`."""
     path = folder / "log.jsonl"
 

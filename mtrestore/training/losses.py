@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +15,11 @@ from . import parts
 from .likeness import CHIP, CHIP_POINTS
 
 LIKENESS = [*parts.EYES, *parts.BROWS, *parts.LIPS]
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of one term or more, in their order."""
+    return functools.reduce(operator.add, terms)
 
 
 # ---- against the truth
@@ -41,11 +48,11 @@ def scaled_pixel(restored: Tensor, truth: Tensor, k: Tensor, full: float = 0.1) 
     k: B whole numbers, about log2 of the blur's sigma over 1.2 px, which the recipe knows. Beyond
     that an L1 would pull every invented lash back to the mean; so the full size counts `full`.
     """
-    k, total = k.to(restored.device), restored.new_zeros(())
+    k, near = k.to(restored.device), restored.new_zeros(())
     for level in k.unique().tolist():
         a, b = (F.avg_pool2d(x[k == level], 2**level) for x in (restored, truth))
-        total = total + pixel(a, b) * len(a)
-    return total / len(k) + full * pixel(restored, truth)
+        near = near + pixel(a, b) * len(a)
+    return near / len(k) + full * pixel(restored, truth)
 
 
 def artefacts(restored: Tensor, truth: Tensor, averaged: Tensor) -> Tensor:
@@ -110,7 +117,7 @@ def real(verdicts: Sequence[Tensor]) -> Tensor:
 
     The non-saturating loss of a generator (Goodfellow et al., NeurIPS 2014, section 3).
     """
-    return sum(F.softplus(-v.float()).mean() for v in verdicts)
+    return total(F.softplus(-v.float()).mean() for v in verdicts)
 
 
 def fake(verdicts: Sequence[Tensor]) -> Tensor:
@@ -137,7 +144,7 @@ def hinge_real(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
     def lack(v: Tensor) -> Tensor:
         return F.relu(1 - soft * torch.rand_like(v[:, :1, :1, :1]) - v).mean()
 
-    return sum(lack(v.float()) for v in verdicts)
+    return total(lack(v.float()) for v in verdicts)
 
 
 def hinge_fake(verdicts: Sequence[Tensor], soft: float = 0.0) -> Tensor:
@@ -151,7 +158,7 @@ def features(restored: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     Wang et al., pix2pixHD, CVPR 2018, equation 4.
     """
     pairs = zip(restored, truth, strict=True)
-    return sum((a.float() - b.detach().float()).abs().mean() for a, b in pairs) / len(restored)
+    return total((a.float() - b.detach().float()).abs().mean() for a, b in pairs) / len(restored)
 
 
 def gram(restored: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
@@ -166,7 +173,7 @@ def gram(restored: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
         return flat @ flat.transpose(1, 2) / flat[0].numel()
 
     pairs = zip(restored, truth, strict=True)
-    return sum((style(a) - style(b.detach())).abs().mean() for a, b in pairs) / len(restored)
+    return total((style(a) - style(b.detach())).abs().mean() for a, b in pairs) / len(restored)
 
 
 def r1(critic: torch.nn.Module, pictures: Tensor) -> Tensor:
@@ -202,9 +209,7 @@ def landmark(restored: Tensor, where: Tensor, net: Any) -> Tensor:
     return points(marks[:, LIKENESS], parts.placed(where.float(), squares)[:, LIKENESS])
 
 
-def likeness(
-    restored: Tensor, truth: Tensor, where: Tensor, net: torch.nn.Module
-) -> tuple[Tensor, Tensor]:
+def likeness(restored: Tensor, truth: Tensor, where: Tensor, net: Any) -> tuple[Tensor, Tensor]:
     """(identity, perception) by a frozen FaceResNet, of faces with points `where` (B×468×2).
 
     identity: the squared distance of both descriptors, 0.05 for one person smiling or not, 0.7 for
@@ -220,5 +225,5 @@ def likeness(
         goals, person = features(truth)
     maps, who = features(restored)
     pairs = zip(maps, goals, strict=True)
-    apart = sum((a - b).abs().mean() / b.mean().clamp(min=1e-6) for a, b in pairs)
+    apart = total((a - b).abs().mean() / b.mean().clamp(min=1e-6) for a, b in pairs)
     return (who - person).square().sum(1).mean(), apart / len(maps)

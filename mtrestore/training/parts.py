@@ -7,8 +7,7 @@ takes its units to the picture's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -105,7 +104,7 @@ def placed(points: Tensor, squares: Tensor) -> Tensor:
     return torch.linalg.solve(turn, (points - shift[:, None]).transpose(1, 2)).transpose(1, 2)
 
 
-def chips(pictures: Tensor, points: Tensor, places: Sequence[Sequence[float]], size: int) -> Tensor:
+def chips(pictures: Tensor, points: Tensor, places: np.ndarray, size: int) -> Tensor:
     """B×C×size×size with eyes and mouth corners at `places` (4×2, px centres of the chip)."""
     goal = (torch.as_tensor(places, dtype=points.dtype, device=points.device) + 0.5) / size
     return cut(pictures, fitted(five(points)[:, [0, 1, 3, 4]], goal), size)

@@ -57,8 +57,9 @@ class GanPrior(Adversarial):
         betas = float(betas[0]), float(betas[1])
         self.descent = Descent(net, [(net, lr)], betas, clip)
         options = {"hinge": hinge, "betas": betas, "chance": chance, "target": target}
-        critic = critic or net.decoder.widths
-        self.adversary = Adversary(critic, critic_lr, r1, every, augment, **options)
+        self.adversary = Adversary(
+            critic or net.decoder.widths, critic_lr, r1, every, augment, **options
+        )
 
     def factor(self, progress: float) -> float:
         """Of the learning rates: a short rise, a plateau, after `hold` a straight fall to 0.1."""

@@ -61,8 +61,9 @@ class FaceRestoration(Adversarial):
         groups = [(net.encoder, lr), (net.decoder, decoder_lr)]
         groups += [(net.mask, lr)] if net.draws else []
         self.descent = Descent(net, groups, (0.0, 0.99), clip)
-        critic = critic or net.decoder.widths
-        self.adversary = Adversary(critic, critic_lr, r1, every, augment, paired=True)
+        self.adversary = Adversary(
+            critic or net.decoder.widths, critic_lr, r1, every, augment, paired=True
+        )
         names = ("eyes", "mouth") if self.weighs("parts", "gram") else ()
         options = {"kinds": (), "paired": True, "r1": 0}
         self.parts = {name: Adversary(PartCritic(), critic_lr, **options) for name in names}
@@ -108,7 +109,7 @@ class FaceRestoration(Adversarial):
             share = len(part["target"]) / sum(len(p["target"]) for p in parts)
             faces = self.descent.net(*part["inputs"], **self._noise(part))
             terms = self._terms(faces, part)
-            total = sum(self.weights[name] * value for name, value in terms.items())
+            total = losses.total(self.weights[name] * value for name, value in terms.items())
             self.descent.backward(total * share)
             restored.append(faces.detach())
             add(totals, {"loss": total, **terms}, share)
@@ -123,7 +124,8 @@ class FaceRestoration(Adversarial):
 
     def _terms(self, restored: Tensor, part: Mapping[str, Any]) -> dict[str, Tensor]:
         """Every loss of the restored faces, by name."""
-        truth, points = part["target"], part.get("points")
+        truth = part["target"]
+        points: Any = part.get("points")  # there, where a loss needs them: `update` asked
         if "blur" in part:
             pixel = losses.scaled_pixel(restored, truth, halvings(part["blur"]))
         else:
@@ -149,12 +151,12 @@ class FaceRestoration(Adversarial):
 
     def _part_terms(self, restored: Sequence[Tensor], truth: Sequence[Tensor]) -> dict[str, Tensor]:
         """The losses of eyes and mouth."""
-        terms = {"parts": 0.0, "gram": 0.0}
+        ranks, grams = [], []
         for learner, mine, real in zip(self.parts.values(), restored, truth, strict=True):
             verdicts, features = learner.rival(mine, real)
-            terms["parts"] = terms["parts"] + losses.ranked(*verdicts) / 2
-            terms["gram"] = terms["gram"] + losses.gram(*features) / 2
-        return terms
+            ranks.append(losses.ranked(*verdicts) / 2)
+            grams.append(losses.gram(*features) / 2)
+        return {"parts": losses.total(ranks), "gram": losses.total(grams)}
 
     def _judges_learn(
         self, parts: Sequence[Mapping[str, Any]], restored: Sequence[Tensor], factor: float

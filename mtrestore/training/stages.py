@@ -63,7 +63,7 @@ class Supervised(Stage):
             share = len(part["target"]) / len(batch["target"])
             out = self.descent.net(*part["inputs"])
             terms = {name: term(out, part["target"]) for name, term in self.terms.items()}
-            total = sum(self.weights[name] * value for name, value in terms.items())
+            total = losses.total(self.weights[name] * value for name, value in terms.items())
             self.descent.backward(total * share)
             add(totals, {"loss": total, **terms}, share)
         self.descent.step()
