@@ -151,7 +151,8 @@ class Photos(Door):
         self.parts: list[bytes] = []
         if int(self.request.headers.get("Content-Length", 0)) > MAX_BYTES:
             raise HTTPError(413, f"the file has more than {MAX_BYTES >> 20} MiB")
-        self.request.connection.set_max_body_size(MAX_BYTES)
+        connection: Any = self.request.connection
+        connection.set_max_body_size(MAX_BYTES)
 
     def data_received(self, chunk: bytes) -> None:
         self.parts.append(chunk)
