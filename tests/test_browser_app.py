@@ -62,6 +62,8 @@ def page(browser, app):
     page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
     ours = (app.address, f"blob:http://127.0.0.1:{app.port}")
     page.on("request", lambda r: None if r.url.startswith(ours) else troubles.append(r.url))
+    # File choosers are caught from the start on: when first asked for, some open unseen.
+    page.on("filechooser", lambda chooser: None)
     page.goto(app.address)
     page.locator("#presets input").first.wait_for(state="attached")
     yield page
