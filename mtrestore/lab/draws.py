@@ -18,7 +18,8 @@ from torch import Tensor
 
 from .. import image
 from ..io import files
-from ..nets import Generator
+from ..nets import FaceNet, Generator
+from .page import progress
 from .record import ROOT
 
 LOGS = ROOT / "experiments" / "train" / "logs"
@@ -27,10 +28,14 @@ Draw = Sequence[Tensor]
 
 
 @torch.inference_mode()
-def photos(net: Generator, draw: Draw, batch: int = 8) -> list[np.ndarray]:
-    """The picture of each draw, float32 RGB, s×s×3, 0..1."""
-    parts = zip(*(tensor.split(batch) for tensor in draw), strict=True)
-    return [image.to_photo(picture) for part in parts for picture in net(part)]
+def photos(net: Generator, draw: Draw, what: str = "") -> list[np.ndarray]:
+    """The picture of each of the draws, float32 RGB, s×s×3, 0..1; one at a time, B may be large.
+
+    what: the word beside a bar; none without.
+    """
+    parts: Any = list(zip(*(tensor.split(1) for tensor in draw), strict=True))
+    parts = progress(parts, len(parts), what) if what else parts
+    return [image.to_photo(net(part)) for part in parts]
 
 
 def renewed(held: Draw, fresh: Draw, level: int) -> list[Tensor]:
@@ -78,10 +83,24 @@ def walk(draw: Draw, ends: Tensor, steps: int) -> list[Tensor]:
     return [*(tensor.expand(steps, -1, -1, -1) for tensor in draw[:-1]), deepest]
 
 
+@torch.inference_mode()
+def restored(net: FaceNet, faces: Tensor) -> list[np.ndarray]:
+    """What the synthesis decoder of a net draws from the features of B×3×s×s, without the mask."""
+    features = net.encoder(faces)
+    feats = [f * net.get_buffer(f"scale{level}") for level, f in enumerate(features)]
+    return [image.to_photo(picture) for picture in net.decoder(feats)]
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    """The rows of experiments/train/logs/NAME.csv, column -> text."""
+    text = files.read_bytes(LOGS / f"{name}.csv").decode()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
 def log(name: str) -> dict[str, list[float]]:
-    """Column -> values of what a finished training told, of experiments/train/logs/NAME.csv."""
-    rows = list(csv.DictReader(io.StringIO(files.read_bytes(LOGS / f"{name}.csv").decode())))
-    return {column: [float(row[column]) for row in rows] for column in rows[0]}
+    """Column -> values of what a finished training told at its steps."""
+    table = rows(name)
+    return {column: [float(row[column]) for row in table] for column in table[0]}
 
 
 def told(name: str) -> Any:
