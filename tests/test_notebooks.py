@@ -14,6 +14,7 @@ TINY = {
     "11_face_network": {"size": 64, "steps": 2, "batch": 2},
     "12_gan_prior": {"size": 32, "steps": 4, "every": 2, "batch": 4},
     "13_face_restoration": {"size": 32, "steps": 2, "batch": 2},
+    "14_what_did_not_work": {"batch": 4, "count": 4, "steps": 60},
     "15_toy_gan": {"steps": 60, "every": 30},
     "20_degradations": {"size": 64, "draws": 4},
     "21_low_resolution": {"sizes": [256, 128, 64], "core": 64, "overlaps": [0, 16]},
@@ -41,7 +42,15 @@ def plays_the_game(n):
 
 
 def draws_different_faces(n):
-    return n["variety"] > 0.01 and all(n[f"spread_{level}"] > 0 for level in range(6))
+    """Its own few steps vary; in the shipped prior s/32 decides, and every tensor is heard."""
+    heard = all(n[f"spread_{level}"] > 0 for level in range(6))
+    return n["variety"] > 0.01 and heard and n["share_s_32"] > 0.9
+
+
+def shows_each_failure(n):
+    he, default = n["off_he"], n["off_default"]  # how far the deepest features lie from 0
+    rising = n["energy_real"] < n["energy_24"] < n["energy_12"] < n["energy_3"]
+    return he < 1 < 3 < default and rising and n["share_plain_s_32"] < 0.5 < n["share_s_32"]
 
 
 def trains_all_three_and_compares(n):
@@ -120,6 +129,7 @@ CHECKS = {
     "11_face_network": counts_parameters,
     "12_gan_prior": draws_different_faces,
     "13_face_restoration": trains_all_three_and_compares,
+    "14_what_did_not_work": shows_each_failure,
     "15_toy_gan": plays_the_game,
     "20_degradations": replays_every_fault,
     "21_low_resolution": shows_what_shrinking_costs,
