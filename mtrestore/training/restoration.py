@@ -28,8 +28,9 @@ class FaceRestoration(Adversarial):
     does not learn. Those of LABELLED need the batch's `points`.
 
     frozen: so many steps at first in which only the encoder learns. A mask that learned with it
-    would hand the input through before the decoder was asked to draw anything. noise: the chance that a much blurred face (to a quarter of its size or less) is drawn
-    from the deep code alone, its finest three skips replaced by noise.
+    would hand the input through before the decoder was asked to draw anything. noise: the chance
+    that a much blurred face (to a quarter of its size or less) is drawn from the deep code alone,
+    its finest three skips replaced by noise.
     """
 
     TERMS = {"pixel": 1.0, "frequency": 0.0, "features": 0.02, "adversarial": 0.01, "ldl": 0.0}
