@@ -189,20 +189,21 @@ def paste(
     photo: np.ndarray,
     faces: Sequence[np.ndarray],
     crops: Sequence[Crop],
-    strength: float = 1.0,
+    strength: float | Sequence[float] = 1.0,
     match: bool = True,
 ) -> np.ndarray:
     """A new photo (or samples, where samples came) with every face (s x s x 3, 0..1) blended into
     its crop's place, in order.
 
-    `strength` 0..1 multiplies the feathered masks; pixels where a mask is 0 stay the same bit for
+    `strength` 0..1, one for all or one for each, multiplies the feathered masks; pixels where a mask is 0 stay the same bit for
     bit. With `match`, each face's low-frequency colour is first moved to the photo's as measured
     under the feather. Only each crop's surroundings are worked on.
     """
-    if not 0 <= strength <= 1:
+    strengths = [strength] * len(faces) if np.ndim(strength) == 0 else list(strength)
+    if not all(0 <= s <= 1 for s in strengths):
         raise ValueError(f"strength must lie in 0..1, got {strength}")
     out = np.array(photo, photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32)
-    for face, crop in zip(faces, crops, strict=True):
+    for face, crop, strength in zip(faces, crops, strengths, strict=True):
         if face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
             raise ValueError(
                 f"a face to paste must be s x s x 3, got {face.shape}; "

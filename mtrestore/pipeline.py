@@ -1,5 +1,6 @@
 """The whole system: two branches at the same time, joined and sharpened.
 
+photo  = descreened(photo)                          # only where a print's screen is sure
 faces  = detect(photo)                              # CNN detector, then dense landmarks
 crops  = [landmark_crop(f, size) for f in faces]    # upright, minimum-area rectangle, expanded
 fixed  = [face_net(c.cut(photo)) for c in crops]    # s x s -> s/32 -> s x s   } the two branches
@@ -9,6 +10,9 @@ large  = enlarge(photo, scale)                      # cubic
 whole  = upsampler(small, clean, large)             # guided filter -> OH0, refiner -> OH; in strips
 pasted = paste(whole, fixed, crops)                 # feathered mask, colour matched
 out    = sharpener(pasted)                          # super-resolution net, x1 or x2; in tiles
+
+Each shipped net acts as far as the picture's own fault says (`fault`): a clean picture is left as
+it is. Nets that are given are used as they are.
 """
 
 from __future__ import annotations
@@ -31,6 +35,19 @@ from . import image, weights
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
 from .face import Face, detect
 from .fast.onnx import onnx_net
+from .fault import (
+    Fault,
+    Tone,
+    agreed,
+    change,
+    estimate,
+    face_mask,
+    facing,
+    patches,
+    restoring,
+    sharpening,
+    typical,
+)
 from .guard import forks
 from .image import Photo, Picture
 from .nets.blocks import padded
@@ -61,13 +78,18 @@ def sampled(samples: np.ndarray, most: int = 2**20) -> np.ndarray:
     return samples[np.stack([first, first + 1], 1).ravel()]
 
 
-def greyed(samples: np.ndarray) -> np.ndarray:
-    """Three equal channels, their mean; strip by strip."""
-    out = np.empty_like(samples)
+def by_rows(fn: Callable[..., Photo], *pictures: np.ndarray) -> np.ndarray:
+    """fn of photos, pixel by pixel, run over samples of one size strip by strip."""
+    out = np.empty_like(pictures[0])
     for y in range(0, len(out), 64):
-        grey = image.as_photo(samples[y : y + 64]).mean(-1, keepdims=True)
-        out[y : y + 64] = image.as_samples(grey, out.dtype)
+        strip = fn(*(image.as_photo(p[y : y + 64]) for p in pictures))
+        out[y : y + 64] = image.as_samples(strip, out.dtype)
     return out
+
+
+def greyed(photo: Photo) -> Photo:
+    """One channel, the mean, which broadcasts to three equal ones."""
+    return photo.mean(-1, keepdims=True)
 
 
 def keep_large(small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
@@ -76,16 +98,19 @@ def keep_large(small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
 
 
 def detail_size(
-    face: Photo, sizes: Sequence[int] = (128, 192, 256, 384), loss: float = 0.75 / 255
+    face: Photo,
+    sizes: Sequence[int] = (128, 192, 256, 384),
+    loss: float = 0.75 / 255,
+    mask: np.ndarray | None = None,
 ) -> int:
     """The smallest of `sizes` that holds all of a square picture's detail.
 
-    Shrunk to it and enlarged again the picture differs by at most `loss` (RMS).
+    Shrunk to it and enlarged again the picture differs by at most `loss` (RMS, inside `mask`).
     """
     for size in sizes:
         if size < len(face):
-            back = image.resize(image.resize(face, (size, size)), face.shape[:2])
-            if np.sqrt(np.mean((back - face) ** 2)) <= loss:
+            error = image.resize(image.resize(face, (size, size)), face.shape[:2]) - face
+            if np.sqrt(np.mean((error if mask is None else error[mask]) ** 2)) <= loss:
                 return size
     return len(face)
 
@@ -172,6 +197,9 @@ class Restorer:
         self.sharpeners = {1: as_net(o.sharpener, "sharpener_x1", self.device)}
         if o.sharpener is None and o.scale >= 2:
             self.sharpeners[2] = as_net(None, "sharpener_x2", self.device)
+        # The nets that are damped by what is wrong with a picture: ours, never those given.
+        self.damped = [self.sharpeners[1]] if o.sharpener is None else []
+        self.damped += [] if o.restorer or o.upsampler else [self.restorer]
         if self.with_faces:
             self._load_face_nets(o)
 
@@ -180,13 +208,16 @@ class Restorer:
         if net is None and self.device.type == "cpu" and weights.exported("face").is_file():
             net = weights.exported("face")
         self.face = self.blurred_face = as_net(net, "face", self.device)
-        if o.face_fidelity or (o.face_fidelity is None and o.face is None):
+        if o.face_fidelity or o.face is None:
             weights.find("face_fidelity")
-            smooth = cache(partial(as_net, None, "face_fidelity", self.device))  # few faces need it
-            share = 1 if o.face_fidelity is None else o.face_fidelity
-            self.blurred_face = mixed(self.face, lambda x: padded(smooth(), x), share)
+            near = cache(partial(as_net, None, "face_fidelity", self.device))  # loaded when needed
+            self.near_face = lambda x: padded(near(), x)
         if o.face_fidelity:
-            self.face = self.blurred_face
+            self.face = self.blurred_face = mixed(self.face, self.near_face, o.face_fidelity)
+        elif o.face_fidelity is None and o.face is None:
+            self.blurred_face = self.near_face
+        self.damped += [] if o.face else [self.face, self.blurred_face]
+        self.agree = o.face_fidelity is None
         dense = o.landmarks is not False
         self.landmarks = as_net(o.landmarks, "landmarks", self.device) if dense else None
 
@@ -201,20 +232,25 @@ class Restorer:
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
             face_branch = self.pool.submit(self._face_branch, photo, faces, sum(k) / 2, step)
             small = step("shrink", _shrunk, photo, self.working_size)
-            clean = step("restore", self._restore, small)
+            tone = Tone.of(small)
+            clean = step("restore", self._restore_toned, small, tone)
+            fault, close = step("restore", self._faults, photo, small, clean, tone)
             large = step("upsample", image.resize, photo, size)
-            whole = step("upsample", self._bring_back, small, clean, large)
-            faces, crops, fixed = face_branch.result()
+            share = self._share(fault, close)
+            whole = step("upsample", self._bring_back, small, clean, large, tone, share)
+            faces, crops, fixed, shares = face_branch.result()
             placed = [c.scaled(k) for c in crops]
-            pasted = step("paste", self._paste, whole, fixed, placed)
+            pasted = step("paste", self._paste, whole, fixed, placed, shares)
             names = ("photo", "small", "clean", "large", "whole", "pasted")
             pictures = {}
             if self.keep_steps:
                 pictures |= zip(names, (photo, small, clean, large, whole, pasted), strict=True)
             del large, whole  # where they are not kept, the sharpener needs the room
-            out = step("sharpen", self._sharpen, pasted, factor)
+            crisp = sharpening(close, sum(k) / 2) if self.sharpeners[factor] in self.damped else 1
+            out = step("sharpen", self._sharpen, pasted, factor, crisp)
         if source.grey or np.ptp(small, axis=-1).max() < GREY:  # also of three equal channels
-            out = greyed(out)
+            out = by_rows(greyed, out)
+        out = out.copy() if out is source.samples else out
         pictures["out"] = out
         if self.keep_steps:
             for i, (c, f) in enumerate(zip(crops, fixed, strict=True)):
@@ -223,7 +259,7 @@ class Restorer:
         mask = partial(mask_of, placed, pasted.shape[:2], out.shape[:2], reach)
         crops = [c.scaled(self.scale) for c in crops]
         return Restored(
-            out, faces, Steps(pictures), step.total(), source, crops, source.notes, mask
+            out, faces, Steps(pictures), step.total(), source, crops, source.notes, mask, fault
         )
 
     def _sharpener_takes(self, shape: Sequence[int]) -> tuple[Size, int]:
@@ -239,10 +275,13 @@ class Restorer:
     @torch.inference_mode()
     def _face_branch(
         self, photo: np.ndarray, faces: Sequence[Face] | None, k: float, step: Watch
-    ) -> tuple[list[Face], list[Crop], list[Photo]]:
-        """Faces with their status, crops and restored faces; `k` output pixels a photo pixel."""
+    ) -> tuple[list[Face], list[Crop], list[Photo], list[float]]:
+        """Faces with their status, crops, restored faces and how much of each is wanted.
+
+        `k`: output pixels a photo pixel.
+        """
         if not self.with_faces:
-            return list(faces or []), [], []
+            return list(faces or []), [], [], []
         faces = step("detect", self._detect, photo, faces)
         return step("faces", self._restore_faces, photo, faces, k)
 
@@ -254,44 +293,61 @@ class Restorer:
 
     def _restore_faces(
         self, photo: np.ndarray, faces: list[Face], k: float
-    ) -> tuple[list[Face], list[Crop], list[Photo]]:
-        crops, fixed = [], []
+    ) -> tuple[list[Face], list[Crop], list[Photo], list[float]]:
+        crops, fixed, shares = [], [], []
         for i, face in enumerate(faces):
             if face.status == "too_small":
                 continue
             try:
-                crop, picture = self._face(photo, face, k)
+                crop, picture, share, status = self._face(photo, face, k)
             except Exception as e:  # the photo and the other faces go on, and it is said
                 words = " ".join(str(e).split())[:200] or type(e).__name__
                 faces[i] = replace(face, status=f"failed: {words}")
                 continue
             crops.append(crop)
             fixed.append(picture)
-            faces[i] = replace(face, status="restored")
-        return faces, crops, fixed
+            shares.append(share)
+            faces[i] = replace(face, status=status)
+        return faces, crops, fixed, shares
 
     def _landmark_net(self, x: Tensor) -> Tensor:
         return self.landmarks(x.to(self.device)).cpu()
 
-    def _face(self, photo: Photo, f: Face, k: float) -> tuple[Crop, Photo]:
-        """One face at a size that follows it: beyond 512 px with the full crop as a guide.
+    def _face(self, photo: Photo, f: Face, k: float) -> tuple[Crop, Photo, float, str]:
+        """One face at a size that follows it, how much of it is wanted, and its status.
 
         A crop too blurred to need its size is shown to the net smaller, where the same blur is
-        narrower and the net can undo more of it.
+        narrower and the net can undo more of it. A pale or dark one is shown in a normal range.
+        Beyond 512 px the full crop is a guide.
         """
         crop = self.rule(f)
-        k = max(k, HEADROOM)
-        crop = crop.resized(fit_size(crop.side, k, most=MOST_FACE))
+        wide = crop.side * k
+        crop = crop.resized(fit_size(crop.side, max(k, HEADROOM), most=MOST_FACE))
         poor = crop.cut(photo)
-        size = detail_size(poor)
+        mask = face_mask(len(poor))
+        own = self.face in self.damped
+        tone = Tone.of(poor, mask) if own else Tone()
+        even = tone(poor)
+        size = detail_size(even, mask=mask)
         net = self.blurred_face if 2 * size <= len(poor) else self.face
-        fixed = image.to_photo(self._run(net, image.to_tensor(image.resize(poor, (size, size)))))
-        fixed = image.resize(fixed, poor.shape[:2])
-        full = round(crop.side * k)
+        x = image.resize(even, (size, size))
+        fixed = self._whole(net, x)
+        share, status = 1.0, "restored"
+        if own:
+            near = fixed if net is self.near_face else self._whole(self.near_face, x)
+            fault = replace(estimate(even, mask), change=change(x, near, face_mask(size)))
+            width = fault.blur * size / len(poor)
+            share = facing(fault, min(1, wide / len(poor)))
+            fixed = agreed(x, fixed, near, width) if self.agree and net is self.face else fixed
+        fixed = tone.back(poor, even, image.resize(fixed, poor.shape[:2]))
+        full = round(crop.side * max(k, HEADROOM))
         if full > MOST_FACE:
             guide = crop.resized(full).cut(photo)
             fixed = keep_detail(poor, fixed, guide, self._upsample(poor, fixed, guide))
-        return crop, fixed
+        return crop, fixed, share, status
+
+    def _whole(self, net: Callable[[Tensor], Tensor], picture: Photo) -> Photo:
+        return image.to_photo(self._run(net, image.to_tensor(picture)))
 
     # ---- the whole photo's branch
 
@@ -304,8 +360,27 @@ class Restorer:
 
         return sparingly(work, "the restorer")
 
+    def _restore_toned(self, small: Photo, tone: Tone) -> Photo:
+        even = tone(small)
+        return tone.back(small, even, self._restore(even))
+
     def _tile(self, part: Photo) -> Photo:
-        return image.to_photo(self._run(self.restorer, image.to_tensor(part)))
+        return self._whole(self.restorer, part)
+
+    def _faults(
+        self, photo: np.ndarray, small: Photo, clean: Photo, tone: Tone
+    ) -> tuple[Fault, Fault]:
+        """What is wrong with the small picture, and with the photo at its own size."""
+        even = tone(small)
+        fault = replace(estimate(even), change=tone.gain * change(small, clean))
+        if photo.shape == small.shape:
+            return fault, fault
+        return fault, typical([estimate(tone(image.as_photo(p))) for p in patches(photo)])
+
+    def _share(self, fault: Fault, close: Fault) -> float:
+        """How much of the photo's restoration is wanted."""
+        needed = restoring(fault, close) if self.restorer in self.damped else 1.0
+        return needed * self.photo_strength
 
     def _tile_side(self, share: float, overlap: int) -> int:
         """The restorer's tile, at about 1 KiB a pixel: what `memory_mb` or a GPU allow."""
@@ -315,16 +390,21 @@ class Restorer:
             free, most = (self.memory_mb or 512) * 2**20, 640
         return int(np.clip((free * share / 1024) ** 0.5, 2 * overlap + 64, most))
 
-    def _bring_back(self, small: Photo, clean: Photo, large: np.ndarray) -> np.ndarray:
-        """The clean picture at the large one's size, as strong as asked for."""
+    def _bring_back(
+        self, small: Photo, clean: Photo, large: np.ndarray, tone: Tone, share: float
+    ) -> np.ndarray:
+        """The clean picture at the large one's size, as strong as `share` says."""
+        if share == 0:
+            return large
         if clean.shape == large.shape:
             whole = image.as_samples(clean, large.dtype)
-        else:
+        elif tone.gain == 1:
             whole = self._upsample(small, clean, large)
-        if self.photo_strength < 1:
-            s = self.photo_strength
-            whole = cv2.addWeighted(whole, s, large, 1 - s, 0)
-        return whole
+        else:
+            even = by_rows(tone, large)
+            whole = self._upsample(tone(small), tone(clean), even)
+            whole = by_rows(tone.back, large, even, whole)
+        return whole if share == 1 else cv2.addWeighted(whole, share, large, 1 - share, 0)
 
     def _upsample(self, small: Photo, clean: Photo, large: np.ndarray) -> np.ndarray:
         """Guided filter and refiner over `large`, fused or in strips; other callables at once."""
@@ -348,13 +428,19 @@ class Restorer:
 
         return self._in_tiles(strip, large, width, net.reach, 1, "the guided filter")
 
-    def _paste(self, whole: np.ndarray, fixed: list[Photo], crops: list[Crop]) -> np.ndarray:
-        return paste(whole, fixed, crops, self.face_strength) if fixed else whole
+    def _paste(
+        self, whole: np.ndarray, fixed: list[Photo], crops: list[Crop], shares: list[float]
+    ) -> np.ndarray:
+        strengths = [self.face_strength * share for share in shares]
+        return paste(whole, fixed, crops, strengths) if any(strengths) else whole
 
-    def _sharpen(self, pasted: np.ndarray, scale: int) -> np.ndarray:
-        """The sharpener in tiles, mirrored at the borders: it would take the dark for an edge."""
+    def _sharpen(self, pasted: np.ndarray, scale: int, share: float = 1.0) -> np.ndarray:
+        """The sharpener in tiles, mirrored at the borders: it would take the dark for an edge.
+
+        `share` of what it changes is kept; below 1 it must keep the size.
+        """
         net = self.sharpeners[scale]
-        if net is identity:
+        if net is identity or share == 0:
             return pasted
         height, width = pasted.shape[:2]
         reach = getattr(net, "reach", 32)
@@ -365,7 +451,8 @@ class Restorer:
             ends = (x0 == 0, x0 + x.shape[-1] == width, y0 == 0, y0 + x.shape[-2] == height)
             y = padded(net, F.pad(x, [margin * end for end in ends], mode))
             left, right, above, below = (margin * end * scale for end in ends)
-            return y[..., above : y.shape[-2] - below, left : y.shape[-1] - right]
+            y = y[..., above : y.shape[-2] - below, left : y.shape[-1] - right]
+            return y if share == 1 else torch.lerp(x, y.to(x.dtype), share)
 
         columns = 512  # what a processor's cache holds
         return self._in_tiles(mirrored, pasted, columns, margin, scale, "the sharpener")

@@ -166,8 +166,9 @@ def default_face(restorer: Restorer) -> Callable[[np.ndarray, np.ndarray], np.nd
     def restored(photo: np.ndarray, points: np.ndarray) -> np.ndarray:
         face = Face((*points.min(0), *points.max(0)), points)
         with torch.inference_mode():
-            crop, fixed = restorer._face(photo, face, 1.0)
-        return warp(fixed, crop.resized(len(fixed)).inverse, photo.shape[:2], crisp=1.25)
+            crop, fixed, share, _ = restorer._face(photo, face, 1.0)
+        new = warp(fixed, crop.resized(len(fixed)).inverse, photo.shape[:2], crisp=1.25)
+        return photo + np.float32(share) * (new - photo)
 
     return restored
 
