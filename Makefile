@@ -16,7 +16,7 @@ PYTHON ?=
 READY := .venv/.ready
 PY := .venv/bin/python
 
-.PHONY: help setup venv restore test soak audit lock lint bench notebooks clean
+.PHONY: help setup venv restore test soak audit lock lint types bench notebooks clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
@@ -72,6 +72,9 @@ lock: $(READY)  ## write requirements.lock and constraints.txt anew (ARGS=--upgr
 
 lint: $(READY)  ## check the style with ruff
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+types: $(READY)  ## check the types with basedpyright
+	$(PY) -m basedpyright
 
 bench: $(READY)  ## seconds and peak memory of a 12-megapixel photo
 	$(PY) benchmarks/restore.py $(ARGS)

@@ -1,6 +1,8 @@
-"""Milliseconds of the face net for one face: torch (channels_last) and ONNX Runtime, warm, medians of interleaved runs.
+"""Milliseconds of the face net for one face, in torch (channels_last) and ONNX Runtime.
 
-python benchmarks/face.py --threads 2
+Warm, medians of interleaved runs.
+
+    python benchmarks/face.py --threads 2
 """
 
 import argparse
@@ -26,7 +28,8 @@ def main() -> None:
     args = ask.parse_args()
     torch.set_num_threads(args.threads)
     print(
-        f"{args.threads} threads\n| widths | px | torch ms | ONNX Runtime ms | largest difference |\n|---|---|---|---|---|"
+        f"{args.threads} threads\n| widths | px | torch ms | ONNX Runtime ms | largest difference "
+        "|\n|---|---|---|---|---|"
     )
     for widths in ("S", "M"):
         net = FaceNet(widths).eval().to(memory_format=torch.channels_last)

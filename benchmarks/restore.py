@@ -1,16 +1,21 @@
-"""Seconds and peak memory of a restoration beside other ways to the same picture. `make bench` prints the tables and saves a plot.
+"""Seconds and peak memory of a restoration beside other ways to the same picture.
+
+`make bench` prints the tables and saves a plot.
 
     python benchmarks/restore.py                     # 1, 4, 12, 24 and 48 MP
     python benchmarks/restore.py --megapixels 12     # the promises about 12 MP alone
 
-JPEG in, JPEG out. Each measurement runs in a process of its own, after a warm-up on 0.8 MP (which also loads the compiled code), methods in
-turn, medians of `--repeats`. Peak memory is the process's resident maximum above what it held after the warm-up, its free heap given back.
+JPEG in, JPEG out. Each measurement runs in a process of its own, after a warm-up on 0.8 MP (which
+also loads the compiled code), methods in turn, medians of `--repeats`. Peak memory is the process's
+resident maximum above what it held after the warm-up, its free heap given back.
 Allocator: the system's malloc with its defaults, and torch's and numpy's use of it.
 
-    photo branch    without faces and sharpener        whole system    with one face and the sharpener
+    photo branch    without faces and sharpener
+    whole system    with one face and the sharpener
     naive           the photo branch's nets in plain torch on the whole picture
     in tiles        the same restorer at full size in tiles, without shrinking and guided filter
-    floor           decode, the restorer at working size, encode: what the full-size stages are added to
+    floor           decode, the restorer at working size, encode: what the full-size stages are
+                    added to
 """
 
 from __future__ import annotations
@@ -38,7 +43,9 @@ SLOW = (
 
 
 def make_photo(path: Path, megapixels: float) -> None:
-    """A 3:2 JPEG of that size, mildly noisy, with one face whose crop is about 256 px: the astronaut among her mirror images, softly enlarged."""
+    """A 3:2 JPEG of that size, mildly noisy, with one face whose crop is about 256 px: the
+    astronaut among her mirror images, softly enlarged.
+    """
     import cv2
     import numpy as np
     import skimage.data
@@ -58,7 +65,9 @@ def make_photo(path: Path, megapixels: float) -> None:
 
 
 def method(name: str, out: Path) -> Callable[[Path], dict[str, float]]:
-    """The method as a function of a file, its nets loaded; it gives seconds by stage where it has stages."""
+    """The method as a function of a file, its nets loaded; it gives seconds by stage where it has
+    stages.
+    """
     import torch
 
     from mtrestore import image
@@ -142,7 +151,9 @@ def one(name: str, path: Path, threads: int) -> dict[str, Any]:
 
 
 def resident(which: str) -> float:
-    """MiB that this process holds (VmRSS) or held at most (VmHWM); getrusage would count what its parent held before it began."""
+    """MiB that this process holds (VmRSS) or held at most (VmHWM); getrusage would count what its
+    parent held before it began.
+    """
     return (
         next(
             int(line.split()[1])
@@ -154,7 +165,9 @@ def resident(which: str) -> float:
 
 
 def kernels(path: Path, threads: int) -> dict[str, Any]:
-    """Seconds of the fused filter, with and without the refiner, and of a uint8 copy of the picture into fresh memory: medians of seven in turn."""
+    """Seconds of the fused filter, with and without the refiner, and of a uint8 copy of the picture
+    into fresh memory: medians of seven in turn.
+    """
     import torch
 
     from mtrestore import image, nets, weights
@@ -220,7 +233,8 @@ def table(
         for name in methods:
             r = found[mp, name]
             print(
-                f"| {mp:g} | {name} | {r['seconds']:.2f} | {r['seconds'] / base['seconds']:.2f} | {r['mib']:.0f} | {r['mib'] / max(base['mib'], 1):.2f} |"
+                f"| {mp:g} | {name} | {r['seconds']:.2f} | {r['seconds'] / base['seconds']:.2f} | "
+                f"{r['mib']:.0f} | {r['mib'] / max(base['mib'], 1):.2f} |"
             )
 
 
@@ -298,14 +312,17 @@ def main() -> None:
             ours = seconds("photo branch")
             print("\nat 12 MP, photo branch")
             for text, value, limit in (
-                ("in tiles takes so many times as long, one thread", single[12, "in tiles"]["seconds"] / single[12, "photo branch"]["seconds"], "at least 8"),
+                ("in tiles takes so many times as long, one thread",
+                single[12, "in tiles"]["seconds"] / single[12, "photo branch"]["seconds"],
+                "at least 8"),
                 ("of decode, restorer and encode", ours / seconds("floor"), "at most 3"),
                 ("plain torch takes so many times as long", seconds("naive") / ours, "at least 4"),
                 ("MiB above the loaded program", found[12, "photo branch"]["mib"], "at most 300"),
                 ("the fused filter, of a uint8 copy", copies("filter"), "at most 10"),
                 ("the same with refiner, of a uint8 copy", copies("filter and refiner"), ""),
                 ("with one face and the sharpener", seconds("whole system") / ours, "at most 2.5"),
-                *([("48 MP takes so many times as long", seconds("photo branch", 48) / ours, "at most 4")] if 48 in sizes else []),
+                *([("48 MP takes so many times as long", seconds("photo branch", 48) / ours,
+                "at most 4")] if 48 in sizes else []),
             ):  # fmt: skip
                 print(f"  {text}: {value:.2f}{'  (' + limit + ')' if limit else ''}")
         if len(sizes) > 1:

@@ -1,10 +1,13 @@
-"""Pictures a second of `fit` with its data loader, beside a bare forward, backward and optimiser loop of the same nets.
+"""Pictures a second of `fit` with its data loader, beside a bare forward, backward and optimiser
+loop of the same nets.
 
-    python benchmarks/train.py --data ../shared/data --steps 20
+    python benchmarks/train.py --data DATA --steps 20
 
-One row each for face (S, 128 px, batch 8), prior and restoration (the committed settings). The bare loop holds its batches ready on the
-device and does nothing but the arithmetic: no loader, augmentation, clipping, averaging, checks or records. Both run in turn, block by
-block, on the same batches; the table shows medians, and what the loader alone reaches. Nothing is written but the table.
+One row each for face (S, 128 px, batch 8), prior and restoration (the committed settings). The bare
+loop holds its batches ready on the device and does nothing but the arithmetic: no loader,
+augmentation, clipping, averaging, checks or records. Both run in turn, block by block, on the same
+batches; the table shows medians, and what the loader alone reaches. Nothing is written but the
+table.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ FACE = {
 
 
 def settings_of(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The stage's settings without the files it would begin from, which change no speed, and with the sizes that were asked for."""
+    """The stage's settings without the files it would begin from, which change no speed, and with
+    the sizes that were asked for.
+    """
     files = (
         {p: plan.read_settings(p) for p in sorted(SETTINGS.glob("*.yaml"))}
         if name != "face"
@@ -59,7 +64,9 @@ def settings_of(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def bare(settings: dict[str, Any], fabric: Any) -> Callable[[dict[str, Any], int], None]:
-    """One step of the stage's arithmetic on a batch that is on the device: the same nets, loss terms and Adam, and nothing else."""
+    """One step of the stage's arithmetic on a batch that is on the device: the same nets, loss
+    terms and Adam, and nothing else.
+    """
     stage = plan.make_stage(settings)
     net = stage.averaged.to(fabric.device, memory_format=torch.channels_last)
     adam = torch.optim.Adam(net.parameters(), stage.descent.rates[0])
@@ -139,7 +146,9 @@ def blocks(
     args: argparse.Namespace,
     fabric: Any,
 ) -> Iterator[tuple[float, float]]:
-    """(pictures a second of fit, of the bare loop) for each block; the first step of each is not counted."""
+    """(pictures a second of fit, of the bare loop) for each block; the first step of each is not
+    counted.
+    """
     seen: dict[int, Any] = {}
     if hasattr(stage, "adversary"):
         stage.adversary.watch["ready"] = 1  # all losses from the first step on
@@ -175,11 +184,7 @@ def loader(batches: Callable[[int], Any], args: argparse.Namespace) -> float:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument(
-        "--data",
-        default="../shared/data",
-        help="folder that holds train_faces/ (default: %(default)s)",
-    )
+    p.add_argument("--data", type=Path, metavar="FOLDER", help="needed: it holds train_faces/")
     p.add_argument("--steps", type=int, default=20, help="steps in a block (default: %(default)s)")
     p.add_argument(
         "--blocks", type=int, default=5, help="blocks of each kind, in turn (default: %(default)s)"
@@ -202,6 +207,8 @@ def main() -> None:
     p.add_argument("--widths", help="a width plan in place of the settings'")
     p.add_argument("--json", help="write the rows to this file too")
     args = p.parse_args()
+    if args.data is None:
+        raise SystemExit("give --data FOLDER, the folder that holds train_faces/")
     from lightning_fabric import Fabric
 
     fabric = Fabric(accelerator=args.device, devices=1, precision=args.precision)
@@ -209,7 +216,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
     print(
-        f"{fabric.device}, {args.precision}, {torch.get_num_threads()} threads, {args.workers} workers"
+        f"{fabric.device}, {args.precision}, {torch.get_num_threads()} threads, {args.workers} "
+        "workers"
     )
     print(f"medians of {args.blocks} blocks of {args.steps} steps")
     print(f"{'pictures/s':12} {'fit':>8} {'bare':>8} {'ratio':>7} {'loader':>8}")
@@ -218,7 +226,7 @@ def main() -> None:
         torch.manual_seed(0)
         settings = settings_of(name, args)
         stage = plan.make_stage(settings)
-        batches = plan.make_batches(settings, Path(args.data), stage.averaged)
+        batches = plan.make_batches(settings, args.data, stage.averaged)
         speed = loader(batches, args)
         pairs = list(blocks(stage, settings, batches, args, fabric))
         ours, theirs, ratio = (

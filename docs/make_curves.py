@@ -1,4 +1,7 @@
-"""The figure of the model card: losses and balance of the face net's last three passes, from the logs that `mtrestore train` left in runs/."""
+"""The figure of the model card: losses and balance of the face net's last three passes.
+
+From the logs that `mtrestore train` left in runs/.
+"""
 
 import json
 from pathlib import Path

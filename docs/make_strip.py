@@ -1,4 +1,4 @@
-"""Make docs/before_after.jpg: a public-domain portrait, worn by a seeded recipe and restored by the shipped weights.
+"""Make docs/before_after.jpg: a public-domain portrait, worn by a seeded recipe and restored.
 
 Run from the project's root: .venv/bin/python docs/make_strip.py
 """

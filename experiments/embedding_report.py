@@ -1,6 +1,6 @@
 """Do the judges of identity know people? 68 London sitters, neutral and smiling.
 
-    python experiments/embedding_report.py --data ../shared/data
+    python experiments/embedding_report.py --data DATA
 
 None of the nets was trained on these people. For our own embedding and for each net of others that
 is installed (mtrestore/training/likeness.py) it prints the share of (same, other) comparisons that
@@ -23,8 +23,10 @@ def main() -> None:
     ask = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    ask.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds train_faces/")
+    ask.add_argument("--data", type=Path, metavar="FOLDER", help="needed: it holds train_faces/")
     args = ask.parse_args()
+    if args.data is None:
+        raise SystemExit("give --data FOLDER, the folder that holds train_faces/")
     rows = list(data.labelled_faces(args.data / "train_faces", ["london512"]))
     words = {row["file"]: likeness.described(photo, points) for row, photo, points in rows}
     for row, photo, points in rows:

@@ -1,15 +1,15 @@
 """The grain of real old prints, measured: what `film_grain` in mtrestore/prints.py draws.
 
-    python experiments/grain_report.py ../shared/data/old_prints_real
+    python experiments/grain_report.py DATA/old_prints_real
 
 Of each print the flattest patches of 32 px are taken (smallest gradient after a blur of 3 px, mid
 tones), less the parabola that fits each best. Their power spectra, under a Hann window, are
 averaged over patches, then over rings of 1/32 cycles a pixel. Prints with a line or dot screen,
 told by a spectrum that is much higher on one spot of a ring than on the rest of it, and clean ones,
-are left out. The others fall into three groups by the centre of mass of their spectrum; each is printed as
-the amplitude on 16 rings, white noise of the same variance being 1. The last lines say how the
-grain's deviation depends on the tone: the median over prints of the deviation in the flattest
-patches of that tone, relative to the print's own in mid tones.
+are left out. The others fall into three groups by the centre of mass of their spectrum; each is
+printed as the amplitude on 16 rings, white noise of the same variance being 1. The last lines say
+how the grain's deviation depends on the tone: the median over prints of the deviation in the
+flattest patches of that tone, relative to the print's own in mid tones.
 """
 
 from __future__ import annotations

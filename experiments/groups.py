@@ -1,6 +1,7 @@
-"""Who is restored how well: gain and identity distance of the shipped face net by age, sex and skin, where the manifest knows them.
+"""Who is restored how well: gain and identity distance of the shipped face net by age, sex and
+skin, where the manifest knows them.
 
-    python experiments/groups.py ../shared/data/dev_eval
+    python experiments/groups.py DATA/dev_eval
 
 Groups are small: read the interval (95 %, bootstrapped over people) before the mean.
 """
@@ -17,7 +18,9 @@ from mtrestore.training import batches as data
 
 
 def groups_of(row: dict[str, str]) -> list[str]:
-    """The groups a manifest row belongs to; ratings run from 0 to 100, skin on the source's own scale."""
+    """The groups a manifest row belongs to; ratings run from 0 to 100, skin on the source's own
+    scale.
+    """
     found = []
     if row.get("apparent_age") not in (None, "", "NA"):
         age = float(row["apparent_age"])

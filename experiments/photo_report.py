@@ -1,11 +1,15 @@
-"""How well the whole-photo branch restores, by fault and by the ratio of the photo to its working size.
+"""How well the whole-photo branch restores, by fault and by the ratio of the photo to its working
+size.
 
-    python experiments/photo_report.py ../shared/data/dev_eval            # needs photos_clean/, uses photos_hires/ where it is there
+    python experiments/photo_report.py DATA/dev_eval
 
-Methods: the input; OpenCV's non-local means; the restorer run at full size; the guided filter alone on the restorer's small output, with
-the published eps and with the eps that is best for each row on these very pictures, which favours it; the shipped filter and refiner; and
-the whole flow with the sharpener. BM3D is left out: its reference implementation may not be used commercially. Then the figures that others publish:
-CBSD68 at sigma 25 and JPEG 10, Set5 at x2.
+The folder holds photos_clean/, and photos_hires/ or not.
+
+Methods: the input; OpenCV's non-local means; the restorer run at full size; the guided filter alone
+on the restorer's small output, with the published eps and with the eps that is best for each row on
+these very pictures, which favours it; the shipped filter and refiner; and the whole flow with the
+sharpener. BM3D is left out: its reference implementation may not be used commercially. Then the
+figures that others publish: CBSD68 at sigma 25 and JPEG 10, Set5 at x2.
 """
 
 from __future__ import annotations
@@ -28,7 +32,9 @@ EPS = (1e-8, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1)
 
 
 def pictures(folder: Path) -> list[np.ndarray]:
-    """Colour photographs of 0.15 to 0.4 MP; large ones are shrunk to half and cut into pieces of 768×512."""
+    """Colour photographs of 0.15 to 0.4 MP; large ones are shrunk to half and cut into pieces of
+    768×512.
+    """
     found = [
         image.read(p)
         for pattern in ("cbsd68*", "kodim*")
@@ -66,7 +72,9 @@ def at_full_size(restorer: Restorer, photo: np.ndarray) -> np.ndarray:
 def at_ratio(
     restorer: Restorer, sharp: Restorer, photo: np.ndarray, ratio: float
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(method, result) of what works at the long side / ratio: the filter alone with each eps, the shipped flow without and with sharpener."""
+    """(method, result) of what works at the long side / ratio: the filter alone with each eps, the
+    shipped flow without and with sharpener.
+    """
     size = round(max(photo.shape[:2]) / ratio)
     low, large = image.to_tensor(image.shrink(photo, size)), image.to_tensor(photo)
     clean = padded(restorer.restorer, low).clamp(0, 1)
@@ -146,7 +154,10 @@ def published(folder: Path) -> Iterator[str]:
             values.append(
                 (metrics.psnr(poor, truth), metrics.psnr(at_full_size(restorer, poor), truth))
             )
-        yield f"CBSD68, {len(cbsd)} of 68 pictures, {name}: input {np.mean(values, 0)[0]:.2f}, restorer {np.mean(values, 0)[1]:.2f} dB"
+        yield (
+            f"CBSD68, {len(cbsd)} of 68 pictures, {name}: input {np.mean(values, 0)[0]:.2f}, "
+            f"restorer {np.mean(values, 0)[1]:.2f} dB"
+        )
     values = []
     for path in sorted((folder / "photos_clean").glob("set5*")):
         truth = image.read(path)
@@ -165,7 +176,10 @@ def published(folder: Path) -> Iterator[str]:
             [metrics.psnr(o, truth) for o in out] + [metrics.psnr(o, y[0]) for o in y[1:]]
         )
     a, b, c, d = np.mean(values, 0)
-    yield f"Set5, x2: OpenCV cubic {a:.2f}, sharpener {b:.2f} dB in RGB; {c:.2f} and {d:.2f} dB on luma without a border of 2 px"
+    yield (
+        f"Set5, x2: OpenCV cubic {a:.2f}, sharpener {b:.2f} dB in RGB; {c:.2f} and {d:.2f} dB "
+        "on luma without a border of 2 px"
+    )
 
 
 def main() -> None:

@@ -1,13 +1,19 @@
-"""What the face prior has learned, in numbers and two sheets: samples.png, and nearest.png, samples over their nearest training faces.
+"""What the face prior has learned, in numbers and two sheets: samples.png, and nearest.png, samples
+over their nearest training faces.
 
-python experiments/prior_report.py --data ../shared/data --out outputs/prior
-python experiments/prior_report.py --size 64 --checkpoint runs/prior_64/checkpoints     # of a training that still runs
+python experiments/prior_report.py --data DATA --out outputs/prior
+python experiments/prior_report.py --data DATA --checkpoint runs/prior_64/checkpoints  # still runs
 
-made against real      kernel distance of samples and training faces; compare it with "real against real", never with an FID
-faces                  share of 64 samples in which MTCNN is sure (0.9) of an upright face, eyes, nose and mouth where they belong
-share of s/32 ... s    how much of the samples' variance is gone when all but that random tensor are held
-verdict                the discriminator's mean on training faces, on faces it never saw, and on samples
-memory                 its lead of seen over unseen faces, as a part of its lead of seen faces over samples: 0.1 is much
+made against real      kernel distance of samples and training faces; compare it with "real against
+                       real", never with an FID
+faces                  share of 64 samples in which MTCNN is sure (0.9) of an upright face, eyes,
+                       nose and mouth where they belong
+share of s/32 ... s    how much of the samples' variance is gone when all but that random tensor are
+                       held
+verdict                the discriminator's mean on training faces, on faces it never saw, and on
+                       samples
+memory                 its lead of seen over unseen faces, as a part of its lead of seen faces over
+                       samples: 0.1 is much
 nearest training face  by our embedding; a sample that is as near as an unseen real face is no copy
 """
 
@@ -38,7 +44,9 @@ ENLARGED = 448  # px of a sample that is shown to the detector: its face is then
 
 
 def from_checkpoint(folder: Path) -> tuple[Generator, SpectralCritic | None, int]:
-    """(averaged generator, discriminator, step) of the newest checkpoint; widths are read from the tensors' shapes."""
+    """(averaged generator, discriminator, step) of the newest checkpoint; widths are read from the
+    tensors' shapes.
+    """
     state = train.newest_checkpoint(folder)
     if state is None:
         raise SystemExit(
@@ -47,7 +55,8 @@ def from_checkpoint(folder: Path) -> tuple[Generator, SpectralCritic | None, int
     drawn, judge = state["ema"], state["stage"].get("adversary", {}).get("critic", {})
     if "decoder.start_place" not in drawn:
         raise SystemExit(
-            f"{folder} holds no training of the synthesis decoder; give its weights file by --weights"
+            f"{folder} holds no training of the synthesis decoder; give its weights file by "
+            "--weights"
         )
     widths = [drawn[f"decoder.gain.{k}"].shape[1] for k in range(5)]  # s/16 ... s
     net = Generator([*widths[::-1], drawn["decoder.start_place"].shape[1]], decoder="synthesis")
@@ -70,7 +79,9 @@ def from_checkpoint(folder: Path) -> tuple[Generator, SpectralCritic | None, int
 def variance_shares(
     net: Generator, size: int, random: torch.Generator, count: int = 64
 ) -> dict[str, float]:
-    """Of each random tensor, s/32 first: the variance that renewing it alone makes, over that of renewing all."""
+    """Of each random tensor, s/32 first: the variance that renewing it alone makes, over that of
+    renewing all.
+    """
     with torch.inference_mode():
         first, second = (net.draw(count, size, random) for _ in range(2))
         base = net(first)
@@ -92,14 +103,18 @@ def mean_five(points: Sequence[np.ndarray], size: int) -> np.ndarray:
 
 
 def is_face(sample: np.ndarray, mean: np.ndarray, look: face.Detector) -> bool:
-    """Whether the detector is sure of a face in an upright sample whose five points are where they belong."""
+    """Whether the detector is sure of a face in an upright sample whose five points are where they
+    belong.
+    """
     found = face.detect(image.resize(sample, (ENLARGED, ENLARGED)), look)
     points = [(f.five + 0.5) / ENLARGED for f in found if f.score >= SURE]
     return any(np.linalg.norm(five - mean, axis=1).max() <= PLACE for five in points)
 
 
 def verdicts(critic: nn.Module, faces: Sequence[np.ndarray], batch: int = 16) -> np.ndarray:
-    """The discriminator's verdict on each face; in full batches, for it also looks at their variety."""
+    """The discriminator's verdict on each face; in full batches, for it also looks at their
+    variety.
+    """
     whole = len(faces) // batch * batch
     with torch.inference_mode():
         parts = [critic(data.stack(faces[i : i + batch])) for i in range(0, whole, batch)]
@@ -121,8 +136,8 @@ def main() -> None:
     ask.add_argument(
         "--data",
         type=Path,
-        default=Path("../shared/data"),
-        help="holds train_faces/, train_faces2/ and dev_eval/faces_clean/",
+        metavar="FOLDER",
+        help="needed: it holds train_faces/, train_faces2/ and dev_eval/faces_clean/",
     )
     ask.add_argument("--weights", default="prior", help="a shipped name or a .safetensors file")
     ask.add_argument("--critic", help="a .safetensors file of its discriminator")
@@ -138,6 +153,10 @@ def main() -> None:
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--out", type=Path, default=Path("outputs/prior"))
     args = ask.parse_args()
+    if args.data is None:
+        raise SystemExit(
+            "give --data FOLDER, the folder that holds train_faces/ and dev_eval/faces_clean/"
+        )
 
     if args.checkpoint:
         net, critic, step = from_checkpoint(args.checkpoint)

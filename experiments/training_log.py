@@ -1,6 +1,9 @@
-"""A training's log as a small table: python experiments/training_log.py RUN OUT.csv [--batch 16] [--rows 200]
+"""A training's log as a small table.
 
-Means of what `mtrestore train` logged, over as many stretches as there are rows: step, pictures shown, hours, each loss.
+    python experiments/training_log.py RUN OUT.csv [--batch 16] [--rows 200]
+
+Means of what `mtrestore train` logged, over as many stretches as there are rows: step, pictures
+shown, hours, each loss.
 """
 
 import argparse

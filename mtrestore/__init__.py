@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "options": ["Options"],
         "pipeline": ["Restored", "Restorer", "identity", "keep_large", "restore"],
         "lab.record": ["Run", "runs"],
+        "lab.samples": ["sample"],
         "view": ["compare", "show"],
         "weights": ["WeightsError"],
     },

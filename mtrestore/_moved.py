@@ -1,4 +1,7 @@
-"""Where the modules of before 0.2 live now: their old paths still import, with a DeprecationWarning, until 1.0."""
+"""Where the modules of before 0.2 live now.
+
+Their old paths still import, with a DeprecationWarning, until 1.0.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,5 @@ class OldPaths(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = (
-            module.__spec__.loader_state
-        )  # the import system has put ours in its place
+        spec = module.__spec__  # ours, which the import system has put in its place
+        module.__spec__ = spec and spec.loader_state

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,26 +19,34 @@ from typing import Any
 
 from . import options
 from .guard import safe, terminal
-from .io.text import one_line, shown
+from .io.text import nearest, one_line, shown
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 Command = Callable[[argparse.Namespace], int]
 COMMANDS: dict[str, tuple[str, tuple[Argument | list[Argument], ...]]] = {}
 
 
-def arg(*names: str, **facts: Any) -> Argument:
-    """What `add_argument` takes; a default gives the type, and is named in the help."""
+def arg(words: str, help: str, **facts: Any) -> Argument:
+    """What `add_argument` takes: `arg("-o --output FILE", "the page")`, a metavar in capitals.
+
+    A default gives the type, and is named in the help.
+    """
+    names = [word for word in words.split() if not word.isupper()]
+    metavar = [word for word in words.split() if word.isupper()]
+    if metavar:
+        facts["metavar"] = " ".join(metavar)
     if default := facts.get("default"):
-        facts["help"] += f" (default: {default})"
+        help += f" (default: {default})"
         facts["type"] = type(default)
-    return names, facts
+    return tuple(names), facts | {"help": help}
 
 
 def flag(name: str, help: str) -> Argument:
     """An argument that is there or not."""
-    return arg(name, action="store_true", help=help)
+    return arg(name, help, action="store_true")
 
 
+FLAGS = {"restore": options.NAMES, "faces": ("more_faces", "detector")}  # of options.py
 OVERWRITE = flag("--overwrite", "replace files that exist")
 
 
@@ -52,56 +62,105 @@ def command(help: str, *arguments: Argument | list[Argument]) -> Callable[[Comma
 
 @command(
     "restore photos or folders of photos",
-    arg("inputs", nargs="+", metavar="IN", help="a picture or a folder of pictures"),
+    arg("inputs IN", "a picture or a folder of pictures", nargs="+"),
     arg(
-        "-o", "--output", required=True, metavar="OUT", help="a file for one picture, else a folder"
+        "-o --output OUT", "a file for one picture, else a folder (default: IN_restored beside it)"
     ),
 )  # and every option of options.py
 def restore(args: argparse.Namespace) -> int:
     """Restore files, or all pictures of folders; one bad file never stops the rest."""
     from .folder import names, one_file, run
-    from .lab import record
 
     restorer = options.options_from(args)
     folders = options.folders_from(args)
-    made_by = one_file.made_by(restorer | ({"strip_location": True} if args.strip_location else {}))
+    one = len(args.inputs) == 1 and not os.path.isdir(args.inputs[0])
+    if not one and options.of_one_photo(restorer):
+        what = "--faces-only, --skip-faces, --box and a strength of each face"
+        raise usage(f"{what} are about the faces of one photo; give one picture, no folder")
+    if not args.output and len(args.inputs) > 1:
+        raise usage(f"{len(args.inputs)} inputs need -o FOLDER, where their results go")
+    if not args.output and one and (folders.resume or folders.dask):
+        raise usage("--resume and --dask keep their books in the output folder; name it with -o")
+    output = args.output or run.beside(args.inputs[0], "restored", folders.overwrite)
+    strip = {"strip_location": True} if folders.strip_location else {}
     settings = one_file.Settings(
         tuple(restorer.items()),
-        made_by,
+        one_file.made_by(restorer | strip),
         overwrite=folders.overwrite,
         html=folders.html,
         debug=args.debug,
         strip_location=folders.strip_location,
     )
-    jobs = names.plan(args.inputs, args.output)
+    jobs = names.plan(args.inputs, os.fspath(output), folders.pages == "all")
     report = Path(folders.report) if folders.report else None
-    one = len(args.inputs) == 1 and not os.path.isdir(args.inputs[0])
     if one and not (folders.resume or folders.dask):
         settings = replace(settings, progress=sys.stderr.isatty())
-        rows = run.single(jobs[0], settings, report, folders.timeout)
+        rows = run.single(jobs, settings, report, folders.timeout)
     else:
-        most = 1 if args.device.startswith("cuda") else max(1, min(8, record.cores() // 2))
-        workers = min(len(jobs), folders.jobs or most)
-        threads = 1 if folders.dask else max(1, record.cores() // workers)
-        rows = run.folder(
-            jobs,
-            replace(settings, threads=threads),
-            workers=workers,
-            timeout=folders.timeout,
-            resume=folders.resume,
-            dask=folders.dask,
-            report=report,
-        )
+        rows = many(jobs, settings, folders, report, gpu=restorer["device"].startswith("cuda"))
     failed = sum(row["status"] == "failed" for row in rows)
-    if failed == len(rows):
+    if failed == sum(row["status"] != "ignored" for row in rows):
         return 1
     return 3 if failed or rows.lost else 0
 
 
+def many(
+    jobs: list[Any], settings: Any, folders: options.Folders, report: Path | None, gpu: bool
+) -> Any:
+    """The rows of a folder run, with as many workers as there are jobs and processors for."""
+    from .folder import run
+    from .lab import record
+
+    most = 1 if gpu else max(1, min(8, record.cores() // 2))
+    workers = min(len(jobs), folders.jobs or most)
+    threads = 1 if folders.dask else max(1, record.cores() // workers)
+    return run.folder(
+        jobs,
+        replace(settings, threads=threads),
+        workers=workers,
+        timeout=folders.timeout,
+        resume=folders.resume,
+        dask=folders.dask,
+        report=report,
+    )
+
+
+@command(
+    "show the faces of a photo with their numbers, for --faces-only, --skip-faces and --box",
+    arg("photo IN", "a picture"),
+    arg(
+        "-o --output FILE",
+        "a picture, or a page (.html), of the numbered faces (default: IN_faces beside it)",
+    ),
+    OVERWRITE,
+)
+def faces(args: argparse.Namespace) -> int:
+    """Print a table of the faces that are found and write the photo with their numbers."""
+    from . import image
+    from .folder import run
+
+    chosen = options.options_in(args)
+    out = Path(args.output or run.beside(args.photo, "faces", args.overwrite))
+    may_write(out, "the overview", args.overwrite, files=[args.photo])
+    samples = image.load(args.photo).samples
+    from . import choice, face, overview  # torch, which a bad file does not wait for
+
+    people = face.detect(samples, chosen.detector)
+    people = choice.Choice.of(chosen).with_boxes(people, samples.shape[:2])
+    if out.suffix.lower() in (".html", ".htm"):
+        text = overview.overview(samples, people, shown(os.path.basename(args.photo)))
+        image.write_bytes(out, text.encode())
+    else:
+        image.write(out, overview.picture(samples, people))
+    print(overview.table(people) if people else choice.no_face(chosen.detector))
+    print(shown(f"see {out}"))
+    return 0
+
+
 @command(
     "restore a sample portrait",
-    arg("-o", "--output", default="outputs", help="folder"),
-    arg("--device", default="auto", help="auto, cpu or cuda"),
+    arg("-o --output", "folder", default="outputs"),
+    arg("--device", "auto, cpu or cuda", default="auto"),
     OVERWRITE,
 )
 def demo(args: argparse.Namespace) -> int:
@@ -133,22 +192,38 @@ def demo(args: argparse.Namespace) -> int:
 
 
 @command(
+    "make training data of a folder of portraits",
+    arg("album ALBUM", "photos of any kind, with any number of faces on each"),
+    arg("-o --output OUT", "the folder that is filled, see docs/own_faces.md", required=True),
+    arg("--size", "px at which a face must be sharp", default=128),
+    arg("--dev", "share of the people who are kept apart for `evaluate`", default=0.15),
+    arg("--person REGEX", "its first group in a photo's path is the person's name"),
+    arg("--seed", "which people are kept apart", type=int, default=0),
+)
+def prepare(args: argparse.Namespace) -> int:
+    """Cut, label and measure every face of an album; what is no truth for a restorer is listed."""
+    from .lab.prepare import prepare
+
+    options = {"size": args.size, "dev": args.dev, "person": args.person, "seed": args.seed}
+    counts = prepare(args.album, args.output, **options)
+    for outcome, count in counts.items():
+        print(f"{count:6}  {shown(outcome)}")
+    print(f"see {args.output}/faces.jpg, and {args.output}/left_out.csv for the reasons")
+    return 0 if counts["train_faces"] else 1
+
+
+@command(
     "measure on degraded pictures with a known truth",
     arg(
         "folder",
-        help="a folder like dev_eval: faces_clean/ with mesh468.npz, photos_clean/, polyu_pairs/",
+        "clean pictures, or a folder with faces_clean/ (mesh468.npz), photos_clean/, polyu_pairs/",
     ),
-    arg("--seeds", default=3, help="degradations for each face"),
-    arg("--size", default=256, help="face size, px"),
-    arg("--what", default="faces,photos", help="faces, photos or both"),
-    arg(
-        "--net",
-        action="append",
-        metavar="TITLE=FILE",
-        help="measure a further face net; may be given again",
-    ),
+    arg("--seeds", "degradations for each face", default=3),
+    arg("--size", "face size, px", default=256),
+    arg("--what", "faces, photos or both", default="faces,photos"),
+    arg("--net TITLE=FILE", "measure a further face net; may be given again", action="append"),
     flag("--no-nlm", "leave out non-local means, which is slow"),
-    arg("--json", metavar="FILE", help="write the rows as JSON as well"),
+    arg("--json FILE", "write the rows as JSON as well"),
     OVERWRITE,
 )
 def evaluate(args: argparse.Namespace) -> int:
@@ -156,44 +231,48 @@ def evaluate(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from . import image
-    from .lab import evaluate as e
+    from .lab.evaluate import evaluate, table
 
+    parts = args.what.split(",")
+    if wrong := [part for part in parts if part not in ("faces", "photos")]:
+        hint = nearest(wrong[0], ("faces", "photos"))
+        raise usage(f"--what takes faces, photos or both, got {wrong[0]!r}{hint}")
     if args.json:
         files = [n.partition("=")[2] or n for n in args.net or []]
         may_write(args.json, "the rows", args.overwrite, folders=[args.folder], files=files)
-    rows = e.evaluate(
+    rows = evaluate(
         args.folder,
         seeds=range(args.seeds),
         size=args.size,
         nlm=not args.no_nlm,
-        what=args.what.split(","),
+        what=parts,
         more=dict(n.split("=", 1) if "=" in n else (Path(n).stem, n) for n in args.net or []),
     )
-    print(e.table(rows))
+    print(table(rows))
     if args.json:
         image.write_bytes(args.json, json.dumps([asdict(r) for r in rows], indent=1).encode())
     return 0
 
 
 @command(
-    "list the weights, fetch an optional detector, or export a net as ONNX",
+    "say what each net is for, fetch an optional detector, or export a net as ONNX",
     arg(
         "action",
+        "`fetch yunet` downloads the YuNet face detector; "
+        "`export face` keeps an ONNX file, faster from then on",
         nargs="*",
         metavar="fetch yunet | export NET",
-        help="`fetch yunet` downloads the YuNet face detector; "
-        "`export face` keeps an ONNX file, faster from then on",
     ),
-    arg("-o", "--output", metavar="FILE", help="where to export to, instead"),
+    arg("-o --output FILE", "where to export to, instead"),
     OVERWRITE,
 )
 def models(args: argparse.Namespace) -> int:
-    """List the shipped weights, fetch an optional model (checked), or export a net as ONNX."""
+    """List what restores, fetch an optional model (checked), or export a net as ONNX."""
     from . import weights
 
     match args.action:
-        case ["fetch", "yunet"]:
-            print(weights.fetch("yunet"))
+        case ["fetch", name]:
+            print(weights.fetch(name))
         case ["export", name]:
             from .fast.onnx import export
 
@@ -201,40 +280,25 @@ def models(args: argparse.Namespace) -> int:
                 may_write(args.output, "the net", args.overwrite, files=[name])
             print(export(weights.load(name), args.output or weights.exported(name)))
         case []:
-            for name in weights.shipped():
-                net = weights.load(name)
-                count = sum(p.numel() for p in net.parameters())
-                print(
-                    f"{name:13} {type(net).__name__:16} {count:>9,} parameters, "
-                    f"{net.notes['steps']} steps, sha256 {net.notes['sha256'][:12]}"
-                )
+            print("\n".join(weights.about()))
         case words:
-            raise argparse.ArgumentError(
-                None,
-                f"models takes nothing, `fetch yunet` or `export NET`, got {' '.join(words)!r}",
-            )
+            hint = "" if words[0] == "export" else nearest(words[0], ("fetch", "export"))
+            got = f"got {' '.join(words)!r}{hint}"
+            raise usage(f"models takes nothing, `fetch yunet` or `export NET`, {got}")
     return 0
 
 
 @command(
     "run a notebook with many parameters, and only what is not done yet",
-    arg("file", metavar="FILE", help="YAML: notebook, parameters, grid, seeds; see experiments/"),
-    arg(
-        "-o", "--out", help="folder of the runs and their table (default: runs/sweeps/NAME-OF-FILE)"
-    ),
+    arg("file FILE", "YAML: notebook, parameters, grid, seeds; see experiments/"),
+    arg("-o --out", "folder of the runs and their table (default: runs/sweeps/NAME-OF-FILE)"),
+    arg("--data FOLDER", "the notebook's parameter data, if FILE asks for it"),
     flag("--dry-run", "print the plan and an estimate, and run nothing"),
     arg(
-        "--jobs",
-        type=options.positive_int,
-        metavar="N",
-        help="runs at a time (default: one for each GPU, or core)",
+        "--jobs N", "runs at a time (default: one for each GPU, or core)", type=options.positive_int
     ),
     [
-        arg(
-            "--dask",
-            metavar="ADDRESS",
-            help="run on this Dask cluster, whose workers see the same folders",
-        ),
+        arg("--dask ADDRESS", "run on this Dask cluster, whose workers see the same folders"),
         flag("--slurm", "run as Slurm jobs, through submitit"),
     ],
     [
@@ -246,41 +310,43 @@ def sweep(args: argparse.Namespace) -> int:
     """Run a notebook with many parameters, each run once; what is done already stays."""
     from .lab import sweep
 
-    plan = sweep.read(args.file)
+    points = sweep.read(args.file, args.data)
     out = args.out or f"runs/sweeps/{Path(args.file).stem}"
-    forecast = sweep.forecast(plan, out, args.jobs, args.overwrite)
+    forecast = sweep.forecast(points, out, args.jobs, args.overwrite)
     print(forecast if args.dry_run else forecast.splitlines()[0], flush=True)
     if args.dry_run:
         return 0
-    table = sweep.sweep(
-        plan, out, jobs=args.jobs, dask=args.dask, slurm=args.slurm, overwrite=args.overwrite
-    )
+    where = {"jobs": args.jobs, "dask": args.dask, "slurm": args.slurm}
+    try:
+        table = sweep.run(points, out, **where, overwrite=args.overwrite)
+    except (KeyboardInterrupt, SystemExit):
+        words = [args.file, "-o", out, *(["--slurm"] if args.slurm else [])]
+        words += [f"--{name}={where[name]}" for name in ("jobs", "dask") if where[name]]
+        words += [f"--data={args.data}"] if args.data else []
+        again = shown(f"to go on: mtrestore sweep {shlex.join(words)}")
+        print(f"mtrestore: what is done stays; {again}", file=sys.stderr)
+        raise
     done = int((table["status"] == "done").sum())
-    columns = ["run", "status", "seconds", *table.attrs["metrics"][:5]]
-    print(table[columns].to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+    print(sweep.summary(table))
     print(f"{done} done, {len(table) - done} failed; see {out}/table.csv")
     return 0 if done == len(table) else 3 if done else 1
 
 
 @command(
     "repeat a run and say whether its numbers agree",
+    arg("record RUN", "folder of a run, or a bundle in experiments/results/ with --run"),
+    arg("--run NAME", "the run of the bundle", dest="run_name"),
+    arg("--data FOLDER", "where the pictures of the record's data are now"),
+    arg("-o --out", "keep the new run in this folder"),
     arg(
-        "record",
-        metavar="RUN",
-        help="folder of a run, or a bundle in experiments/results/ with --run",
-    ),
-    arg("--run", dest="run_name", metavar="NAME", help="the run of the bundle"),
-    arg("-o", "--out", help="keep the new run in this folder"),
-    arg(
-        "--tolerance",
+        "--tolerance X",
+        "relative difference that is allowed (default: 0 on the same processor, else 0.01)",
         type=float,
-        metavar="X",
-        help="relative difference that is allowed (default: 0 on the same processor, else 0.01)",
     ),
     arg(
         "--changed",
+        "run the notebook although it is no longer the one of then",
         action="store_true",
-        help="run the notebook although it is no longer the one of then",
     ),
     OVERWRITE,
 )
@@ -291,28 +357,34 @@ def rerun(args: argparse.Namespace) -> int:
 
     if args.out:
         check_folder(args.out, ("run.json", "status.json"), args.overwrite)
-    repeat = rerun(args.record, args.run_name, args.out, args.tolerance, changed=args.changed)
+    repeat = rerun(
+        args.record,
+        args.run_name,
+        args.out,
+        args.tolerance,
+        changed=args.changed,
+        data=args.data,
+    )
     print(repeat)
     return 0 if repeat.agrees else 1
 
 
 @command(
     "write one HTML page about finished runs",
-    arg("runs", metavar="RUNS", help="folder of a sweep, or a bundle (.json)"),
-    arg("-o", "--output", default="report.html", metavar="FILE", help="the page"),
-    arg("--json", metavar="FILE", help="write all that the page shows as a bundle as well"),
-    arg("--title", help="of the page"),
+    arg("runs RUNS", "folder of a sweep, or a bundle (.json)"),
+    arg("-o --output FILE", "the page", default="report.html"),
+    arg("--json FILE", "write all that the page shows as a bundle as well"),
+    arg("--title", "of the page"),
     OVERWRITE,
 )
 def report(args: argparse.Namespace) -> int:
     """Write one HTML page of a folder of runs, or of a bundle that was made of one."""
     from .io import claims
-    from .lab import record as run
-    from .lab import report
+    from .lab import record, report
 
     allowed = claims.Claims(args.overwrite)
     if os.path.isdir(args.runs):
-        for place in run.places(args.runs):
+        for place in record.run_folders(args.runs):
             allowed.reads_below(place, "what the page is made of")
     else:
         allowed.reads(args.runs, "what the page is made of")
@@ -347,34 +419,38 @@ def lab(args: argparse.Namespace) -> int:
     "train a net from a settings file",
     arg(
         "stage",
+        "",
         choices=(
             *("prior", "restoration", "face", "landmarks", "embedding"),
             *("restorer", "refiner", "sharpener"),
         ),
     ),
-    arg("--settings", required=True, help="YAML file, see experiments/train/"),
-    arg(
-        "--data", default="../shared/data", help="folder that holds train_faces/ and train_photos/"
-    ),
-    arg("--out", help="folder of the run: checkpoints and log (default: runs/NAME-OF-SETTINGS)"),
-    arg("--steps", type=int, help="steps, instead of the settings' number"),
-    arg("--device", default="cpu", help="cpu, gpu or auto"),
-    arg("--devices", default=1, help="processes, each with a device and batches of its own"),
-    arg("--precision", default="32-true", help="a lightning-fabric precision, bf16-mixed on a GPU"),
-    arg("--threads", type=int, help="CPU threads for the net"),
-    arg("--workers", default=1, help="threads that prepare batches"),
-    arg("--every", default=1.0, help="seconds between two updates of the progress line"),
+    arg("--settings", "YAML file, see experiments/train/", required=True),
+    arg("--data FOLDER", "needed: it holds train_faces/ or train_photos/"),
+    arg("--out", "folder of the run: checkpoints and log (default: runs/NAME-OF-SETTINGS)"),
+    arg("--steps", "steps, instead of the settings' number", type=int),
+    arg("--device", "cpu, gpu or auto", default="cpu"),
+    arg("--devices", "processes, each with a device and batches of its own", default=1),
+    arg("--precision", "a lightning-fabric precision, bf16-mixed on a GPU", default="32-true"),
+    arg("--threads", "CPU threads for the net", type=int),
+    arg("--workers", "threads that prepare batches", default=1),
+    arg("--every", "seconds between two updates of the progress line", default=1.0),
     flag("--tensorboard", "write the losses for TensorBoard too (pip install tensorboard)"),
     flag("--restart", "begin again, instead of from the newest checkpoint"),
+    flag("--overwrite", "at the end, replace weights that other settings made"),
 )
 def train(args: argparse.Namespace) -> int:
     """Train one net from a settings file, showing loss and time left; interrupted runs resume."""
     import cv2
     import torch
 
-    from .training import settings as plan
+    from .training.settings import check_target, read_settings, run
 
-    settings = plan.read_settings(args.settings, args.stage)
+    settings = read_settings(args.settings, args.stage)
+    if args.data is None:
+        raise ValueError(
+            "train needs --data FOLDER, the folder that holds train_faces/ or train_photos/"
+        )
     if args.steps is not None:
         if args.steps < 1:
             raise ValueError(f"--steps must be at least 1, got {args.steps}")
@@ -387,7 +463,9 @@ def train(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
     out = Path(args.out or f"runs/{Path(args.settings).stem}")
-    records = plan.run(
+    if first:
+        check_target(settings, args.settings, out, args.overwrite)
+    records = run(
         settings,
         args.data,
         out,
@@ -440,9 +518,9 @@ def watch(records: Any, steps: int, every: float, first: bool) -> None:
                 disable=not first,
             )
         for name in ("loss", "pixel", "adversarial", "critic", "balance"):
-            if name in record.losses:
-                loss = record.losses[name]
-                means[name] = 0.99 * means.get(name, loss) + 0.01 * loss
+            loss = record.losses.get(name)
+            if loss is not None:
+                means[name] = 0.99 * means.setdefault(name, loss) + 0.01 * loss
         bar.set_postfix({name: f"{mean:.4f}" for name, mean in means.items()}, refresh=False)
         bar.update()
     if bar is not None:
@@ -474,9 +552,37 @@ def may_write(
     allowed.claim(path, what)
 
 
-def parser() -> argparse.ArgumentParser:
+def usage(words: str) -> argparse.ArgumentError:
+    """The error of arguments that are none together: exit code 2."""
+    return argparse.ArgumentError(None, words)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says which word may have been meant, and takes `-3,10,60,80` for a value."""
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__(**facts)
+        self._negative_number_matcher = re.compile(r"-[.\d][-.,\d]*$")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as e:
+            e.message += nearest(value, action.choices)
+            if action.dest == "command" and os.path.exists(value):
+                e.message += shown(f"; did you mean `mtrestore restore {value}`?")
+            raise
+
+    def unknown(self, command: str, words: Sequence[str]) -> str:
+        """What to say of arguments that a command does not know."""
+        flags = self._subparsers._group_actions[0].choices[command]._option_string_actions
+        hint = nearest(words[0].partition("=")[0], flags)
+        return f"unrecognized arguments: {' '.join(words)}{hint}"
+
+
+def parser() -> Parser:
     """All commands, in the order of this file."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="mtrestore", description="Restore blurred, noisy, over-compressed and old portraits."
     )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -488,8 +594,7 @@ def parser() -> argparse.ArgumentParser:
             group = one if alone else one.add_mutually_exclusive_group()
             for names, facts in [argument] if alone else argument:
                 group.add_argument(*names, **facts)
-        if name == "restore":
-            options.add_arguments(one)
+        options.add_arguments(one, FLAGS.get(name, ()))
     return top
 
 
@@ -503,8 +608,8 @@ def dispatch(argv: Sequence[str] | None) -> int:
     top = parser()
     args, rest = top.parse_known_args(argv)
     args.rest = rest
-    if args.rest and args.command != "lab":
-        top.error(f"unrecognized arguments: {' '.join(args.rest)}")
+    if rest and args.command != "lab":
+        top.error(top.unknown(args.command, rest))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return globals()[args.command](args)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .image import as_photo, as_samples
 
@@ -84,7 +85,7 @@ class Crop:
         object.__setattr__(self, "size", int(self.size))
 
     @classmethod
-    def at(cls, centre: Sequence[float], side: float, roll: float, size: int) -> Crop:
+    def at(cls, centre: ArrayLike, side: float, roll: float, size: int) -> Crop:
         """A crop by its centre (x, y) and side in photo pixels, turned by `roll` radians (clockwise
         as seen).
         """
@@ -114,11 +115,11 @@ class Crop:
         turn = np.linalg.inv(self.matrix[:, :2])
         return np.c_[turn, -turn @ self.matrix[:, 2]]
 
-    def points(self, xy: np.ndarray) -> np.ndarray:
+    def points(self, xy: ArrayLike) -> np.ndarray:
         """Photo points (N, 2) in the crop's pixel coordinates."""
         return np.asarray(xy, np.float64) @ self.inverse[:, :2].T + self.inverse[:, 2]
 
-    def on_photo(self, xy: np.ndarray) -> np.ndarray:
+    def on_photo(self, xy: ArrayLike) -> np.ndarray:
         """Crop points (N, 2) in the photo's pixel coordinates: the way back of `points`."""
         return np.asarray(xy, np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
 
@@ -137,7 +138,7 @@ class Crop:
         """The crop for the photo enlarged by k. A pair (kx, ky) = new over old width and height is
         exact for rounded picture sizes too.
         """
-        kx, ky = (k, k) if np.ndim(k) == 0 else k
+        kx, ky = k if isinstance(k, tuple) else (k, k)
         factors = np.array([kx, ky], np.float64)
         centre = self.centre * factors + (factors - 1) / 2
         return Crop.at(centre, self.side * math.sqrt(kx * ky), self.roll, self.size)
@@ -195,12 +196,12 @@ def paste(
     """A new photo (or samples, where samples came) with every face (s x s x 3, 0..1) blended into
     its crop's place, in order.
 
-    `strength` 0..1, one for all or one for each, multiplies the feathered masks; pixels where a mask is 0 stay the same bit for
-    bit. With `match`, each face's low-frequency colour is first moved to the photo's as measured
-    under the feather. Only each crop's surroundings are worked on.
+    `strength` 0..1, one or one of each face, multiplies the feathered masks; pixels where a mask is
+    0 stay the same bit for bit. With `match`, each face's low-frequency colour is first moved to
+    the photo's as measured under the feather. Only each crop's surroundings are worked on.
     """
-    strengths = [strength] * len(faces) if np.ndim(strength) == 0 else list(strength)
-    if not all(0 <= s <= 1 for s in strengths):
+    strengths = [strength] * len(faces) if np.ndim(strength) == 0 else strength
+    if not all(0 <= one <= 1 for one in strengths):
         raise ValueError(f"strength must lie in 0..1, got {strength}")
     out = np.array(photo, photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32)
     for face, crop, strength in zip(faces, crops, strengths, strict=True):

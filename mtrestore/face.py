@@ -46,7 +46,7 @@ class Face:
 
     Five points are viewer's left eye, right eye, nose tip, left and right mouth corner of the
     upright face; 468 are MediaPipe's mesh. `status` is "found", "too_small" (box side under 16 px),
-    "restored" or "failed: <reason>".
+    "restored", "left_out" (nobody asked for it) or "failed: <reason>".
     """
 
     box: tuple[float, float, float, float]
@@ -254,7 +254,7 @@ def _detector(
     ).expanduser()
     if detector == "auto":
         detector = "yunet" if yunet_file or file.is_file() else "mtcnn"
-    made = _mine.__dict__.setdefault(os.getpid(), {})
+    made = _mine.__dict__.setdefault(str(os.getpid()), {})
     key = (detector, str(file) if detector == "yunet" else "")
     if key not in made:
         made[key] = forks.hold(_yunet(file) if detector == "yunet" else _mtcnn())

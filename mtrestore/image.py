@@ -22,19 +22,26 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import DTypeLike
 from PIL import Image
 
 from .guard import forks
+from .io import beside as besides
 from .io import codecs as formats
+from .io import packets
+from .io.beside import Beside
 from .io.codecs import ALPHA, DEEP, LOSSLESS, MAX_JPEG_EXIF, TAGGED, Raw
 from .io.codecs import SUFFIXES as SUFFIXES
 from .io.cost import limit
-from .io.files import ImageError, filename, read_bytes, write_bytes
+from .io.files import ImageError, filename, head, read_bytes, write_bytes
+from .io.text import shown
+from .io.tiff import book
 
 if TYPE_CHECKING:
     import torch
 
 Photo = np.ndarray
+CLEAR = 1 / 16  # alpha below which a colour is hidden
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +51,8 @@ class Picture:
     samples: H×W×3, RGB, upright (a grey picture has three equal channels), uint8, uint16 or float32
     in 0..1; `pixels` is the photo made of them, float32 in 0..1, anew each time. alpha: float32 H×W
     0..1 or None, not premultiplied. bits: 8 or 16, the depth to write again. icc, exif: bytes or
-    None; exif has lost the turn (it is applied), the thumbnail and the size. notes: what was
-    changed, left out or kept, for people.
+    None; exif has lost the turn (it is applied), the thumbnail and the size. beside: XMP, IPTC,
+    texts and dpi, cleaned likewise. notes: what was changed, left out or kept, for people.
     """
 
     samples: np.ndarray
@@ -57,6 +64,7 @@ class Picture:
     format: str = ""
     notes: tuple[str, ...] = ()
     path: Path | None = None
+    beside: Beside = Beside()
 
     @property
     def pixels(self) -> Photo:
@@ -70,13 +78,14 @@ class Picture:
         return replace(self, samples=pixels, alpha=alpha)
 
     def without_location(self) -> Picture:
-        """The same picture, whose EXIF does not say where it was taken (`formats.without_location`
-        tells what else goes).
+        """The same picture, which does not say where it was taken (`formats.without_location` and
+        `packets.without_place` tell what else goes).
         """
-        return replace(self, exif=formats.without_location(self.exif))
+        exif = formats.without_location(self.exif)
+        return replace(self, exif=exif, beside=packets.without_place(self.beside))
 
 
-def top_of(dtype: np.dtype) -> int:
+def top_of(dtype: DTypeLike) -> int:
     """The largest sample of a type: 255, 65535, or 1 for floats."""
     return {"u1": 255, "u2": 65535}.get(np.dtype(dtype).str[1:], 1)
 
@@ -89,7 +98,7 @@ def as_photo(samples: np.ndarray) -> Photo:
     return np.divide(samples, top, dtype=np.float32)
 
 
-def as_samples(photo: Photo, dtype: np.dtype) -> np.ndarray:
+def as_samples(photo: Photo, dtype: DTypeLike) -> np.ndarray:
     """A photo, within 0..1 or not, -> samples of that type, rounded to the nearest; NaNs stay NaNs
     in float32 alone.
     """
@@ -100,7 +109,9 @@ def as_samples(photo: Photo, dtype: np.dtype) -> np.ndarray:
 
 
 def load(
-    src: str | bytes | os.PathLike | Image.Image | np.ndarray, max_pixels: int | None = None
+    src: str | bytes | os.PathLike | Image.Image | np.ndarray,
+    max_pixels: int | None = None,
+    page: int = 1,
 ) -> Picture:
     """Read a picture from a path (str, bytes, Path), a PIL image or an array. Raises ImageError and
     nothing else for what is wrong with it.
@@ -111,7 +122,8 @@ def load(
     must lie in 0..1 (0.001 beyond is clipped); from a file they count as 16 bits, from an array as
     8. max_pixels: by default 200 million, but 16 million where a file has less than a byte of
     payload for 256 of them, as bombs do; and what a picture may cost in memory and work goes by its
-    payload as well (`cost`). Given, that many are read whatever they unpack from.
+    payload as well (`cost`). Given, that many are read whatever they unpack from. page: of a TIFF,
+    from 1; copies of reduced size are no pages.
     """
     forks.check()
     if isinstance(src, np.ndarray):
@@ -124,13 +136,24 @@ def load(
     data, path = read_bytes(src), Path(filename(src))
     who = repr(str(path))
     with formats.guard(who, data):
-        picture = _upright(formats.decode(data, who, max_pixels), who, fresh=True)
+        picture = _upright(formats.decode(data, who, max_pixels, page), who, fresh=True)
         return replace(picture, path=path)
 
 
 def read(src: str | bytes | os.PathLike | Image.Image | np.ndarray) -> Photo:
     """The pixels of `load(src)`: float32 H×W×3, RGB, 0..1, upright."""
     return load(src).pixels
+
+
+def pages(src: str | bytes | os.PathLike) -> int:
+    """How many pages `load` can be asked for; 1 for all but a TIFF. Raises ImageError."""
+    return len(book(read_bytes(src)).pages) if formats.kind_of(head(src, 16)) == "TIFF" else 1
+
+
+def is_picture(begin: bytes) -> bool:
+    """Whether a file that begins so is a picture by its content, readable or not; the two letters
+    of BMP and PPM begin many a text."""
+    return formats.kind_of(begin) not in (None, "BMP", "PPM")
 
 
 def _from_array(a: np.ndarray, max_pixels: int | None) -> Raw:
@@ -175,8 +198,12 @@ def _upright(raw: Raw, who: str, bits: int | None = None, fresh: bool = False) -
         np.clip(colours, 0, 1, out=colours)
         alpha = alpha if alpha is None else np.clip(alpha, 0, 1, out=alpha)
     bits = bits or (8 if samples.dtype == np.uint8 else 16)
-    notes = (*raw.notes, *said, *heard)
-    return Picture(colours, alpha, grey, bits, icc, exif, raw.format, notes)
+    beside = packets.clean(raw.beside, raw.turn in range(2, 9))
+    beside = beside._replace(dpi=beside.dpi or formats.resolution(exif))
+    if beside.dpi and raw.turn in (5, 6, 7, 8):
+        beside = beside._replace(dpi=beside.dpi[::-1])
+    notes = tuple(map(shown, (*raw.notes, *said, *heard, *beside.notes)))
+    return Picture(colours, alpha, grey, bits, icc, exif, raw.format, notes, beside=beside)
 
 
 def _check_floats(samples: np.ndarray, who: str) -> None:
@@ -207,7 +234,7 @@ def what_is_lost(picture: Picture, suffix: str) -> tuple[str, ...]:
         lost.append(f"{name} has no ICC profile: the colours are converted to sRGB")
     if picture.exif and not _holds_exif(picture, name):
         lost.append(f"{name} cannot hold this EXIF: it is dropped")
-    return tuple(lost)
+    return (*lost, *besides.lost(picture.beside, name))
 
 
 def _holds_exif(picture: Picture, name: str) -> bool:
@@ -220,9 +247,11 @@ def place_taken(picture: Picture, suffix: str, strip: bool) -> tuple[str, ...]:
     where it says none.
     """
     name = formats.writable(filename(suffix))
-    if not _holds_exif(picture, name) or not formats.has_location(picture.exif):
+    exif = _holds_exif(picture, name) and formats.has_location(picture.exif)
+    if not exif and not packets.has_place(besides.fitting(picture.beside, name)):
         return ()
-    what = "the place where it was taken (GPS)"
+    what = "the place where it was taken"
+    what += " (GPS)" if exif else ""
     return (f"{what} is removed",) if strip else (f"{what} is kept; --strip-location removes it",)
 
 
@@ -236,7 +265,8 @@ def write(
     """Write a picture in the format of its suffix (.jpg .jpeg .png .webp .tif .tiff .bmp .avif);
     returns the path.
 
-    A Picture keeps alpha, grey, 16 bits, ICC and EXIF where the format can (`what_is_lost` tells).
+    A Picture keeps alpha, grey, 16 bits, ICC, EXIF, XMP, IPTC, texts and dpi where the format can
+    (`what_is_lost` tells; docs/formats.md has the table).
     An array is what `load` takes: a photo is written as RGB, 8 bits. Values are rounded to the
     nearest level; a grey picture is the mean of its channels. Before `write_bytes` puts the file in
     place it is decoded again: same size, and in PNG, TIFF and BMP the same samples. `quality`:
@@ -253,7 +283,8 @@ def write(
     # Pixels are upright, so a turn in there would be wrong.
     exif, _ = formats.clean_exif(picture.exif if name in TAGGED else None, False)
     try:
-        data = formats.encode(samples, name, picture.icc if name in TAGGED else None, exif, quality)
+        icc = picture.icc if name in TAGGED else None
+        data = formats.encode(samples, name, icc, exif, quality, picture.beside)
         with formats.guard("the encoded picture", data):
             if name in LOSSLESS:
                 same = np.array_equal(
@@ -279,20 +310,71 @@ def _samples(picture: Picture, dtype: type, alpha: bool) -> np.ndarray:
     """
     height, width = picture.samples.shape[:2]
     colours = 1 if picture.grey else 3
-    alpha = alpha and picture.alpha is not None
-    if picture.samples.dtype == dtype and not (picture.grey or alpha):
+    opacity = picture.alpha if alpha else None
+    if picture.samples.dtype == dtype and not picture.grey and opacity is None:
         return np.ascontiguousarray(picture.samples)
-    out = np.empty((height, width, colours + alpha), dtype)
+    out = np.empty((height, width, colours + (opacity is not None)), dtype)
     for y in range(0, height, 64):
         strip = as_photo(picture.samples[y : y + 64])
         strip = strip.mean(axis=2, keepdims=True, dtype=np.float32) if picture.grey else strip
-        strip = np.concatenate([strip, picture.alpha[y : y + 64, :, None]], 2) if alpha else strip
+        if opacity is not None:
+            strip = np.concatenate([strip, opacity[y : y + 64, :, None]], 2)
         if not (np.isfinite(strip.min()) and np.isfinite(strip.max())):
             raise ImageError(
                 "E_NONFINITE", "the picture holds NaN or infinite values; nothing was written"
             )
         out[y : y + 64] = as_samples(strip, dtype)
     return out
+
+
+# ---------------------------------------------------------------- alpha
+
+
+def hidden(picture: Picture) -> np.ndarray | None:
+    """H×W bool: where alpha shows next to nothing of the colours; None where it shows them all."""
+    if picture.alpha is None:
+        return None
+    mask = picture.alpha < CLEAR
+    return mask if mask.any() and not mask.all() else None
+
+
+def without_hidden(picture: Picture) -> np.ndarray:
+    """Its samples, in which each hidden colour is that of the nearest pixel that is seen.
+
+    So no net, filter or resize draws into the edge what nobody is meant to see, as it would not of
+    colours multiplied with alpha; and unlike those they have no dark edge of their own. The samples
+    themselves, not copied, where nothing is hidden.
+    """
+    mask = hidden(picture)
+    if mask is None:
+        return picture.samples
+    kind = cv2.DIST_LABEL_PIXEL
+    _, nearest = cv2.distanceTransformWithLabels(
+        mask.view(np.uint8), cv2.DIST_L2, 5, labelType=kind
+    )
+    seen = np.flatnonzero(~mask)
+    place = np.empty(len(seen) + 1, np.int64)
+    place[nearest.ravel()[seen]] = seen
+    samples = picture.samples.copy()
+    samples[mask] = samples.reshape(-1, 3)[place[nearest[mask]]]
+    return samples
+
+
+def with_hidden(samples: np.ndarray, picture: Picture) -> np.ndarray:
+    """Restored samples of any size, with the picture's own colours again where they are hidden."""
+    mask = hidden(picture)
+    if mask is None:
+        return samples
+    size = samples.shape[1::-1]
+    mask = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    if size != picture.samples.shape[1::-1]:  # where alpha, resized, shows a little they stay
+        mask &= resize(picture.alpha, samples.shape[:2]) < CLEAR
+    old = cv2.resize(picture.samples, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    samples = samples.copy()
+    samples[mask] = (
+        old[mask] if old.dtype == samples.dtype else as_samples(as_photo(old[mask]), samples.dtype)
+    )
+    return samples
 
 
 # ---------------------------------------------------------------- sizes and tensors
@@ -320,7 +402,7 @@ def resize(photo: Photo, size: tuple[int, int]) -> Photo:
     if (height, width) == photo.shape[:2]:
         return photo
     dtype = photo.dtype if photo.dtype in (np.uint8, np.uint16) else np.float32
-    photo = np.require(photo, dtype, "CW")  # W: torch warns of read-only arrays
+    photo = np.require(photo, dtype, ["C", "W"])  # W: torch warns of read-only arrays
     if height >= photo.shape[0] and width >= photo.shape[1]:
         out = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
     elif photo.dtype == np.uint8:
@@ -350,7 +432,8 @@ def enlarge(photo: Photo, scale: float) -> Photo:
     """The photo at `round(side * scale)` (at least 1), cubic; pixel x goes to scale·x + (scale −
     1)/2. The result is the only memory.
     """
-    return resize(photo, tuple(max(1, round(n * scale)) for n in photo.shape[:2]))
+    height, width = (max(1, round(n * scale)) for n in photo.shape[:2])
+    return resize(photo, (height, width))
 
 
 def to_tensor(photo: Photo) -> torch.Tensor:

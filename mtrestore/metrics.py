@@ -24,8 +24,13 @@ def ssim(photo: np.ndarray, truth: np.ndarray) -> float:
     """Structural similarity with the paper's 11x11 Gaussian window (Wang et al., TIP 2004), mean
     over channels; sides from 11 px.
     """
-    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(truth, photo, channel_axis=-1, data_range=1, **window))
+    window: dict[str, Any] = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+    }
+    score: Any = structural_similarity(truth, photo, channel_axis=-1, data_range=1, **window)
+    return float(score)
 
 
 def sharpness(photo: np.ndarray, truth: np.ndarray) -> float:

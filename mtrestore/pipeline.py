@@ -32,8 +32,9 @@ from torch import Tensor
 
 from . import face as faces_module
 from . import image, weights
+from .choice import Choice, no_face, strength_of
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
-from .face import Face, detect
+from .face import Face, dense, detect
 from .fast.onnx import onnx_net
 from .fault import (
     Fault,
@@ -87,9 +88,13 @@ def by_rows(fn: Callable[..., Photo], *pictures: np.ndarray) -> np.ndarray:
     return out
 
 
-def greyed(photo: Photo) -> Photo:
-    """One channel, the mean, which broadcasts to three equal ones."""
-    return photo.mean(-1, keepdims=True)
+def greyed(samples: np.ndarray) -> np.ndarray:
+    """Three equal channels, their mean; strip by strip."""
+    out = np.empty_like(samples)
+    for y in range(0, len(out), 64):
+        grey = image.as_photo(samples[y : y + 64]).mean(-1, keepdims=True)
+        out[y : y + 64] = image.as_samples(grey, out.dtype)
+    return out
 
 
 def keep_large(small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
@@ -144,7 +149,7 @@ def mixed(
     return both
 
 
-def as_net(net: Any, name: str, device: torch.device) -> Callable[..., Tensor]:
+def as_net(net: Any, name: str, device: torch.device) -> Any:
     """A net: the shipped one (None), a .safetensors or .onnx file, or a callable on tensors."""
     if net is None or isinstance(net, (str, Path)):
         path = Path(net or name)
@@ -190,7 +195,8 @@ class Restorer:
         self.detector = o.detector
         self.keep_steps = o.keep_steps
         self.progress = o.progress
-        self.with_faces = o.faces and o.face_strength > 0
+        self.choice = Choice.of(o)
+        self.with_faces = (self.choice.looks or len(o.more_faces) > 0) and o.face_strength != 0
         self.pool = ThreadPoolExecutor(1, "faces")  # a thread keeps its detector, and its heap
         self.restorer = as_net(o.restorer, "restorer", self.device)
         self.upsampler = as_net(o.upsampler, "upsampler", self.device)
@@ -227,7 +233,8 @@ class Restorer:
         forks.used()
         with torch.inference_mode(), Watch(self.progress) as step:
             source = step("read", _picture, src)
-            photo = source.samples
+            photo = image.without_hidden(source)
+            looks = self.with_faces and self.choice.looks and faces is None
             size, factor = self._sharpener_takes(photo.shape)
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
             face_branch = self.pool.submit(self._face_branch, photo, faces, sum(k) / 2, step)
@@ -249,25 +256,25 @@ class Restorer:
             crisp = sharpening(close, sum(k) / 2) if self.sharpeners[factor] in self.damped else 1
             out = step("sharpen", self._sharpen, pasted, factor, crisp)
         if source.grey or np.ptp(small, axis=-1).max() < GREY:  # also of three equal channels
-            out = by_rows(greyed, out)
-        out = out.copy() if out is source.samples else out
-        pictures["out"] = out
+            out = greyed(out)
+        pictures["out"] = out = image.with_hidden(out, source)
         if self.keep_steps:
             for i, (c, f) in enumerate(zip(crops, fixed, strict=True)):
                 pictures |= {f"face {i}": c.resized(len(f)).cut(photo), f"face {i} restored": f}
         reach = getattr(self.sharpeners[factor], "reach", 0)
         mask = partial(mask_of, placed, pasted.shape[:2], out.shape[:2], reach)
         crops = [c.scaled(self.scale) for c in crops]
+        notes = source.notes if faces or not looks else (*source.notes, no_face(self.detector))
         return Restored(
-            out, faces, Steps(pictures), step.total(), source, crops, source.notes, mask, fault
+            out, faces, Steps(pictures), step.total(), source, crops, notes, mask, fault
         )
 
     def _sharpener_takes(self, shape: Sequence[int]) -> tuple[Size, int]:
         """Size before the sharpener and its factor: 2 where that reaches the output, else 1."""
         height, width = (max(1, round(n * self.scale)) for n in shape[:2])
-        half = tuple(max(1, round(n * self.scale / 2)) for n in shape[:2])
-        if 2 in self.sharpeners and (height, width) == (2 * half[0], 2 * half[1]):
-            return half, 2
+        rows, columns = (max(1, round(n * self.scale / 2)) for n in shape[:2])
+        if 2 in self.sharpeners and (height, width) == (2 * rows, 2 * columns):
+            return (rows, columns), 2
         return (height, width), 1
 
     # ---- the faces' branch
@@ -286,17 +293,21 @@ class Restorer:
         return step("faces", self._restore_faces, photo, faces, k)
 
     def _detect(self, photo: np.ndarray, faces: Sequence[Face] | None) -> list[Face]:
-        if faces is not None:
-            return list(faces)
-        dense = self._landmark_net if self.landmarks else None
-        return detect(photo, self.detector, landmarks=dense)
+        net = self._landmark_net if self.landmarks else None
+        if faces is None:
+            faces = detect(photo, self.detector, landmarks=net) if self.choice.looks else []
+        people = self.choice.with_boxes(faces, photo.shape[:2])
+        if net:
+            hand = [f for f in people if f not in faces and f.status == "found"]
+            people = [dense(photo, f, net) if f in hand else f for f in people]
+        return self.choice.mark(people, self.face_strength)
 
     def _restore_faces(
         self, photo: np.ndarray, faces: list[Face], k: float
     ) -> tuple[list[Face], list[Crop], list[Photo], list[float]]:
         crops, fixed, shares = [], [], []
         for i, face in enumerate(faces):
-            if face.status == "too_small":
+            if face.status in ("too_small", "left_out"):
                 continue
             try:
                 crop, picture, share, status = self._face(photo, face, k)
@@ -306,11 +317,12 @@ class Restorer:
                 continue
             crops.append(crop)
             fixed.append(picture)
-            shares.append(share)
+            shares.append(share * strength_of(self.face_strength, i + 1))
             faces[i] = replace(face, status=status)
         return faces, crops, fixed, shares
 
     def _landmark_net(self, x: Tensor) -> Tensor:
+        assert self.landmarks is not None
         return self.landmarks(x.to(self.device)).cpu()
 
     def _face(self, photo: Photo, f: Face, k: float) -> tuple[Crop, Photo, float, str]:
@@ -431,8 +443,7 @@ class Restorer:
     def _paste(
         self, whole: np.ndarray, fixed: list[Photo], crops: list[Crop], shares: list[float]
     ) -> np.ndarray:
-        strengths = [self.face_strength * share for share in shares]
-        return paste(whole, fixed, crops, strengths) if any(strengths) else whole
+        return paste(whole, fixed, crops, shares) if any(shares) else whole
 
     def _sharpen(self, pasted: np.ndarray, scale: int, share: float = 1.0) -> np.ndarray:
         """The sharpener in tiles, mirrored at the borders: it would take the dark for an edge.
@@ -515,7 +526,8 @@ def restore(
 ) -> Restored:
     """Restore a portrait or any photo: `restore("old.jpg").save("new.png")`.
 
-    `boxes` (x0, y0, x1, y1) name the faces.
+    `boxes` (x0, y0, x1, y1) name all faces, and none is looked for; `more_faces` are beside those
+    that are found.
     """
     faces = None if boxes is None else faces_module.faces_from(boxes)
     return Restorer(**options)(src, faces)

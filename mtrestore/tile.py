@@ -124,6 +124,7 @@ def _joined(
             size = (scale * rows[-1][1], scale * columns[-1][1])
             out = np.empty((*size, *core.shape[2:]), core.dtype)
         out[scale * y0 : scale * y1, scale * x0 : scale * x1] = core
+    assert out is not None, "a picture has a tile"
     return out
 
 

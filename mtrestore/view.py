@@ -150,7 +150,7 @@ def data_uri(photo: np.ndarray, quality: int = 92, lossless: int = LOSSLESS_PIXE
         full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
         kind, options = "jpeg", [cv2.IMWRITE_JPEG_QUALITY, quality, *full]
     data = cv2.imencode(f".{kind}", as_samples(photo, np.uint8)[..., ::-1], options)[1]
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(data.data).decode()}"
 
 
 def show(
@@ -283,6 +283,104 @@ def losses(records: Iterable, size: float = 3.0) -> Plot:
         axes.set(title=name, xlabel="step")
         axes.grid(alpha=0.3)
     return plot
+
+
+def curves(
+    lines: Mapping[str, Iterable],
+    axes: Any = None,
+    *,
+    level: Mapping[str, float] | None = None,
+    average: int = 1,
+    style: str = "-",
+    size: tuple[float, float] = (6, 3),
+    **labels: Any,
+) -> Plot:
+    """A line for each name in one panel.
+
+    lines: name -> (x, y). level: name -> a height, dashed in grey. average: how many values a
+    running mean takes together. axes: draw there, else a figure of `size` inches. labels: what
+    `axes.set` takes, as xlabel and yscale.
+    """
+    figure, axes = _panel(axes, size)
+    for i, (name, line) in enumerate(lines.items()):
+        window = np.full(average, 1 / average)
+        x, y = (np.asarray(values, float) for values in line)
+        y = np.convolve(y, window, "valid")
+        axes.plot(
+            x[len(x) - len(y) :], y, style, color=COLOURS[i % len(COLOURS)], label=shown(name)
+        )
+    for name, height in (level or {}).items():
+        axes.axhline(height, color="grey", linestyle="--", linewidth=1, label=shown(name))
+    return _labelled(figure, axes, labels)
+
+
+def bars(
+    groups: Mapping[str, Mapping[str, float]],
+    axes: Any = None,
+    *,
+    stacked: bool = False,
+    size: tuple[float, float] = (6, 3),
+    **labels: Any,
+) -> Plot:
+    """A colour for each name, side by side or stacked at each place.
+
+    groups: name -> place -> height; all have the places of the first. axes, size, labels: as in
+    `curves`.
+    """
+    figure, axes = _panel(axes, size)
+    places = list(next(iter(groups.values())))
+    middle, width = np.arange(len(places)), 0.8 if stacked else 0.8 / len(groups)
+    bottom = np.zeros(len(places))
+    for i, (name, heights) in enumerate(groups.items()):
+        values = np.array([heights[place] for place in places], float)
+        x = middle if stacked else middle + width * (i - (len(groups) - 1) / 2)
+        colour = COLOURS[i % len(COLOURS)]
+        axes.bar(x, values, width, bottom=bottom, color=colour, label=shown(name))
+        bottom = bottom + values if stacked else bottom
+    axes.set_xticks(middle, [shown(place) for place in places])
+    axes.margins(y=0.2)  # the legend stands above
+    return _labelled(figure, axes, labels)
+
+
+LANES = {"faces": ("detect", "faces"), "both": ("read", "paste", "sharpen")}
+LANES |= {"whole photo": ("shrink", "restore", "upsample")}
+
+
+def lanes(result: Any, size: tuple[float, float] = (9, 3.2)) -> Plot:
+    """When each step of a restoration began and ended: above the faces, below the whole photo.
+
+    result: a `Restored`, or anything with `.spans` (step -> seconds) and `.timings`.
+    """
+    figure, axes = _panel(None, size)
+    for lane, steps in enumerate(LANES.values()):
+        for step in steps:
+            began, ended = result.spans[step]
+            colour, took = COLOURS[list(result.spans).index(step) % len(COLOURS)], ended - began
+            label = f"{step}, {took:.2f} s"
+            axes.barh(lane, took, left=began, color=colour, edgecolor="white", label=label)
+    axes.set_yticks(range(len(LANES)), list(LANES))
+    axes.invert_yaxis()
+    total = result.timings["total"]
+    alone = sum(result.timings.values()) - total
+    axes.set(xlabel="seconds", title=f"{total:.2f} s; one after the other {alone:.2f} s")
+    axes.legend(fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.3))
+    return figure
+
+
+def _panel(axes: Any, size: tuple[float, float]) -> tuple[Any, Any]:
+    from .plot import Plot
+
+    if axes is not None:
+        return axes.figure, axes
+    figure = Plot(figsize=size, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _labelled(figure: Any, axes: Any, labels: Mapping[str, Any]) -> Any:
+    axes.set(**labels)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=8)
+    return figure
 
 
 def _size(picture: np.ndarray) -> str:

@@ -1,8 +1,9 @@
-"""Weights in safetensors files with our own checksum: what is loaded is what was saved, or one clear error.
+"""Weights in safetensors files with our own checksum: what is loaded is what was saved.
 
-The safetensors format has no checksum and loads most single-bit flips silently, so a sha256 over everything else in the file
-stands in its metadata. Values are stored as float16 and computed with as float32. `check` needs no torch, so a bad file is
-refused before anything large is imported or made.
+The safetensors format has no checksum and loads most single-bit flips silently, so a sha256 over
+everything else in the file stands in its metadata. Values are stored as float16 and computed with
+as float32. `check` needs no torch, so a bad file is refused before anything large is imported or
+made.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import os
 import pickletools
 import re
 import struct
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import image
-from .io.text import one_line, shown
+from .io.text import nearest, one_line, shown
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +47,18 @@ OPTIONAL = {
         "daede24002cc8590f457998cc5e6c9e8b82f45f6bd969506a8913cd4ed10a2d3",
     )
 }  # name -> file in the cache, address, sha256; Apache-2.0
+LICENCE = "CC BY-NC-SA 4.0 (no commercial use)"
+ABOUT = {  # what each shipped net is for
+    "embedding": "tells how alike two faces are, for measuring; restores nothing",
+    "face": "restores each face, with living texture",
+    "face_fidelity": "restores much blurred faces, and all with --face-fidelity 1; smoother",
+    "landmarks": "468 points on each face, by which it is cut out upright",
+    "prior": "draws faces from random numbers, for notebook 12; restores nothing",
+    "restorer": "restores the whole photo, at a small size",
+    "sharpener_x1": "sharpens the result",
+    "sharpener_x2": "sharpens the result while doubling its size, from --scale 2 on",
+    "upsampler": "brings the restored small photo back to full size: guided filter and refiner",
+}
 KEYS = {"net", "config", "notes", "sha256"}
 
 
@@ -68,9 +83,10 @@ def digest(header: dict[str, Any], values: bytes | memoryview) -> str:
 
 
 def save(net: Net, path: str | Path, dtype: torch.dtype | None = None, **notes: object) -> Path:
-    """Write a net, in float16 by default, with what is needed to rebuild it; `notes` (settings, steps, ...) are kept as JSON.
+    """Write a net, in float16 by default, with what is needed to rebuild it.
 
-    The same net and notes give the same bytes: the metadata, which safetensors would write in any order, is sorted.
+    `notes` (settings, steps, ...) are kept as JSON. The same net and notes give the same bytes: the
+    metadata, which safetensors would write in any order, is sorted.
     """
     import torch
     from safetensors.torch import save as serialise
@@ -91,7 +107,7 @@ def save(net: Net, path: str | Path, dtype: torch.dtype | None = None, **notes: 
 
 
 def check(name: str | Path) -> tuple[dict[str, str], bytes]:
-    """(metadata, bytes) of a weights file whose every bit is as it was saved; raises WeightsError for any other file."""
+    """(metadata, bytes) of a weights file whose every bit is as it was saved; or WeightsError."""
     path = find(name)
     try:
         data = image.read_bytes(path, max_bytes=MOST_BYTES)
@@ -105,7 +121,8 @@ def check(name: str | Path) -> tuple[dict[str, str], bytes]:
         sha256 = digest(header, values)
     except (struct.error, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
         raise WeightsError(
-            f"{path.name} is not a weights file of mtrestore, or it is damaged; expected a .safetensors made by `mtrestore train`"
+            f"{path.name} is not a weights file of mtrestore, or it is damaged; "
+            "expected a .safetensors made by `mtrestore train`"
             + "; this one is a pointer: run `git lfs pull`"
             * data.startswith(b"version https://git-lfs")
         ) from e
@@ -115,9 +132,10 @@ def check(name: str | Path) -> tuple[dict[str, str], bytes]:
 
 
 def load(name: str | Path, kind: type[Net] | None = None) -> Net:
-    """A net, ready for inference, from a shipped name ("face", see `shipped()`) or a file; what `save` noted is on `net.notes`.
+    """A net, ready for inference, from a shipped name ("face", see `shipped()`) or a file.
 
-    Raises WeightsError when the file is missing, damaged (any flipped bit), not ours, or not a `kind`.
+    What `save` noted is on `net.notes`. Raises WeightsError when the file is missing, damaged (any
+    flipped bit), not ours, or not a `kind`.
     """
     meta, data = check(name)
     import torch
@@ -146,7 +164,8 @@ def load(name: str | Path, kind: type[Net] | None = None) -> Net:
     if kind and not isinstance(net, kind):
         raise WeightsError(f"{file} holds a {meta['net']}, expected a {kind.__name__}")
     net.notes = notes
-    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    net.eval().requires_grad_(False)
+    return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # no stub
 
 
 def sketch(kind: type[Net], config: dict[str, Any], tensors: int) -> Net:
@@ -179,10 +198,12 @@ def sketch(kind: type[Net], config: dict[str, Any], tensors: int) -> Net:
 
 
 def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Module:
-    """The net, filled with weights that were made elsewhere: a state dict in a .safetensors file, or in a file of torch.save.
+    """The net, filled with weights that were made elsewhere.
 
-    Such a file carries no checksum of ours, so give its sha256 where you know it. It may hold tensors and plain values, never code;
-    names, shapes and kinds must be the net's, and every value finite. Raises WeightsError and leaves the net as it was.
+    path: a state dict in a .safetensors file, or in a file of torch.save. It carries no checksum of
+    ours, so give its sha256 where you know it. It may hold tensors and plain values, never code;
+    names, shapes and kinds must be the net's, and every value finite. Raises WeightsError and
+    leaves the net as it was.
     """
     import torch
     from safetensors.torch import load as parse
@@ -198,7 +219,7 @@ def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Mod
     try:
         if data[8:9] == b"{":
             split(data)
-            found = parse(data)
+            found: Any = parse(data)
         else:
             found = tensors_only(data)
         found = next(
@@ -217,7 +238,10 @@ def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Mod
 
 
 def tensors_only(data: bytes) -> dict[Any, Any]:
-    """The mapping that torch.save wrote, if it is of tensors and plain values: no code is run, checksums are compared, nothing packed is unpacked."""
+    """The mapping that torch.save wrote, if it is of tensors and plain values.
+
+    No code is run, checksums are compared, nothing packed is unpacked.
+    """
     import torch
 
     if data[:2] == b"PK":
@@ -281,7 +305,10 @@ def constructors(stream: io.BytesIO, pickles: int) -> set[str]:
 def fitting(
     net: nn.Module, found: dict[str, torch.Tensor], exact: bool = False
 ) -> dict[str, torch.Tensor]:
-    """The tensors, if they are the net's by name, shape, kind and finite values; other precisions are converted unless `exact`."""
+    """The tensors, if they are the net's by name, shape, kind and finite values.
+
+    Other precisions are converted unless `exact`.
+    """
     import torch
 
     wanted, kept = net.state_dict(), {}
@@ -328,8 +355,8 @@ def immodest(config: Any) -> str | None:
             right = isinstance(value, (int, float)) and least <= value <= most
         if not right:
             return (
-                f"{name[:40]} must be a number up to {most}, a word, or at most {MOST_LEVELS} whole numbers from 1 to {most};"
-                f" got {shown(repr(value)[:60])}"
+                f"{name[:40]} must be a number up to {most}, a word, or at most {MOST_LEVELS} "
+                f"whole numbers from 1 to {most}; got {shown(repr(value)[:60])}"
             )
     return None
 
@@ -343,7 +370,8 @@ def find(name: str | Path) -> Path:
     if not path.is_file():
         there = ", ".join(shipped()) or "none"
         raise WeightsError(
-            f"no weights called {str(name)!r} are installed; there are: {there}; train them with `mtrestore train`"
+            f"no weights called {str(name)!r} are installed; there are: {there}; "
+            f"train them with `mtrestore train`{nearest(name, shipped())}"
         )
     return path
 
@@ -353,17 +381,61 @@ def shipped() -> dict[str, Path]:
     return {p.stem: p for p in sorted(FOLDER.glob("*.safetensors"))}
 
 
+def about() -> list[str]:
+    """Two lines for each net that a restoration may use: what it is for; what, how large, whose."""
+    lines = []
+    for name, path in shipped().items():
+        meta, data = check(name)
+        header, _ = split(data)
+        shapes = [t["shape"] for n, t in header.items() if n != "__metadata__"]
+        notes = json.loads(meta["notes"])
+        lines += [
+            f"{name:14}{ABOUT.get(name, '')}",
+            f"{'':14}{meta['net']}, {mebibytes(path)}, {sum(map(math.prod, shapes)):,} values, "
+            f"{notes.get('steps', '?')} steps; by mtrestore, {LICENCE}; "
+            f"sha256 {meta['sha256'][:12]}",
+        ]
+    yunet = yunet_path()
+    there = f"{mebibytes(yunet)}, here" if yunet.is_file() else "`mtrestore models fetch yunet`"
+    return [
+        *lines,
+        f"{'mtcnn':14}finds faces, with five points",
+        f"{'':14}MTCNN of Zhang et al. (2016), in the package mtcnn-runtime, 1.9 MiB; Apache-2.0",
+        f"{'yunet':14}finds faces instead, where it was fetched",
+        f"{'':14}YuNet of Wu et al. (2023), {there}; Apache-2.0",
+        "What ours were trained on, and what they do badly: mtrestore/weights/MODEL_CARD.md",
+    ]
+
+
+def mebibytes(path: Path) -> str:
+    return f"{path.stat().st_size / 2**20:.2g} MiB"
+
+
 def exported(name: str) -> Path:
-    """Where the ONNX export of shipped weights is kept on this machine; other weights have another name, so they never meet an old file."""
+    """Where the ONNX export of shipped weights is kept on this machine.
+
+    Other weights have another name, so they never meet an old file.
+    """
     return CACHE.expanduser() / f"{name}-{check(name)[0]['sha256'][:16]}.onnx"
 
 
+def yunet_path() -> Path:
+    """Where the detector that a person fetched would lie."""
+    return Path(os.environ.get("MTRESTORE_YUNET") or CACHE / OPTIONAL["yunet"][0]).expanduser()
+
+
 def fetch(name: str) -> Path:
-    """Download an optional model into the cache, where it is then found; its sha256 is checked before it gets its name."""
+    """Download an optional model into the cache, where it is then found.
+
+    Its sha256 is checked before it gets its name.
+    """
     import pooch
 
     if name not in OPTIONAL:
-        raise WeightsError(f"no optional model is called {name!r}; there is {', '.join(OPTIONAL)}")
+        hint = nearest(name, OPTIONAL)
+        raise WeightsError(
+            f"no optional model is called {name!r}; there is {', '.join(OPTIONAL)}{hint}"
+        )
     file, address, sha = OPTIONAL[name]
     try:
         return Path(
@@ -372,5 +444,6 @@ def fetch(name: str) -> Path:
     except Exception as e:  # requests and urllib3 raise many kinds
         kept = CACHE.expanduser() / file
         raise WeightsError(
-            f"{name} could not be fetched ({type(e).__name__}); when offline, put the file (sha256 {sha[:12]}...) at {kept}"
+            f"{name} could not be fetched ({type(e).__name__}); "
+            f"when offline, put the file (sha256 {sha[:12]}...) at {kept}"
         ) from e

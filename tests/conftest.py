@@ -1,10 +1,13 @@
-"""What the tests share: three pictures that come with our dependencies, the optional data folder, one thread, no network."""
+"""What the tests share: three pictures that come with our dependencies, the optional data folder,
+one thread, no network.
+"""
 
 import os
 import socket
 from pathlib import Path
 
-# Before torch and OpenMP start; programs that a test starts inherit it. Two workers on two cores gain nothing from more.
+# Before torch and OpenMP start; programs that a test starts inherit it. Two workers on two cores
+# gain nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
@@ -24,7 +27,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def no_network():
-    """Connections that leave this machine fail at once, so that no test can depend on one; Jupyter's loopback ones work."""
+    """Connections that leave this machine fail at once, so that no test can depend on one;
+    Jupyter's loopback ones work.
+    """
     connect = socket.socket.connect
 
     def local_only(self, address):
@@ -49,7 +54,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The optional folder of data and settings beside the project (or where MTRESTORE_SHARED says)."""
+    """The optional folder of data beside the project, or where MTRESTORE_SHARED says."""
     folder = Path(os.environ.get("MTRESTORE_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(
@@ -88,7 +93,9 @@ def _hopper() -> np.ndarray:
 
 @pytest.fixture
 def hopper(_hopper) -> np.ndarray:
-    """Grace Hopper, 600×512, from matplotlib's sample data; float32 RGB 0..1, a fresh copy for each test."""
+    """Grace Hopper, 600×512, from matplotlib's sample data; float32 RGB 0..1, a fresh copy for each
+    test.
+    """
     return _hopper.copy()
 
 

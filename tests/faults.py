@@ -1,4 +1,6 @@
-"""For folder runs: nets that fail as real ones may (the colour of a picture says what happens to it), and a pool without processes."""
+"""For folder runs: nets that fail as real ones may (the colour of a picture says what happens to
+it), and a pool without processes.
+"""
 
 import os
 import signal
@@ -28,7 +30,9 @@ COLOURS = {
 
 
 def by_colour(x: torch.Tensor) -> torch.Tensor:
-    """A restorer that ends its process, hangs, runs out of memory, ... for pictures of one colour, and is the identity for others."""
+    """A restorer that ends its process, hangs, runs out of memory, ... for pictures of one colour,
+    and is the identity for others.
+    """
     red = float(x[:, 0].mean())
     fault = next((name for name, value in COLOURS.items() if abs(red - value) < 0.01), None)
     if fault == "crash":

@@ -1,4 +1,6 @@
-"""What augmentation promises: one draw for all pictures of a sample, a gradient that passes, each kind doing what its name says."""
+"""What augmentation promises: one draw for all pictures of a sample, a gradient that passes, each
+kind doing what its name says.
+"""
 
 import pytest
 import torch

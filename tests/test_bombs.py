@@ -46,7 +46,8 @@ for path in sys.argv[1:]:
     code = os.read(ends, 99).decode()
     _, status, used = os.wait4(pid, 0)
     unit = 1 if sys.platform == "darwin" else 1024
-    print(json.dumps([path, status, used.ru_utime + used.ru_stime, used.ru_maxrss * unit, code]), flush=True)
+    row = [path, status, used.ru_utime + used.ru_stime, used.ru_maxrss * unit, code]
+    print(json.dumps(row), flush=True)
     os.close(ends)
 """
 
@@ -56,7 +57,8 @@ def measured(root, *paths) -> tuple[list[dict], str]:
     nothing, and what came on stderr.
     """
     env = {**os.environ, "PYTHONPATH": str(root)}
-    # Through a shell that stays: on Linux a program begins with the peak of the process that started it.
+    # Through a shell that stays: on Linux a program begins with the peak of the process that
+    # started it.
     command = [
         "sh",
         "-c",

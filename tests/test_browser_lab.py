@@ -19,7 +19,10 @@ import pytest
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+QUIET = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is not installed"),
@@ -168,7 +171,8 @@ def test_in_jupyterlab(page, tmp_path, root):
         use(page, tmp_path)
         assert (
             page.locator(
-                ".jp-OutputArea-output[data-mime-type*=error], .jp-OutputArea-output[data-mime-type*=stderr]"
+                ".jp-OutputArea-output[data-mime-type*=error], "
+                ".jp-OutputArea-output[data-mime-type*=stderr]"
             ).count()
             == 0
         )

@@ -64,7 +64,8 @@ def opened(browser, path, **options):
 
 def drawn(picture):
     return picture.evaluate(
-        "e => e.complete && e.naturalWidth > 0 && e.getBoundingClientRect().width > 20 && e.getBoundingClientRect().height > 20"
+        "e => e.complete && e.naturalWidth > 0 && e.getBoundingClientRect().width > 20 && "
+        "e.getBoundingClientRect().height > 20"
     )
 
 

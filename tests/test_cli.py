@@ -148,7 +148,7 @@ def test_set_up_errors_exit_1_in_one_line(small, tmp_path, capsys, option):
     [
         [],
         ["restore"],
-        ["restore", "x.jpg"],
+        ["restore", "x.jpg", "y.jpg"],
         ["nonsense"],
         ["restore", "x", "-o", "y", "--scale", "two"],
         ["models", "eat"],

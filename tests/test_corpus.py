@@ -119,7 +119,7 @@ def test_the_file_system_cases_at_the_reader(shared, programs, tmp_path, root_us
     assert not wrong and len(cases) == 52
 
 
-# ---- bombs ---------------------------------------------------------------------------------------------------------------------
+# ---- bombs ---------------------------------------------------------------------------------------
 
 
 def zeros(n: int) -> bytes:
@@ -223,7 +223,7 @@ def test_the_measure_of_memory_measures(tmp_path, programs):
     assert 100 < programs.corpus.bomb(tmp_path / "x.bmp")[1] < 300
 
 
-# ---- the mutator ---------------------------------------------------------------------------------------------------------------
+# ---- the mutator ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["reader", "weights"])

@@ -1,7 +1,9 @@
-"""What the batches promise: each is a function of (seed, step) alone, pictures and truths show the same place, labels lie on the face.
+"""What the batches promise: each is a function of (seed, step) alone, pictures and truths show the
+same place, labels lie on the face.
 
-The data is made up in a temporary folder: a portrait that scikit-image brings, two smaller copies of it, and a mesh of 468 points
-that is symmetrical by construction, so that the mirrored place of each point is known.
+The data is made up in a temporary folder: a portrait that scikit-image brings, two smaller copies
+of it, and a mesh of 468 points that is symmetrical by construction, so that the mirrored place of
+each point is known.
 """
 
 from pathlib import Path
@@ -34,7 +36,9 @@ FIVE = {
 
 
 def mesh() -> tuple[np.ndarray, np.ndarray]:
-    """(468, 2) points in face heights about the face's middle, mirror images of each other, and each point's mirrored number."""
+    """(468, 2) points in face heights about the face's middle, mirror images of each other, and
+    each point's mirrored number.
+    """
     rng = np.random.default_rng(5)
     rest = [i for i in range(468) if i not in (*MIDDLE, *sum(PAIRS, ()))]
     pairs, middle = [*PAIRS, *zip(rest[::2], rest[1::2], strict=False)], [*MIDDLE, rest[-1]]
@@ -48,7 +52,9 @@ def mesh() -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_faces(folder: Path, photo: np.ndarray) -> Path:
-    """`train_faces` with three labelled sizes of the 512×512 portrait and one picture without labels."""
+    """`train_faces` with three labelled sizes of the 512×512 portrait and one picture without
+    labels.
+    """
     (folder / "tiny").mkdir(parents=True)
     names, points = [], []
     for size in (512, 384, 320):
@@ -64,7 +70,9 @@ def make_faces(folder: Path, photo: np.ndarray) -> Path:
 
 
 def make_photos(folder: Path, photo: np.ndarray) -> Path:
-    """`train_photos` with two photographs and a real pair whose noisy half is the clean one made darker."""
+    """`train_photos` with two photographs and a real pair whose noisy half is the clean one made
+    darker.
+    """
     (folder / "some").mkdir(parents=True)
     (folder / "polyu_pairs").mkdir()
     image.write(folder / "some/a.png", photo[:256, 200:500])
@@ -147,7 +155,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return -10 * float(((a - b) ** 2).mean().clamp_min(1e-12).log10())
 
 
-# ---- every kind of batch ------------------------------------------------------------------------------------------------------
+# ---- every kind of batch -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", BATCHES)
@@ -176,7 +184,7 @@ def test_batches_are_float32_in_range(root, kind):
             assert -edge <= t.min() and t.max() <= 1 + edge
 
 
-# ---- faces --------------------------------------------------------------------------------------------------------------------
+# ---- faces ---------------------------------------------------------------------------------------
 
 
 def test_face_batches_keep_the_pixels_of_a_step_about_the_same(root):
@@ -312,7 +320,7 @@ def test_the_noise_of_a_face_that_was_enlarged_is_wide(root, monkeypatch, enlarg
     assert low < float(torch.corrcoef(torch.stack([left, right]))[0, 1]) < high
 
 
-# ---- people -------------------------------------------------------------------------------------------------------------------
+# ---- people --------------------------------------------------------------------------------------
 
 
 def test_a_batch_of_people_has_each_twice(root):
@@ -335,7 +343,7 @@ def test_pictures_of_one_person_in_the_manifest_are_one_person(tmp_path, astrona
         data.PersonBatches(folder, batch=3)
 
 
-# ---- landmarks ----------------------------------------------------------------------------------------------------------------
+# ---- landmarks -----------------------------------------------------------------------------------
 
 
 def test_landmark_batches_have_a_face_of_128_px_and_468_points(root):
@@ -344,7 +352,9 @@ def test_landmark_batches_have_a_face_of_128_px_and_468_points(root):
 
 
 def test_labels_lie_on_what_they_name_after_jitter_and_mirroring(root, tmp_path):
-    """Coloured dots at five points of a black picture: each label hits a dot, in mirrored samples that of its mirrored number."""
+    """Coloured dots at five points of a black picture: each label hits a dot, in mirrored samples
+    that of its mirrored number.
+    """
     points = mesh()[0] * 250 + (256, 256)
     dots = {33: (1, 0, 0), 263: (0, 1, 0), 61: (0, 0, 1), 291: (1, 1, 0), 1: (1, 1, 1)}
     canvas = np.zeros((512, 512, 3), np.float32)
@@ -423,7 +433,7 @@ def test_no_labelled_face_is_an_error(root, tmp_path):
         data.LandmarkBatches(tmp_path)
 
 
-# ---- photographs --------------------------------------------------------------------------------------------------------------
+# ---- photographs ---------------------------------------------------------------------------------
 
 
 def test_real_pairs_are_no_clean_photographs(photos):
@@ -531,7 +541,7 @@ def test_the_sharpener_x1_sees_what_the_restorer_gives(root):
     assert not (truth == 0).all((1, 2, 3)).any()
 
 
-# ---- what can be wrong with a folder ------------------------------------------------------------------------------------------
+# ---- what can be wrong with a folder -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

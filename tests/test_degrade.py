@@ -1,4 +1,6 @@
-"""Claims about degradation recipes: they replay bit for bit, keep the photo's form, and each operation does what its name says."""
+"""Claims about degradation recipes: they replay bit for bit, keep the photo's form, and each
+operation does what its name says.
+"""
 
 import hashlib
 import json
@@ -86,7 +88,7 @@ def face() -> np.ndarray:
     return cv2.resize(astronaut, (128, 128), interpolation=cv2.INTER_AREA)
 
 
-# ---- every recipe -------------------------------------------------------------------------------------------------------------
+# ---- every recipe --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -118,7 +120,8 @@ def test_a_fresh_process_gives_the_same_bits():
     script = (
         "import sys, json, hashlib, numpy as np; from mtrestore.degrade import apply, Recipe;"
         "p = np.random.default_rng(9).random((40, 31, 3), np.float32);"
-        "print(hashlib.sha256(b''.join(apply(p, Recipe.from_json(t)).tobytes() for t in json.load(sys.stdin))).hexdigest())"
+        "print(hashlib.sha256(b''.join(apply(p, Recipe.from_json(t)).tobytes() for t in "
+        "json.load(sys.stdin))).hexdigest())"
     )
     root = Path(__file__).parents[1]
     got = [
@@ -138,13 +141,13 @@ def test_a_fresh_process_gives_the_same_bits():
     assert got[0].strip() == got[1].strip() == here
 
 
-@pytest.mark.parametrize("preset", NAMES)
-def test_a_draw_depends_on_the_generator_alone(preset):
-    first, second = (
-        [draw(preset, rng) for _ in range(20)]
-        for rng in (np.random.default_rng(5), np.random.default_rng(5))
-    )
-    assert first == second and (preset == "clean" or len(set(map(str, first))) > 5)
+def test_a_draw_depends_on_the_generator_alone():
+    for preset in NAMES:
+        first, second = (
+            [draw(preset, rng) for _ in range(20)]
+            for rng in (np.random.default_rng(5), np.random.default_rng(5))
+        )
+        assert first == second and (preset == "clean" or len(set(map(str, first))) > 5), preset
 
 
 def test_the_number_of_threads_does_not_change_the_bits():
@@ -201,14 +204,19 @@ def test_each_operation_changes_a_picture_and_repeats(op):
 
 
 @pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 3)])
-def test_each_operation_at_its_strongest_takes_a_tiny_picture(op, shape):
-    strongest = {
-        k: limits[-1] if isinstance(limits[0], str) else limits[1]
-        for k, limits in PARAMETERS[op].items()
-    }
-    out = apply(picture(shape), one(op, **strongest))
-    assert out.shape == (*shape, 3) and np.isfinite(out).all() and out.min() >= 0 and out.max() <= 1
+def test_each_operation_at_its_strongest_takes_a_tiny_picture(op):
+    for shape in [(1, 1), (1, 9), (9, 1), (2, 3)]:
+        strongest = {
+            k: limits[-1] if isinstance(limits[0], str) else limits[1]
+            for k, limits in PARAMETERS[op].items()
+        }
+        out = apply(picture(shape), one(op, **strongest))
+        assert (
+            out.shape == (*shape, 3)
+            and np.isfinite(out).all()
+            and out.min() >= 0
+            and out.max() <= 1
+        ), shape
 
 
 def test_an_empty_recipe_is_a_copy():
@@ -224,7 +232,7 @@ def test_steps_run_in_their_order():
     assert np.ptp(a, axis=2).max() < 1e-6 < 0.01 < np.ptp(b, axis=2).max()
 
 
-# ---- optics ---------------------------------------------------------------------------------------------------------------------
+# ---- optics --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.8, 1.5, 3.0])
@@ -372,7 +380,7 @@ def test_no_strength_is_no_change(op, nothing):
     )
 
 
-# ---- sensor ---------------------------------------------------------------------------------------------------------------------
+# ---- sensor --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [2, 10, 30])
@@ -456,11 +464,11 @@ def test_the_mosaic_is_opencvs_bilinear_demosaicing(pattern):
     np.testing.assert_allclose(got[2:-2, 2:-2], expected[2:-2, 2:-2], atol=3e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (5, 1), (2, 2), (9, 8)])
 @pytest.mark.parametrize("pattern", BAYER)
-def test_the_mosaic_keeps_every_even_colour_to_the_border(pattern, shape):
-    photo = constant((0.2, 0.5, 0.9), shape)
-    np.testing.assert_allclose(apply(photo, one("mosaic", pattern=pattern)), photo, atol=1e-6)
+def test_the_mosaic_keeps_every_even_colour_to_the_border(pattern):
+    for shape in [(1, 1), (1, 6), (5, 1), (2, 2), (9, 8)]:
+        photo = constant((0.2, 0.5, 0.9), shape)
+        np.testing.assert_allclose(apply(photo, one("mosaic", pattern=pattern)), photo, atol=1e-6)
 
 
 def test_the_mosaic_gives_a_sharp_grey_edge_false_colours():
@@ -469,7 +477,7 @@ def test_the_mosaic_gives_a_sharp_grey_edge_false_colours():
     assert np.ptp(apply(photo, one("mosaic", pattern="RGGB")), axis=2).max() > 0.2
 
 
-# ---- storage and age --------------------------------------------------------------------------------------------------------------
+# ---- storage and age -----------------------------------------------------------------------------
 
 
 def test_jpeg_errs_more_the_lower_its_quality(face):
@@ -534,7 +542,7 @@ def test_a_cast_yellows():
     assert r > g > b
 
 
-# ---- draws ----------------------------------------------------------------------------------------------------------------------
+# ---- draws ---------------------------------------------------------------------------------------
 
 
 def draws(preset: str, n: int = 400, **options) -> list[Recipe]:
@@ -625,13 +633,13 @@ def test_the_fixed_order_is_the_documented_one(preset):
         assert places == sorted(places), recipe.ops
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_shuffling_moves_the_steps_and_only_them(preset):
-    for seed in range(50):
-        fixed, shuffled = (
-            draw(preset, np.random.default_rng(seed), order=order) for order in ORDERS
-        )
-        assert sorted(map(str, fixed.steps)) == sorted(map(str, shuffled.steps))
+def test_shuffling_moves_the_steps_and_only_them():
+    for preset in PRESETS:
+        for seed in range(50):
+            fixed, shuffled = (
+                draw(preset, np.random.default_rng(seed), order=order) for order in ORDERS
+            )
+            assert sorted(map(str, fixed.steps)) == sorted(map(str, shuffled.steps)), preset
 
 
 def test_a_shuffled_jpeg_is_last_half_the_time():
@@ -642,19 +650,19 @@ def test_a_shuffled_jpeg_is_last_half_the_time():
     )
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_scale_multiplies_lengths_and_nothing_else(preset):
-    for seed in range(60):
-        one_, two = (draw(preset, np.random.default_rng(seed), scale=s) for s in (1, 2))
-        assert one_.ops == two.ops
-        for a, b in zip(one_.steps, two.steps, strict=True):
-            for key in a:
-                expected = (
-                    pytest.approx(2 * a[key], abs=2e-4)
-                    if key in LENGTHS.get(a["op"], ())
-                    else a[key]
-                )
-                assert b[key] == expected, (a["op"], key)
+def test_scale_multiplies_lengths_and_nothing_else():
+    for preset in PRESETS:
+        for seed in range(60):
+            one_, two = (draw(preset, np.random.default_rng(seed), scale=s) for s in (1, 2))
+            assert one_.ops == two.ops, preset
+            for a, b in zip(one_.steps, two.steps, strict=True):
+                for key in a:
+                    expected = (
+                        pytest.approx(2 * a[key], abs=2e-4)
+                        if key in LENGTHS.get(a["op"], ())
+                        else a[key]
+                    )
+                    assert b[key] == expected, (preset, a["op"], key)
 
 
 def test_a_length_is_any_parameter_measured_in_pixels():
@@ -694,32 +702,38 @@ def test_size_is_short_for_scale():
     assert draws("severe", 50, size=128) == draws("severe", 50, scale=0.5)
 
 
-@pytest.mark.parametrize("table", [*PRESETS, "ALONE"])
-def test_each_preset_names_parameters_within_what_the_operation_takes(table):
-    for choices in [ALONE] if table == "ALONE" else [choices for _, choices in PRESETS[table]]:
-        for op, (_, ranges) in choices.items():
-            assert (
-                PARAMETERS[op].keys() - {"seed"} - OPTIONAL[op].keys()
-                <= ranges.keys()
-                <= {*PARAMETERS[op], *OPTIONAL[op]} - {"seed"}
-            ), op
-            for key, (low, high, *_) in ((k, v) for k, v in PARAMETERS[op].items() if k in ranges):
-                values = ranges[key]
-                if isinstance(low, str):
-                    assert set(values) <= set(PARAMETERS[op][key])
-                else:
-                    assert values[0] <= values[1] <= high and (values[0] >= low or key == "cast")
+def test_each_preset_names_parameters_within_what_the_operation_takes():
+    for table in [*PRESETS, "ALONE"]:
+        for choices in [ALONE] if table == "ALONE" else [choices for _, choices in PRESETS[table]]:
+            for op, (_, ranges) in choices.items():
+                assert (
+                    PARAMETERS[op].keys() - {"seed"} - OPTIONAL[op].keys()
+                    <= ranges.keys()
+                    <= {*PARAMETERS[op], *OPTIONAL[op]} - {"seed"}
+                ), op
+                for key, (low, high, *_) in (
+                    (k, v) for k, v in PARAMETERS[op].items() if k in ranges
+                ):
+                    values = ranges[key]
+                    if isinstance(low, str):
+                        assert set(values) <= set(PARAMETERS[op][key]), table
+                    else:
+                        assert values[0] <= values[1] <= high and (
+                            values[0] >= low or key == "cast"
+                        ), table
 
 
-@pytest.mark.parametrize("preset", NAMES)
-def test_a_drawn_recipe_holds_plain_json_values(preset):
-    for recipe in draws(preset, 50):
-        inner = [s for step in recipe.steps for s in step.get("steps", ())]
-        values = [v for step in [*recipe.steps, *inner] for k, v in step.items() if k != "steps"]
-        assert all(type(v) in (str, int, float) for v in values)
+def test_a_drawn_recipe_holds_plain_json_values():
+    for preset in NAMES:
+        for recipe in draws(preset, 50):
+            inner = [s for step in recipe.steps for s in step.get("steps", ())]
+            values = [
+                v for step in [*recipe.steps, *inner] for k, v in step.items() if k != "steps"
+            ]
+            assert all(type(v) in (str, int, float) for v in values), preset
 
 
-# ---- errors ---------------------------------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 BAD = {
     "an unknown op": ({"op": "sharpen"}, "unknown op 'sharpen'"),

@@ -1,4 +1,6 @@
-"""The table of restored faces: every judge sees every method on the same faces, and what is not installed leaves a blank."""
+"""The table of restored faces: every judge sees every method on the same faces, and what is not
+installed leaves a blank.
+"""
 
 import json
 
@@ -44,7 +46,9 @@ def test_the_default_of_nets_that_change_nothing_is_the_face_itself(cut):
 
 
 def test_the_default_chooses_as_the_restorer_does(cut):
-    """Sharp faces get the generative net and enlarged ones the other; constant nets say which it was."""
+    """Sharp faces get the generative net and enlarged ones the other; constant nets say which it
+    was.
+    """
     photo, points = image.resize(image.resize(cut[0], (48, 48)), (256, 256)), 2 * cut[1] + 0.5
     restorer = Restorer(sharpener=identity)
     restorer.face, restorer.blurred_face = (
@@ -69,7 +73,9 @@ def test_every_severity_is_a_preset_and_heavy_comes_as_soon_as_it_is_one():
 
 
 def test_the_table_of_faces(folder, monkeypatch, capsys):
-    """A judge that is a mean colour stands for dlib's net; the other one is missing and its column blank."""
+    """A judge that is a mean colour stands for dlib's net; the other one is missing and its column
+    blank.
+    """
     monkeypatch.setattr(evaluate, "SEVERITIES", ("mild", "severe"))
     monkeypatch.setattr(likeness, "described", lambda photo, points: {"dlib": photo.mean((0, 1))})
     code = cli.main(
@@ -134,3 +140,13 @@ def test_without_the_extras_faces_are_measured_all_the_same(cut, monkeypatch, tm
 
 def test_the_nets_of_the_table_are_shipped():
     assert set(evaluate.FACE_NETS.values()) <= set(weights.shipped())
+
+
+def test_a_title_with_control_characters_stays_in_its_cell():
+    """A net is called what a user or the name of its file says."""
+    title = "a\x1b[31m\nb | c\u202e\ud800"
+    rows = [evaluate.Row("faces", "mild", m, 20.0, 0.5, 1.0, 1) for m in ("input", title)]
+    lines = evaluate.table(rows).splitlines()
+    assert len(lines) == 4 and all(map(str.isprintable, lines))
+    assert lines[3].replace("\\|", "").count("|") == lines[0].count("|") == 14
+    assert r"a\x1b[31m\nb \| c\u202e\ud800" in lines[3]

@@ -53,13 +53,15 @@ def test_equals_torch(made, dtype, level):
     assert np.abs(got - want).max() < level + 1e-4
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (5, 3), (257, 501), (600, 20)])
 @pytest.mark.parametrize(
     "made", [net(), net(width=8, blocks=3), net(blocks=1)], ids=["4x2", "8x3", "4x1"]
 )
-def test_every_size_and_depth(made, size):
-    got, want = both(made, np.random.default_rng(2).random((*size, 3), np.float32), small=(7, 4))
-    assert np.abs(got - want).max() < 1e-4
+def test_every_size_and_depth(made):
+    for size in [(1, 1), (1, 40), (40, 1), (5, 3), (257, 501), (600, 20)]:
+        got, want = both(
+            made, np.random.default_rng(2).random((*size, 3), np.float32), small=(7, 4)
+        )
+        assert np.abs(got - want).max() < 1e-4, size
 
 
 def test_threads_change_no_bit():

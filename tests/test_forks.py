@@ -21,9 +21,15 @@ recipe = mt.draw("photo", np.random.default_rng(0))
 restorer = None
 {parent}
 doors = {{
-    "restore": lambda: mt.restore(samples, working_size=64), "Restorer": lambda: mt.Restorer(working_size=64), "called": lambda: restorer(samples),
-    "detect": lambda: mt.detect(photo), "load": lambda: mt.load(samples), "resize": lambda: mt.resize(photo, (64, 64)),
-    "enlarge": lambda: mt.enlarge(photo, 2), "shrink": lambda: mt.shrink(photo, 32), "apply": lambda: mt.apply(photo, recipe),
+    "restore": lambda: mt.restore(samples, working_size=64),
+    "Restorer": lambda: mt.Restorer(working_size=64),
+    "called": lambda: restorer(samples),
+    "detect": lambda: mt.detect(photo),
+    "load": lambda: mt.load(samples),
+    "resize": lambda: mt.resize(photo, (64, 64)),
+    "enlarge": lambda: mt.enlarge(photo, 2),
+    "shrink": lambda: mt.shrink(photo, 32),
+    "apply": lambda: mt.apply(photo, recipe),
 }}
 sys.stdout.flush()
 child = os.fork()

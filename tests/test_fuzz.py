@@ -15,9 +15,7 @@ import pytest
 
 from mtrestore import image, pipeline, weights
 from mtrestore.folder import journal
-from mtrestore.lab import execute as notebook
-from mtrestore.lab import report
-from mtrestore.lab import statistics as results
+from mtrestore.lab import execute, report, statistics
 from mtrestore.training import settings as plan
 
 TARGETS = ("reader", "weights", "onnx", "yaml", "notebook", "runs", "bundle", "journal")
@@ -93,8 +91,8 @@ def test_cases_repeat_and_differ(fuzz, target):
         ("weights", weights, "adopt"),
         ("onnx", pipeline, "onnx_net"),
         ("yaml", plan, "read_settings"),
-        ("notebook", notebook, "inspect"),
-        ("runs", results, "gather"),
+        ("notebook", execute, "inspect"),
+        ("runs", statistics, "gather"),
         ("bundle", report, "page"),
         ("journal", journal.Journal, "add"),
     ],

@@ -75,7 +75,7 @@ class Touch:
         return os.open, (self.canary, os.O_CREAT)
 
 
-# ---- weights made elsewhere ----------------------------------------------------------------------------------------------------
+# ---- weights made elsewhere ----------------------------------------------------------------------
 
 STATE = made().state_dict()
 
@@ -159,14 +159,22 @@ def headed(header: bytes | dict, values: bytes = b"") -> bytes:
 
 FOUR = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
 HEADERS = {
-    "overlapping": headed({"a": FOUR, "b": FOUR}, bytes(16)), "twice": headed(b'{"a":%s,"a":%s}' % ((json.dumps(FOUR).encode(),) * 2), bytes(16)),
-    "hole": headed({"a": {**FOUR, "data_offsets": [16, 32]}}, bytes(32)), "outside": headed({"a": {**FOUR, "data_offsets": [0, 1600]}}, bytes(16)),
-    "negative": headed({"a": {**FOUR, "data_offsets": [-16, 0]}}, bytes(16)), "sides overflow": headed({"a": {**FOUR, "shape": [2**62] * 2}}, bytes(16)),
-    "no kind": headed({"a": {**FOUR, "dtype": "F99"}}, bytes(16)), "deep": headed(b'{"a":' * 20000 + b"1" + b"}" * 20000),
-    "20000 tensors": headed({f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(20000)}),
-    "2000 tensors": headed({f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(2000)}),
-    "2^63": struct.pack("<Q", 2**63) + b"{}" * 50, "100 MB": struct.pack("<Q", 10**8) + b"{" * 64, "no JSON": headed(b"{not json"),
-    "no UTF-8": headed(b'{"\xff":1}'), "metadata": headed({"__metadata__": {"a": 1}, "a": FOUR}, bytes(16)),
+    "overlapping": headed({"a": FOUR, "b": FOUR}, bytes(16)),
+    "twice": headed(b'{"a":%s,"a":%s}' % ((json.dumps(FOUR).encode(),) * 2), bytes(16)),
+    "hole": headed({"a": {**FOUR, "data_offsets": [16, 32]}}, bytes(32)),
+    "outside": headed({"a": {**FOUR, "data_offsets": [0, 1600]}}, bytes(16)),
+    "negative": headed({"a": {**FOUR, "data_offsets": [-16, 0]}}, bytes(16)),
+    "sides overflow": headed({"a": {**FOUR, "shape": [2**62] * 2}}, bytes(16)),
+    "no kind": headed({"a": {**FOUR, "dtype": "F99"}}, bytes(16)),
+    "deep": headed(b'{"a":' * 20000 + b"1" + b"}" * 20000),
+    "20000 tensors": headed({f"t{i}": {"dtype": "F32", "shape": [0],
+    "data_offsets": [0, 0]} for i in range(20000)}),
+    "2000 tensors": headed({f"t{i}": {"dtype": "F32", "shape": [0],
+    "data_offsets": [0, 0]} for i in range(2000)}),
+    "2^63": struct.pack("<Q", 2**63) + b"{}" * 50, "100 MB": struct.pack("<Q", 10**8) + b"{" * 64,
+    "no JSON": headed(b"{not json"),
+    "no UTF-8": headed(b'{"\xff":1}'),
+    "metadata": headed({"__metadata__": {"a": 1}, "a": FOUR}, bytes(16)),
     "float shape": headed({"a": {**FOUR, "shape": [4.5]}}),
 }  # fmt: skip
 
@@ -348,7 +356,8 @@ for read in (weights.load, lambda path: weights.adopt(net, path)):
         read(sys.argv[1])
     except WeightsError as e:
         print(str(e).isprintable())
-print(time.process_time() - imported, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024)
+most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(time.process_time() - imported, (most - base) / 1024)
 """
 
 
@@ -392,7 +401,7 @@ def test_a_weights_file_of_one_megabyte_costs_two_seconds_and_300_mib_at_most(tm
     assert set(lines) == {"True"} and not done.stderr and seconds < 2 and mib < 300
 
 
-# ---- ONNX ----------------------------------------------------------------------------------------------------------------------
+# ---- ONNX ----------------------------------------------------------------------------------------
 
 
 def onnx_file(tensor: TensorProto, op: str = "Add", domain: str = "") -> bytes:
@@ -420,10 +429,12 @@ ONES = numpy_helper.from_array(np.ones((1, 3, 1, 1), np.float32), "b")
 
 
 @pytest.mark.parametrize("data", [
-    b"", bytes(range(256)) * 4, b"\x80\4N.", onnx_file(ONES)[:-20], onnx_file(ONES, "Evil", "evil"), onnx_file(outside("/etc/passwd")),
+    b"", bytes(range(256)) * 4, b"\x80\4N.", onnx_file(ONES)[:-20], onnx_file(ONES, "Evil", "evil"),
+    onnx_file(outside("/etc/passwd")),
     onnx_file(outside("../x.bin")), onnx_file(outside("x.bin")), onnx_file(outside("/dev/zero")),
     onnx_file(TensorProto(name="b", data_type=1, dims=[2**40, 2**20], raw_data=b"1234")),
-], ids=["empty", "noise", "pickle", "cut", "unknown op", "absolute", "parent", "beside", "device", "giant"])  # fmt: skip
+], ids=["empty", "noise", "pickle", "cut", "unknown op", "absolute", "parent", "beside", "device",
+"giant"])  # fmt: skip
 def test_an_onnx_file_that_is_broken_or_reads_other_files_is_refused(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.bin").write_bytes(bytes(64))
@@ -632,18 +643,22 @@ def test_the_walk_follows_every_field_of_onnx_that_can_hold_a_tensor():
     assert (numbers["external_data"], numbers["data_location"]) == (13, 14)
 
 
-# ---- YAML ----------------------------------------------------------------------------------------------------------------------
+# ---- YAML ----------------------------------------------------------------------------------------
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi")
 )
 YAML = {
-    "billion laughs": LAUGHS, "alias": "a: &a 1\nb: *a", "round": "&a [*a]", "merged": "a: &a {b: 1}\n<<: *a",
-    "code": '!!python/object/apply:os.system ["true"]',
-    "name": "a: !!python/name:os.system", "module": "!!python/module:os", "new": "!!python/object/new:os.system [true]", "tag": "!mine {a: 1}",
-    "deep": "[" * 30000, "deep mapping": "{a: " * 9000, "stairs": "\n".join(" " * i + "a:" for i in range(300)), "number": "a: " + "9" * 9999,
-    "date": "!!timestamp x", "bool": "!!bool x", "int": "!!int ''", "float": "!!float x", "binary": "!!binary x", "omap": "!!omap x", "keys": "? [a]\n: 1",
+    "billion laughs": LAUGHS, "alias": "a: &a 1\nb: *a", "round": "&a [*a]",
+    "merged": "a: &a {b: 1}\n<<: *a", "code": '!!python/object/apply:os.system ["true"]',
+    "name": "a: !!python/name:os.system", "module": "!!python/module:os",
+    "new": "!!python/object/new:os.system [true]", "tag": "!mine {a: 1}", "deep": "[" * 30000,
+    "deep mapping": "{a: " * 9000, "stairs": "\n".join(" " * i + "a:" for i in range(300)),
+    "number": "a: " + "9" * 9999, "date": "!!timestamp x", "bool": "!!bool x", "int": "!!int ''",
+    "float": "!!float x", "binary": "!!binary x", "omap": "!!omap x", "keys": "? [a]\n: 1",
     "two": "a: 1\n---\nb: 2", "no UTF-8": "\udcff", "null byte": "a: \0", "large": "a: 1\n" * 20000,
+    "long word": "a: " + "x" * 600, "control": 'a: "\\e[2J"', "key": "1: 2",
+    "deep key": "a: [{-1: 2}]",
 }  # fmt: skip
 
 
@@ -686,9 +701,12 @@ def test_settings_that_are_hostile_are_refused(tmp_path, kind):
     assert len(str(caught.value)) < 1000
 
 
-# ---- names and words in pages ---------------------------------------------------------------------------------------------------
+# ---- names and words in pages --------------------------------------------------------------------
 
-EVIL = "</title><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\n\x1b[31m\u202egpj.exe \udcff $(touch x) $\\frac$"
+EVIL = (
+    "</title><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\n\x1b[31m\u202egpj.exe "
+    "\udcff $(touch x) $\\frac$"
+)
 
 
 def test_a_page_shows_any_file_name_and_runs_nothing_of_it(tmp_path, face_photo):
@@ -740,7 +758,7 @@ def test_figures_and_sheets_take_any_name(face_photo):
     view.faces(face_photo, [face])._repr_png_()
 
 
-# ---- soon ----------------------------------------------------------------------------------------------------------------------
+# ---- soon ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", ["image", "io.files", "io.codecs", "weights", "io.text"])

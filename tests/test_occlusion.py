@@ -1,4 +1,6 @@
-"""What stands in front of a face stays: a bar, a hand and glasses drawn on it keep at least 90 % of the contrast that the worn picture has."""
+"""What stands in front of a face stays: a bar, a hand and glasses drawn on it keep at least 90 % of
+the contrast that the worn picture has.
+"""
 
 import cv2
 import numpy as np
@@ -47,7 +49,7 @@ def glasses(face):
 
 
 def contrast(photo: np.ndarray, mask: np.ndarray) -> float:
-    """How far the drawn thing differs from the skin within 9 px around it, as a mean over channels."""
+    """How far the drawn thing differs from the skin within 9 px of it, a mean over channels."""
     near = (cv2.dilate(mask, np.ones((19, 19), np.uint8)) > 0) & (
         cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0
     )

@@ -1,4 +1,6 @@
-"""Parts of faces cut as tensors, and the losses that look at them: held against numpy, and against the crops that do the same for photos."""
+"""Parts of faces cut as tensors, and the losses that look at them: held against numpy, and against
+the crops that do the same for photos.
+"""
 
 import copy
 
@@ -18,7 +20,7 @@ SIDE = 128
 
 @pytest.fixture(scope="module")
 def mesh() -> np.ndarray:
-    """468 points, px of a face of 128 px cut by the landmark rule: the mean face, turned a little."""
+    """468 points, px of a face of 128 px cut by the landmark rule: the mean, a little turned."""
     mean = weights.load("landmarks").mean.numpy().astype(np.float64)
     turned = (mean - 0.5) @ np.array([[0.97, 0.24], [-0.24, 0.97]])
     return crop.landmark_crop(turned * 500, size=SIDE).points(turned * 500)
@@ -54,7 +56,9 @@ def test_a_fitted_square_is_the_fitted_crop(mesh):
 
 
 def test_a_cut_is_the_crops_cut(mesh):
-    """Bilinear beside OpenCV's Lanczos, on a smooth picture; a chip of 150 px enlarges, the eye crop shrinks by a little."""
+    """Bilinear beside OpenCV's Lanczos, on a smooth picture; a chip of 150 px enlarges, the eye
+    crop shrinks by a little.
+    """
     photo, where = face(), units(mesh)
     ours = parts.chips(photo, where, CHIP_POINTS, CHIP)
     assert (ours - image.to_tensor(chip(image.to_photo(photo), mesh))).abs().mean() < 3e-3
@@ -65,7 +69,7 @@ def test_a_cut_is_the_crops_cut(mesh):
 
 
 def test_a_cut_that_shrinks_sees_no_more_than_means():
-    """A checkerboard of single pixels is grey from far away, and not the black or white of chance."""
+    """A checkerboard of single pixels is grey from far away, not the black or white of chance."""
     board = torch.from_numpy((np.indices((256, 256)).sum(0) % 2).astype(np.float32))[None, None]
     whole = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]])
     assert torch.allclose(parts.cut(board, whole, 64), torch.full((1, 1, 64, 64), 0.5))
@@ -86,7 +90,9 @@ def test_parts_have_the_sizes_of_their_faces(mesh, side, eye, mouth):
 
 
 def test_a_part_shows_what_it_is_named_after(mesh):
-    """Left eye red, right eye green and blue at its outer corner, mouth white: each in the middle of its square; the right eye is mirrored."""
+    """Left eye red, right eye green and blue at its outer corner, mouth white: each in the middle
+    of its square; the right eye is mirrored.
+    """
     y, x = np.mgrid[:256, :256]
     photo = np.zeros((256, 256, 3), np.float32)
     big = (mesh + 0.5) * 2 - 0.5

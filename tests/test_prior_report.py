@@ -1,4 +1,6 @@
-"""The numbers of experiments/prior_report.py, each on a generator or a face of which it is known what they must be."""
+"""The numbers of experiments/prior_report.py, each on a generator or a face of which it is known
+what they must be.
+"""
 
 import importlib.util
 import sys
@@ -29,7 +31,9 @@ def report(root):
 
 
 class Sum(nn.Module):
-    """Adds three of the tensors, by weights 1, 2 and 0: of the variance the first makes a fifth, the second four, the third nothing."""
+    """Adds three of the tensors, by weights 1, 2 and 0: of the variance the first makes a fifth,
+    the second four, the third nothing.
+    """
 
     def draw(self, batch: int, size: int, generator: torch.Generator) -> list[torch.Tensor]:
         return [torch.randn(batch, 3, size, size, generator=generator) for _ in range(3)]
@@ -125,7 +129,9 @@ def test_verdicts_are_those_of_full_batches(report):
 
 
 def test_the_whole_report_on_a_few_faces(report, tmp_path, astronaut, hopper, monkeypatch, capsys):
-    """Two training folders and the held faces, made of two photographs; every number is there and finite, the sheets have their sizes."""
+    """Two training folders and the held faces, made of two photographs; every number is there and
+    finite, the sheets have their sizes.
+    """
     photos = [astronaut, hopper]
     found = [
         face.detect(photo, "mtcnn", landmarks=evaluate.landmark_net())[0].landmarks
@@ -149,8 +155,23 @@ def test_the_whole_report_on_a_few_faces(report, tmp_path, astronaut, hopper, mo
     ):
         pass
     out = tmp_path / "out"
-    monkeypatch.setattr(sys, "argv", ["prior_report.py", "--data", str(tmp_path), "--checkpoint", str(tmp_path / "run/checkpoints"), "--size", "32",
-                                      "--count", "64", "--out", str(out)])  # fmt: skip
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "prior_report.py",
+            "--data",
+            str(tmp_path),
+            "--checkpoint",
+            str(tmp_path / "run/checkpoints"),
+            "--size",
+            "32",
+            "--count",
+            "64",
+            "--out",
+            str(out),
+        ],
+    )
     report.main()
     said = capsys.readouterr().out
     for name in (

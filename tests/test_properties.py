@@ -1,4 +1,6 @@
-"""Claims that hold for anything one can think of: places of crops, recipes of damage, names of files. Hypothesis does the thinking."""
+"""Claims that hold for anything one can think of: places of crops, recipes of damage, names of
+files. Hypothesis does the thinking.
+"""
 
 import json
 import math
@@ -21,7 +23,7 @@ number = st.floats(allow_nan=True, allow_infinity=True, width=64)
 place = st.floats(-60, 90)
 
 
-# ---- crops ---------------------------------------------------------------------------------------------------------------------
+# ---- crops ---------------------------------------------------------------------------------------
 
 
 @given(place, place, st.floats(1, 80), st.floats(-math.pi, math.pi), st.integers(1, 64))
@@ -106,7 +108,7 @@ def test_a_matrix_is_a_crop_or_a_value_error(values, size):
     assert crop.side > 0 and crop.size == size >= 1
 
 
-# ---- recipes -------------------------------------------------------------------------------------------------------------------
+# ---- recipes -------------------------------------------------------------------------------------
 
 
 def steps() -> st.SearchStrategy:
@@ -179,7 +181,7 @@ def test_any_text_is_a_recipe_or_a_value_error(text):
         degrade.apply(PIXELS, recipe)
 
 
-# ---- names ---------------------------------------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 
 names = st.one_of(
     st.text(max_size=40),

@@ -1,4 +1,6 @@
-"""What the shipped whole-photo branch does to pictures that have nothing wrong, and to one that has."""
+"""What the shipped whole-photo branch does to pictures that have nothing wrong, and to one that
+has.
+"""
 
 import numpy as np
 import pytest
@@ -46,8 +48,19 @@ def test_noise_goes_and_the_refiner_is_worth_a_decibel(branch, astronaut, sigma)
     noisy = degrade.apply(
         astronaut, degrade.Recipe(({"op": "gaussian_noise", "sigma": sigma, "seed": 1},))
     )
-    alone = max(metrics.psnr(Restorer(device="cpu", faces=False, sharpener=identity, working_size=256, upsampler=GuidedFilter(1, eps))(noisy).image, astronaut)
-                for eps in (1e-4, 1e-3, 1e-2))  # fmt: skip
+    alone = max(
+        metrics.psnr(
+            Restorer(
+                device="cpu",
+                faces=False,
+                sharpener=identity,
+                working_size=256,
+                upsampler=GuidedFilter(1, eps),
+            )(noisy).image,
+            astronaut,
+        )
+        for eps in (1e-4, 1e-3, 1e-2)
+    )
     assert metrics.psnr(branch(noisy).image, astronaut) > alone + 1
 
 

@@ -1,10 +1,13 @@
-"""What a report promises: intervals that hold what they say, and a page that is the bundle's, needs nothing from outside and runs nobody's markup."""
+"""What a report promises: intervals that hold what they say, and a page that is the bundle's, needs
+nothing from outside and runs nobody's markup.
+"""
 
 import base64
 import json
 import math
 import re
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -23,7 +26,9 @@ LEAD = {"concat": 0.0, "add": -0.5, "none": -2.0}  # dB, what each arm of the ma
 def made_up_sweep(
     folder, photo, about=None, arms=LEAD, seeds=(0, 1, 2), failed=True, picture="p{}"
 ):
-    """Small runs of chance numbers around LEAD, through the same `Run` as real ones; and one that failed."""
+    """Small runs of chance numbers around LEAD, through the same `Run` as real ones; and one that
+    failed.
+    """
     for a, (arm, lead) in enumerate(arms.items()):
         for seed in seeds:
             luck, each, pairs = np.random.default_rng([a, seed]), [], {}
@@ -112,7 +117,9 @@ def test_one_seed_is_students_t_over_the_pictures():
 
 
 def test_pictures_and_seeds_both_count():
-    """Two pictures, two seeds, worked by hand: MS of pictures 16, of seeds 4, of the residual 1; so the variance is (16 + 4 - 1) / 4."""
+    """Two pictures, two seeds, worked by hand: MS of pictures 16, of seeds 4, of the residual 1; so
+    the variance is (16 + 4 - 1) / 4.
+    """
     got = interval({("a", 0): 0.0, ("a", 1): 3.0, ("b", 0): 5.0, ("b", 1): 6.0})
     from scipy.stats import t
 
@@ -321,8 +328,10 @@ def test_the_page_is_the_same_from_the_bundle_as_from_the_runs(sweep, tmp_path):
 
 def test_the_page_says_what_a_reader_asks(sweep, tmp_path):
     page = Page(report.write(sweep, tmp_path / "a.html").read_text())
-    for words in ("How to join", "What is a skip worth?", "less concat", "worse", "12 × 3", "1 of 10 runs not finished", "ValueError", "git",
-                  "notebooks/11_face_network.ipynb", "ab" * 32, "torch", "cpu", "varied", "fixed"):  # fmt: skip
+    for words in ("How to join", "What is a skip worth?", "less concat", "worse", "12 × 3",
+        "1 of 10 runs not finished", "ValueError", "git",
+                  "notebooks/11_face_network.ipynb", "ab" * 32, "torch", "cpu", "varied",
+                  "fixed"):  # fmt: skip
         assert words in page.text, words
     pictures = page.all("img")
     assert len(pictures) == 2 + 1 + 4 * 3 * 2 and all(
@@ -395,6 +404,96 @@ def test_numbers_have_the_digits_that_the_intervals_allow():
         "−0.00123",
         "−0.00200 to +0.00040",
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1" * 10**6 + "x",
+        "1 to " * 200_000,
+        "1 × " * 200_000 + "x",
+        "−1" * 500_000,
+        "." * 10**6 + " ",
+    ],
+    ids=lambda v: v[:6],
+)
+def test_a_long_cell_costs_time_in_proportion(text):
+    began = time.process_time()
+    html = report._grid(["", "a"], [["x", text]])
+    assert time.process_time() - began < 3
+    assert text in html and 'class="n"' not in html
+
+
+@pytest.mark.parametrize(
+    "word, kind",
+    [("24.32", "n"), ("+0.5", "n"), ("−0.5 to +1.25", "n"), ("12 × 3", "n"), (64, "n"), (0.5, "n")]
+    + [
+        ("better", "better"),
+        ("worse", "worse"),
+        ("1 to", ""),
+        ("to", ""),
+        ("a1", ""),
+        ("1e-05", ""),
+    ],
+)
+def test_what_stands_to_the_right_is_a_number(word, kind):
+    mark = f' class="{kind}"' if kind else ""
+    assert f"<td{mark}>{word}</td>" in report._grid(["", "a"], [["x", word]])
+
+
+def test_columns_and_tables_without_words_go():
+    lines = [["a", "", None, 1], ["b", None, "", 0]]
+    html = report._grid(["run", "error", "none", "s"], lines)
+    assert re.findall(r"<t[hd](?: [^>]*)?>([^<]*)<", html) == ["run", "s", "a", "1", "b", "0"]
+    assert report._grid(["a", "b"], []) == report._grid(["a", "b"], [["", None]]) == ""
+
+
+def test_one_arm_and_what_is_not_finished_say_no_none(tmp_path):
+    Run(tmp_path / "s" / "a", seed=1, note=None).save(
+        {"psnr": 30.0}, curves={"loss": [(0, 1.0), (1, 0.5)]}
+    )
+    for name, status in {"b": {"status": "started"}, "c": {"status": "failed"}}.items():
+        (tmp_path / "s" / name).mkdir()
+        (tmp_path / "s" / name / "status.json").write_text(json.dumps(status))
+    text = report.write(tmp_path / "s", tmp_path / "a.html").read_text()
+    page = Page(text)
+    assert "2 of 3 runs not finished" in page.text and "less" not in page.text
+    assert "started" in page.text and "None" not in page.text and "baseline" not in page.text
+    svg = base64.b64decode(page.all("img")[0]["src"].split(",")[1]).decode()
+    assert "loss" in svg and "None" not in svg
+
+
+def test_a_folder_without_any_finished_run_is_a_page(tmp_path):
+    (tmp_path / "s" / "b").mkdir(parents=True)
+    (tmp_path / "s" / "b" / "status.json").write_text('{"status": "started"}')
+    page = Page(report.write(tmp_path / "s", tmp_path / "a.html").read_text())
+    assert "1 of 1 runs not finished" in page.text and "None" not in page.text
+    assert "Finished runs" not in page.text and "Parameters" not in page.text
+
+
+def test_runs_that_lack_the_parameter_are_an_arm_with_a_name(tmp_path):
+    for seed in range(2):
+        Run(tmp_path / "s" / f"a{seed}", seed=seed).save({"psnr": 30.0 + seed})
+        Run(tmp_path / "s" / f"b{seed}", seed=seed, join="add").save({"psnr": 31.0 + seed})
+    page = Page(report.write(tmp_path / "s", tmp_path / "a.html").read_text())
+    assert "less no join" in page.text and "against no join: add" in page.text
+    assert "None" not in page.text
+
+
+def test_sums_are_folded_away(sweep, tmp_path):
+    text = report.write(sweep, tmp_path / "a.html").read_text()
+    before, folded = text.split("<details>")
+    assert "ab" * 32 in folded and "ab" * 32 not in before and "commit" not in before
+    assert not re.search(r"[0-9a-f]{40}", re.sub(r'src="data:[^"]*"', "", before))
+    assert "torch" in before and "notebooks/11_face_network.ipynb" in before
+
+
+def test_small_means_without_an_interval_keep_their_digits():
+    assert report._digits([[0.000123456, None, None, 1, 1]])([0.000123456, None, None, 1, 1]) == [
+        "0.000123",
+        "",
+    ]
+    assert report._digits([[30.0, None, None, 1, 1]])([30.0, None, None, 1, 1])[0] == "30.000"
 
 
 # --- the committed results

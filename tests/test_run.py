@@ -11,17 +11,19 @@ import torch
 
 from mtrestore import image
 from mtrestore.io import files
-from mtrestore.lab import record as run
+from mtrestore.lab import record
 from mtrestore.lab.record import Run
 
 
 def test_leaves_all_that_it_was_given(tmp_path, astronaut, monkeypatch):
-    monkeypatch.setenv(run.NOTEBOOK, "ab12 notebooks/00_tour.ipynb")
+    monkeypatch.setenv(record.NOTEBOOK, "ab12 notebooks/00_tour.ipynb")
     figure = plt.figure()
     small = image.resize(astronaut, (32, 32))
     folder = Run(tmp_path / "a" / "b", seed=3, photo=tmp_path, width=(1, 2)).save(
-        {"psnr": np.float32(30.5), "none": float("nan")}, rows=[{"picture": "a", "psnr": np.float64(2), "n": np.int64(3)}],
-        curves={"loss": [(0, torch.tensor(1.5)), (1, 0.5)]}, pairs={"a": (small * 0, small)}, look=figure)  # fmt: skip
+        {"psnr": np.float32(30.5), "none": float("nan")},
+        rows=[{"picture": "a", "psnr": np.float64(2), "n": np.int64(3)}],
+        curves={"loss": [(0, torch.tensor(1.5)), (1, 0.5)]}, pairs={"a": (small * 0, small)},
+        look=figure)  # fmt: skip
     plt.close(figure)
 
     def strict(text):
@@ -66,35 +68,35 @@ def test_says_the_commit_of_the_code_and_whether_it_is_changed(tmp_path, monkeyp
             capture_output=True,
         )
 
-    monkeypatch.setattr(run, "ROOT", tmp_path)
-    assert run.git() is None
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    assert record.git() is None
     (tmp_path / "mtrestore").mkdir()
     (tmp_path / "mtrestore" / "a.py").write_text("1")
     do("init")
     do("add", ".")
     do("commit", "-m", "a")
-    said = run.git()
+    said = record.git()
     assert len(said["commit"]) == 40 and said["dirty"] is False
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "b.png").write_text("not code")
-    assert run.git()["dirty"] is False
+    assert record.git()["dirty"] is False
     (tmp_path / "mtrestore" / "b.py").write_text("2")
-    assert run.git() == said | {"dirty": True}
+    assert record.git() == said | {"dirty": True}
     monkeypatch.setattr(
-        run, "ROOT", tmp_path / "outputs"
+        record, "ROOT", tmp_path / "outputs"
     )  # an environment inside somebody's repository
-    assert run.git() is None
+    assert record.git() is None
 
 
 def test_a_notebook_opened_in_jupyter_is_known(tmp_path, monkeypatch):
     notebook = tmp_path / "mine.ipynb"
     notebook.write_text("{}")
-    monkeypatch.delenv(run.NOTEBOOK, raising=False)
+    monkeypatch.delenv(record.NOTEBOOK, raising=False)
     monkeypatch.setenv("JPY_SESSION_NAME", str(notebook))
-    made = run.made_by({})
+    made = record.provenance({})
     assert made["notebook"] == str(notebook) and made["sha256"] == hashlib.sha256(b"{}").hexdigest()
     monkeypatch.setenv("JPY_SESSION_NAME", "gone.ipynb")
-    assert run.made_by({})["notebook"] is None
+    assert record.provenance({})["notebook"] is None
 
 
 def test_a_disk_that_is_full_leaves_whole_files_only(tmp_path, monkeypatch):
@@ -121,19 +123,19 @@ def test_many_runs_make_a_table(tmp_path):
         {"psnr": 30.0, "seconds": 2.0, "odd": float("inf")}
     )
     Run(tmp_path / "two", size=32).save({"psnr": 20.0})
-    run.write_json(
+    record.write_json(
         tmp_path / "two" / "status.json",
         {"status": "done", "seconds": 5.0, "error": None, "parameters": {"size": 33}},
     )
     Run(tmp_path / "three", size=16).save({"psnr": 10.0})
-    run.write_json(
+    record.write_json(
         tmp_path / "three" / "status.json",
         {"status": "failed", "seconds": 1.0, "error": "ValueError: no"},
     )
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "status.json").write_text('{"status": "do')
     (tmp_path / "notes").mkdir()
-    table = run.runs(tmp_path).set_index("run")
+    table = record.runs(tmp_path).set_index("run")
     assert list(table.index) == ["one", "three", "torn", "two"]
     assert dict(table["status"]) == {
         "one": "done",
@@ -159,7 +161,7 @@ def test_many_runs_make_a_table(tmp_path):
         "metrics": ["psnr (metric)", "seconds (metric)", "odd"],
     }
     with pytest.raises(FileNotFoundError, match="no run in"):
-        run.runs(tmp_path / "notes")
+        record.runs(tmp_path / "notes")
 
 
 def test_a_folder_that_is_no_runs_stays_as_it_is(tmp_path):
@@ -170,4 +172,6 @@ def test_a_folder_that_is_no_runs_stays_as_it_is(tmp_path):
         tmp_path / "rows.json"
     ).read_text() == "mine"
     again = Run(tmp_path / "new").save({"a": 1})
-    assert Run(again).save({"a": 2}) == again and run.read_json(again / "metrics.json") == {"a": 2}
+    assert Run(again).save({"a": 2}) == again and record.read_json(again / "metrics.json") == {
+        "a": 2
+    }

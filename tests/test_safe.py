@@ -15,17 +15,18 @@ import yaml
 
 from mtrestore import image
 from mtrestore.guard import safe
-from mtrestore.lab import execute as notebook
-from mtrestore.lab import sweep
+from mtrestore.lab import execute, sweep
 
 TINY = Path(__file__).parent / "notebooks" / "tiny.ipynb"
 COMMAND = Path(sys.executable).with_name("mtrestore")
 DOORS = {"command": [str(COMMAND)], "module": [sys.executable, "-m", "mtrestore"]}
 DEPENDENCIES = {
-    "IPython", "PIL", "anywidget", "cv2", "distributed", "evil", "filelock", "ipykernel", "ipykernel_launcher", "jupyter_client", "jupyterlab",
-    "lazy_loader", "lightning_fabric", "matplotlib", "matplotlib_inline", "mtcnnruntime", "nbclient", "nbformat", "numba", "numpy", "onnxruntime",
-    "pandas", "papermill", "pebble", "psutil", "pytest", "safetensors", "scipy", "sitecustomize", "skimage", "submitit", "tifffile", "torch", "tornado",
-    "tqdm", "traitlets", "usercustomize", "yaml", "zmq",
+    "IPython", "PIL", "anywidget", "cv2", "distributed", "evil", "filelock", "ipykernel",
+    "ipykernel_launcher", "jupyter_client", "jupyterlab", "lazy_loader", "lightning_fabric",
+    "matplotlib", "matplotlib_inline", "mtcnnruntime", "nbclient", "nbformat", "numba", "numpy",
+    "onnxruntime", "pandas", "papermill", "pebble", "psutil", "pytest", "safetensors", "scipy",
+    "sitecustomize", "skimage", "submitit", "tifffile", "torch", "tornado", "tqdm", "traitlets",
+    "usercustomize", "yaml", "zmq",
 }  # fmt: skip
 CONFIGS = (
     "ipython_config.py",
@@ -132,8 +133,10 @@ def test_a_relative_pythonpath_is_not_handed_on(album, canary, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, sys\nfrom mtrestore.guard import safe\n"
-        "with safe.imports():\n    print(os.environ['PYTHONPATH'], os.environ['PYTHONSAFEPATH'], os.getcwd() in sys.path, '' in sys.path)\n"
-        "print(os.environ['PYTHONPATH'], os.environ.get('PYTHONSAFEPATH'), os.getcwd() in sys.path)\n"
+        "with safe.imports():\n    print(os.environ['PYTHONPATH'], os.environ['PYTHONSAFEPATH'], "
+        "os.getcwd() in sys.path, '' in sys.path)\n"
+        "print(os.environ['PYTHONPATH'], os.environ.get('PYTHONSAFEPATH'), os.getcwd() in "
+        "sys.path)\n"
     )
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -173,6 +176,7 @@ def test_a_sweep_and_its_repetition_import_from_no_folder_of_theirs(place, canar
         "1 done, 0 failed"
         in ran(place, *DOORS[door], "sweep", "tiny.yaml", "-o", "out", "--jobs", 1).stdout
     )
+    shutil.copy(place / "tiny.ipynb", place / "out")  # a record runs none but one beside it
     again = ran(place, *DOORS[door], "rerun", "out/join=add", "-o", "again").stdout
     assert "agree, to the last bit" in again
     ran(place, *DOORS[door], "report", "out", "-o", "page.html")
@@ -182,10 +186,19 @@ def test_a_sweep_and_its_repetition_import_from_no_folder_of_theirs(place, canar
 def test_a_notebook_imports_neither_from_its_run_nor_from_its_folder(place, canary):
     """Also from Python: the kernel's path holds no folder but those of the installation."""
     cells = json.loads((place / "tiny.ipynb").read_text())
-    cells["cells"].append({"cell_type": "code", "id": "path", "metadata": {}, "execution_count": None, "outputs": [],
-                           "source": "import sys; print('PATH', [p for p in sys.path if p == '' or str(out) in p])"})  # fmt: skip
+    cells["cells"].append(
+        {
+            "cell_type": "code",
+            "id": "path",
+            "metadata": {},
+            "execution_count": None,
+            "outputs": [],
+            "source": "import sys; print('PATH', [p for p in sys.path if p == '' "
+            "or str(out) in p])",
+        }
+    )
     (place / "tiny.ipynb").write_text(json.dumps(cells))
-    table = sweep.sweep(sweep.read(place / "tiny.yaml"), place / "out", jobs=1)
+    table = sweep.run(sweep.read(place / "tiny.yaml"), place / "out", jobs=1)
     assert (
         list(table["status"]) == ["done"]
         and "PATH []" in (place / "out" / "join=add" / "run.ipynb").read_text()
@@ -199,6 +212,24 @@ def test_slurm_jobs_import_from_no_folder_of_theirs(place, canary):
         "1 done, 0 failed"
         in ran(place, *DOORS["command"], "sweep", "tiny.yaml", "-o", "out", "--slurm").stdout
     )
+    assert said(canary) == ""
+
+
+def test_a_cluster_imports_from_no_folder_of_theirs(place, canary):
+    """Neither the command that hands out the work, nor what a worker in that folder starts."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra `dask`")
+    image.write(place / "a.png", np.full((8, 8, 3), 0.5, np.float32))
+    (place / "in").mkdir()
+    shutil.copy(place / "a.png", place / "in" / "a.png")
+    options = {"dashboard_address": None, "n_workers": 1, "threads_per_worker": 1}
+    with distributed.LocalCluster(**options, processes=True, silence_logs=50) as cluster:
+        with distributed.Client(cluster) as client:
+            client.run(os.chdir, str(place))
+        to = ("--dask", cluster.scheduler_address)
+        command = DOORS["command"]
+        assert "1 done" in ran(place, *command, "sweep", "tiny.yaml", "-o", "out", *to).stdout
+        done = ran(place, *command, "restore", "in", "-o", "restored", "--no-faces", *to)
+        assert "1 restored" in done.stdout
     assert said(canary) == ""
 
 
@@ -226,7 +257,7 @@ def test_a_user_of_the_package_keeps_the_folder_of_the_program(tmp_path):
     assert ran(tmp_path, sys.executable, "-m", "theirs").stdout == "mine\n"
 
 
-# ---- what dependencies keep about this machine, or say without being asked ---------------------------------------------------------
+# ---- what dependencies keep about this machine, or say without being asked -----------------------
 
 RESTORE = "import sys, mtrestore as mt; mt.restore(sys.argv[1]).save(sys.argv[2])"
 
@@ -248,8 +279,11 @@ def test_nothing_is_kept_in_the_home_of_who_restores(tmp_path, astronaut, home, 
     A face is looked for, so onnxruntime has run.
     """
     image.write(tmp_path / "in.png", astronaut[:256, 128:384])
-    args = {"one file": [*DOORS["command"], "restore", "in.png", "-o", "out.png"], "package": [sys.executable, "-c", RESTORE, "in.png", "out.png"],
-            "workers": [*DOORS["command"], "restore", "in.png", "-o", "out", "--resume"]}[way]  # fmt: skip
+    args = {
+        "one file": [*DOORS["command"], "restore", "in.png", "-o", "out.png"],
+        "package": [sys.executable, "-c", RESTORE, "in.png", "out.png"],
+        "workers": [*DOORS["command"], "restore", "in.png", "-o", "out", "--resume"],
+    }[way]
     done = ran(tmp_path, *args, **home)
     assert done.stderr == "" and list((tmp_path / "home").rglob("*")) == []
     assert ("1 face" in done.stdout) == (way != "package")
@@ -266,8 +300,8 @@ def test_a_users_own_switch_wins(home):
 def test_a_notebook_has_the_switches_too(tmp_path, monkeypatch):
     """What `execute` hands to the process of a run, which its kernel inherits."""
     given = {}
-    monkeypatch.setattr(notebook, "process", lambda task, env: (given.update(env), (1, ""))[1])
-    notebook.execute(notebook.task(tmp_path / "run", TINY, "0", {}, 1))
+    monkeypatch.setattr(execute, "run_process", lambda task, env: (given.update(env), (1, ""))[1])
+    execute.execute(execute.task_of(tmp_path / "run", TINY, "0", {}, 1))
     assert given["ORT_DISABLE_TELEMETRY"] == "1" and given["PYTHONSAFEPATH"] == "1"
 
 
@@ -317,9 +351,11 @@ def test_no_semaphore_is_said_to_be_leaked(tmp_path):
     """
     program = tmp_path / "program.py"
     program.write_text(
-        "import sys, faults\nfrom mtrestore.folder import names as outputs, one_file as task, run as batch\n"
+        "import sys, faults\nfrom mtrestore.folder import names as outputs, one_file as task, run "
+        "as batch\n"
         "if __name__ == '__main__':\n"
-        "    settings = task.Settings(tuple({**faults.IDENTITY, 'restorer': faults.by_colour}.items()), made_by='x', threads=1)\n"
+        "    settings = task.Settings(tuple({**faults.IDENTITY, 'restorer': "
+        "faults.by_colour}.items()), made_by='x', threads=1)\n"
         "    rows = batch.folder(outputs.plan(['in'], 'out'), settings, workers=1, timeout=8)\n"
         "    print(sorted(r['code'] if r['status'] == 'failed' else r['status'] for r in rows))\n"
     )

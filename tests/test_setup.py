@@ -1,4 +1,6 @@
-"""What installing and shipping promise: ranges and pins agree, one torch and one cv2, small files, nothing unsafe in the package."""
+"""What installing and shipping promise: ranges and pins agree, one torch and one cv2, small files,
+nothing unsafe in the package.
+"""
 
 import ast
 import importlib.util
@@ -45,7 +47,9 @@ INSTALLED_AS = {
 
 
 def shipped() -> list[Path]:
-    """Every file that git tracks or would; without git (an unpacked archive), those below the folders that are ours."""
+    """Every file that git tracks or would; without git (an unpacked archive), those below the
+    folders that are ours.
+    """
     try:
         listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.split(
@@ -64,16 +68,16 @@ def shipped() -> list[Path]:
 # Versions
 
 
-@pytest.mark.parametrize("requirement", ALL, ids=str)
-def test_every_range_has_a_lower_end_and_a_pin_inside_it(requirement):
-    assert any(part.operator in (">=", "==", "~=") for part in requirement.specifier), (
-        f"{requirement} admits any old version"
-    )
-    name = canonicalize_name(requirement.name)
-    assert name in PINS, f"{requirement} has no pin in constraints.txt"
-    assert PINS[name] in requirement.specifier, (
-        f"constraints.txt pins {name}=={PINS[name]}, outside {requirement}"
-    )
+def test_every_range_has_a_lower_end_and_a_pin_inside_it():
+    for requirement in ALL:
+        assert any(part.operator in (">=", "==", "~=") for part in requirement.specifier), (
+            f"{requirement} admits any old version"
+        )
+        name = canonicalize_name(requirement.name)
+        assert name in PINS, f"{requirement} has no pin in constraints.txt"
+        assert PINS[name] in requirement.specifier, (
+            f"constraints.txt pins {name}=={PINS[name]}, outside {requirement}"
+        )
 
 
 def test_every_pin_is_exact_and_stands_once():
@@ -94,7 +98,9 @@ def test_torch_is_pinned_and_what_breaks_it_is_absent():
 
 
 def test_pins_cover_what_the_pins_need():
-    """Each installed package's own requirements are pinned too, so that an install today and one in a year agree."""
+    """Each installed package's own requirements are pinned too, so that an install today and one in
+    a year agree.
+    """
     missing = set()
     for name in PINS:
         try:
@@ -113,7 +119,9 @@ def test_pins_cover_what_the_pins_need():
 
 
 def locked(text: str) -> dict[str, tuple[str, int]]:
-    """name -> (version and marker, number of hashes) in a lock; raises ValueError for a line of another kind."""
+    """name -> (version and marker, number of hashes) in a lock; raises ValueError for a line of
+    another kind.
+    """
     found, name = {}, ""
     for line in text.splitlines():
         if pin := re.fullmatch(r"([\w.-]+)==([\w.]+(?: ; [^\\]+?)?) \\", line):
@@ -148,7 +156,9 @@ def test_a_lock_with_anything_else_is_noticed(line):
 
 
 def test_other_systems_get_what_they_need_and_this_one_does_not():
-    """Markers: Windows' terminals and macOS' App Nap are locked too; an install here has exactly what the lock says for here."""
+    """Markers: Windows' terminals and macOS' App Nap are locked too; an install here has exactly
+    what the lock says for here.
+    """
     found = locked(LOCK)
     assert (
         "win32" in found["colorama"][0]
@@ -350,14 +360,17 @@ def outside() -> dict[str, str]:
 
 @pytest.fixture
 def toy(tmp_path):
-    """A folder with a space in its name whose .venv is ready and whose Python only prints what it was asked."""
+    """A folder with a space in its name whose .venv is ready and whose Python only prints what it
+    was asked.
+    """
     folder = tmp_path / "a clone"
     (folder / ".venv/bin").mkdir(parents=True)
     for name in ("pyproject.toml", "requirements.lock", "Makefile"):
         (folder / name).write_text((ROOT / name).read_text("utf-8"))
     python = folder / ".venv/bin/python"
     python.write_text(
-        '#!/bin/sh\nfor a in "$@"; do printf "[%s]" "$a"; done; echo; case "$*" in *fail*) exit 7;; esac\n'
+        '#!/bin/sh\nfor a in "$@"; do printf "[%s]" "$a"; done; echo; case "$*" in *fail*) exit '
+        "7;; esac\n"
     )
     python.chmod(0o755)
     (folder / ".venv/.ready").touch()
@@ -459,7 +472,9 @@ def test_continuous_integration_runs_make_test_and_reports_failure(toy):
 
 @pytest.fixture
 def audit(monkeypatch):
-    """.ci/audit.py with tools that answer as they are told: service -> name==version -> advisories, None for "not found"."""
+    """.ci/audit.py with tools that answer as they are told: service -> name==version -> advisories,
+    None for "not found".
+    """
     spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci/audit.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

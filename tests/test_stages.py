@@ -1,6 +1,8 @@
-"""What the stages promise: fresh random tensors, losses as published, an adversary that is kept in check, and no work that is lost.
+"""What the stages promise: fresh random tensors, losses as published, an adversary that is kept in
+check, and no work that is lost.
 
-Nets of four to eight channels at 32 px, a few steps each. Losses are held against numpy, resumed runs against unbroken ones.
+Nets of four to eight channels at 32 px, a few steps each. Losses are held against numpy, resumed
+runs against unbroken ones.
 """
 
 import hashlib
@@ -61,7 +63,9 @@ def restoration(
 
 
 def drawing(seed: int = 0, **options: object) -> stages.GanPrior:
-    """The prior that draws: synthesis decoder, hinge loss, a discriminator that redraws, augmentation that adapts."""
+    """The prior that draws: synthesis decoder, hinge loss, a discriminator that redraws,
+    augmentation that adapts.
+    """
     torch.manual_seed(seed)
     net = nets.Generator(WIDTHS, decoder="synthesis")
     chosen = {
@@ -93,7 +97,9 @@ EVERY = {
 
 
 def joint(seed: int = 0, **options: object) -> stages.FaceRestoration:
-    """The joint stage with everything that needs no extra: drawing decoder, parts, landmarks, artefacts, noise in the skips."""
+    """The joint stage with everything that needs no extra: drawing decoder, parts, landmarks,
+    artefacts, noise in the skips.
+    """
     torch.manual_seed(seed)
     net = nets.FaceNet(WIDTHS, decoder="synthesis")
     small = nets.LandmarkNet(widths=(4, 4, 8, 8, 8), hidden=8).eval().requires_grad_(False)
@@ -108,7 +114,9 @@ ALL = {"supervised": supervised, **GANS}
 
 
 def state(stage: object) -> dict[str, torch.Tensor]:
-    """Everything that training changes, flat: both nets, the averaged one, both optimisers, counters."""
+    """Everything that training changes, flat: both nets, the averaged one, both optimisers,
+    counters.
+    """
 
     def flat(x: object, name: str) -> dict[str, torch.Tensor]:
         if isinstance(x, dict):
@@ -155,7 +163,7 @@ def names(out: Path) -> list[str]:
     return sorted(p.name for p in (out / "checkpoints").iterdir())
 
 
-# ---- the generator ------------------------------------------------------------------------------------------------------------
+# ---- the generator -------------------------------------------------------------------------------
 
 
 def test_every_iteration_draws_fresh_tensors_of_every_joins_shape():
@@ -184,7 +192,9 @@ def test_every_tensor_that_is_drawn_changes_the_picture(level):
 
 
 def test_no_constant_is_left_in_the_generator():
-    """Every parameter belongs to a convolution, and without input a fresh one makes nothing: there is no learned constant."""
+    """Every parameter belongs to a convolution, and without input a fresh one makes nothing: there
+    is no learned constant.
+    """
     generator = prior().averaged
     ours = {
         id(p) for m in generator.modules() if isinstance(m, torch.nn.Conv2d) for p in m.parameters()
@@ -214,7 +224,7 @@ def test_the_face_net_takes_the_generators_decoder(residual):
         assert torch.equal(net(x), x), "a residual net still begins at the identity"
 
 
-# ---- losses -------------------------------------------------------------------------------------------------------------------
+# ---- losses --------------------------------------------------------------------------------------
 
 
 def test_adversarial_losses_by_hand():
@@ -229,7 +239,9 @@ def test_adversarial_losses_by_hand():
 
 
 def test_the_paired_loss_by_hand():
-    """A verdict is held against that on its own counterpart, and a pair that is judged alike costs log 2 a kind."""
+    """A verdict is held against that on its own counterpart, and a pair that is judged alike costs
+    log 2 a kind.
+    """
     one, two = ([noise(4, 1, n, n, seed=s + n) * 8 - 4 for n in (1, 5)] for s in (0, 50))
     expected = sum(
         np.log1p(np.exp(-(a - b).double().numpy())).mean() for a, b in zip(one, two, strict=True)
@@ -239,7 +251,9 @@ def test_the_paired_loss_by_hand():
 
 
 def test_the_generators_loss_does_not_saturate():
-    """Where the discriminator is sure of a fake, the slope is 1 (Goodfellow et al., 2014, section 3)."""
+    """Where the discriminator is sure of a fake, the slope is 1 (Goodfellow et al., 2014, section
+    3).
+    """
     verdict = torch.tensor([-30.0], requires_grad=True)
     losses.real([verdict]).backward()
     assert verdict.grad.item() == pytest.approx(-1)
@@ -285,7 +299,7 @@ def test_same_person_is_least_where_views_of_a_person_agree():
     )
 
 
-# ---- the discriminator --------------------------------------------------------------------------------------------------------
+# ---- the discriminator ---------------------------------------------------------------------------
 
 
 def adversary(**options: object) -> stages.Adversary:
@@ -383,7 +397,8 @@ def test_adversarial_losses_wait_until_the_discriminator_is_ready():
 def test_an_unknown_loss_of_the_restoration_is_named():
     with pytest.raises(
         ValueError,
-        match="weights must name losses out of pixel, frequency, features, adversarial, ldl, .*, got 'charm'",
+        match="weights must name losses out of pixel, frequency, features, adversarial, ldl, .*, "
+        "got 'charm'",
     ):
         restoration(weights={"charm": 1})
 
@@ -411,7 +426,7 @@ def test_soft_margins_lie_between_1_less_soft_and_1():
 def test_a_generator_against_the_hinge_loss_wants_high_verdicts():
     stage = drawing()
     verdict = torch.tensor([[[[-3.0]]]], requires_grad=True)
-    stage.adversary.wanted([verdict]).backward()
+    stage.adversary.generator_loss([verdict]).backward()
     assert verdict.grad.item() == -1
 
 
@@ -443,6 +458,27 @@ def test_spread_drives_faces_that_are_alike_apart():
     assert after < before
 
 
+def test_energy_by_hand():
+    drawn, real = torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 4.0]])
+    between, drawn_pair, real_pair = (0 + 4 + 3 + 5) / 4, 3, 4  # each over the root of two
+    expected = (2 * between - drawn_pair - real_pair) / 2**0.5
+    assert losses.energy(drawn, real).item() == pytest.approx(expected, abs=2e-3)
+
+
+def test_energy_sees_few_modes_where_the_deviation_is_right():
+    random = torch.Generator().manual_seed(0)
+    real = torch.randn(64, 8, generator=random)
+    two = torch.sign(torch.randn(64, 1, generator=random)).expand(-1, 8)  # as much deviation
+    same = torch.randn(64, 8, generator=random)
+    assert abs(losses.energy(same, real).item()) < 0.03 < 0.1 < losses.energy(two, real).item()
+
+
+def test_the_priors_cover_is_told_only_where_it_counts():
+    assert not {"cover_pixels", "cover_features"} & drawing().update(batches(0)).keys()
+    told = drawing(cover_pixels=1.0, cover_features=1.0).update(batches(0))
+    assert {"cover_pixels", "cover_features"} <= told.keys()
+
+
 def test_the_priors_spread_is_told_only_where_it_counts():
     assert "spread" not in drawing().update(batches(0))
     told = drawing(spread=2.0).update(batches(0))
@@ -466,7 +502,7 @@ def test_a_drawing_prior_redraws_real_faces_better_and_better():
     assert told[-1] < 0.7 * told[0]
 
 
-# ---- the joint stage ------------------------------------------------------------------------------------------------------------
+# ---- the joint stage -----------------------------------------------------------------------------
 
 
 def test_every_loss_of_the_joint_stage_is_told_and_weighed():
@@ -488,7 +524,9 @@ def test_losses_of_parts_without_landmarks_are_refused():
 
 
 def test_the_pixel_loss_looks_at_the_size_that_the_recipe_left():
-    """A checkerboard of single pixels is all wrong to a sharp face, and gone from a face that was blurred over 9 px."""
+    """A checkerboard of single pixels is all wrong to a sharp face, and gone from a face that was
+    blurred over 9 px.
+    """
     stage, batch = restoration(residual=True), labelled(0)
     board = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 0.4 - 0.2
     restored = batch["target"] + board
@@ -556,7 +594,7 @@ def test_a_joint_run_that_was_left_and_resumed_equals_an_unbroken_one(tmp_path, 
     )
 
 
-# ---- rates --------------------------------------------------------------------------------------------------------------------
+# ---- rates ---------------------------------------------------------------------------------------
 
 
 def test_by_default_the_encoder_is_faster_than_the_decoder_and_that_than_the_discriminator():
@@ -567,7 +605,9 @@ def test_by_default_the_encoder_is_faster_than_the_decoder_and_that_than_the_dis
 
 @pytest.mark.parametrize("rates", [(1e-3, 1e-4, 1e-5), (2e-4, 3e-4, 5e-4)])
 def test_encoder_decoder_and_discriminator_move_at_their_own_rates(rates):
-    """Adam's first step is the rate itself, for every parameter that has a slope (Kingma and Ba, ICLR 2015, section 2.1)."""
+    """Adam's first step is the rate itself, for every parameter that has a slope (Kingma and Ba,
+    ICLR 2015, section 2.1).
+    """
     encoder, decoder, critic = rates
     stage = restoration(lr=encoder, decoder_lr=decoder, critic_lr=critic, residual=False, clip=1e9)
     parts = (stage.averaged.encoder, stage.averaged.decoder, stage.adversary.critic)
@@ -580,7 +620,7 @@ def test_encoder_decoder_and_discriminator_move_at_their_own_rates(rates):
         assert moved == pytest.approx(rate, rel=0.02)
 
 
-# ---- learning -----------------------------------------------------------------------------------------------------------------
+# ---- learning ------------------------------------------------------------------------------------
 
 
 def test_a_restoration_learns_one_batch():
@@ -617,7 +657,7 @@ def test_the_averaged_generator_is_what_is_shown():
     )
 
 
-# ---- accumulation -------------------------------------------------------------------------------------------------------------
+# ---- accumulation --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("count", "parts"), [(4, 2), (3, 2), (4, 4), (2, 5)])
@@ -657,7 +697,7 @@ def test_a_loss_between_samples_cannot_be_cut_in_parts():
         supervised(weights={"same_person": 1.0}, accumulate=2)
 
 
-# ---- what must not be lost ----------------------------------------------------------------------------------------------------
+# ---- what must not be lost -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stop", [1, 4])
@@ -690,7 +730,9 @@ def killed_run(name: str, out: str, point: str) -> None:
 
 @pytest.fixture
 def one_thread():
-    """The same number of threads here and in the other process: sums in another order have other bits."""
+    """The same number of threads here and in the other process: sums in another order have other
+    bits.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -716,7 +758,9 @@ def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(
 
 
 def check_last_good_state(name: str, out: Path, step: int) -> None:
-    """The newest checkpoint is that of `step`; from there a fresh stage ends as if it had never been broken."""
+    """The newest checkpoint is that of `step`; from there a fresh stage ends as if it had never
+    been broken.
+    """
     assert names(out)[-1] == f"step-{step:08d}.pt"
     whole, resumed = GANS[name](), GANS[name](seed=9)
     run(whole, None)
@@ -735,7 +779,8 @@ def test_an_overwhelming_discriminator_stops_the_run_at_its_last_good_state(tmp_
 
     with pytest.raises(
         stages.Collapse,
-        match=r"^step 5: the discriminator was right on more than 99\.5 % for 1 steps; lower its rate",
+        match=r"^step 5: the discriminator was right on more than 99\.5 % for 1 steps; lower its "
+        r"rate",
     ):
         run(stage, tmp_path, batches=overwhelmed)
     check_last_good_state(name, tmp_path, 2)
@@ -796,7 +841,7 @@ def test_a_step_torn_midway_is_never_saved(tmp_path, name):
     check_last_good_state(name, tmp_path, 2)
 
 
-# ---- pictures and curves ------------------------------------------------------------------------------------------------------
+# ---- pictures and curves -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -845,7 +890,7 @@ def test_without_tensorboard_the_option_says_how_to_get_it(tmp_path, monkeypatch
     assert not (tmp_path / "checkpoints").exists(), "before the first step"
 
 
-# ---- from settings ------------------------------------------------------------------------------------------------------------
+# ---- from settings -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -894,7 +939,7 @@ def test_a_prior_that_does_not_fit_is_named(tmp_path):
         plan.make_stage(settings)
 
 
-# ---- precision and processes --------------------------------------------------------------------------------------------------
+# ---- precision and processes ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -937,7 +982,9 @@ DDP = {
 
 
 def one_of_two(out: Path) -> None:
-    """What the test below runs in both processes: three steps of each, one more after a resume, and notes of what was seen and written."""
+    """What the test below runs in both processes: three steps of each, one more after a resume, and
+    notes of what was seen and written.
+    """
     from lightning_fabric import Fabric
 
     fabric, notes, written, replace = (

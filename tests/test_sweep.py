@@ -1,4 +1,6 @@
-"""A sweep runs what it can, tells what failed, and goes on where it was; a repeated run gives its numbers again."""
+"""A sweep runs what it can, tells what failed, and goes on where it was; a repeated run gives its
+numbers again.
+"""
 
 import contextlib
 import hashlib
@@ -16,10 +18,9 @@ import pytest
 import yaml
 
 from mtrestore.cli import main
-from mtrestore.lab import execute as notebook
-from mtrestore.lab import record as run
-from mtrestore.lab import repeat as rerun
-from mtrestore.lab import report, sweep
+from mtrestore.lab import execute, repeat, report, sweep
+from mtrestore.lab.record import ROOT, provenance, write_json
+from mtrestore.lab.repeat import TIMES, Repeat, agree, rerun
 
 TINY = Path(__file__).parent / "notebooks" / "tiny.ipynb"
 FAULTS = {"concat 1": "raise", "add 0": "raise", "add 2": "worker"}
@@ -66,7 +67,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def swept(place):
     """Eight runs: two fail on purpose, and the process of one is killed with -9."""
-    return sweep.sweep(sweep.read(place / "tiny.yaml"), place / "out").set_index("run")
+    return sweep.run(sweep.read(place / "tiny.yaml"), place / "out").set_index("run")
 
 
 def test_two_fail_one_is_killed_and_five_are_done(swept, place):
@@ -104,7 +105,7 @@ def test_a_cluster_gives_the_same_numbers(swept, place, tmp_path):
         "silence_logs": 50,
     }
     with distributed.LocalCluster(**options) as cluster:
-        table = sweep.sweep(
+        table = sweep.run(
             sweep.read(place / "tiny.yaml"), tmp_path, dask=cluster.scheduler_address
         ).set_index("run")
     assert (table["status"] == swept["status"]).all() and (
@@ -112,7 +113,7 @@ def test_a_cluster_gives_the_same_numbers(swept, place, tmp_path):
     ).all()
     assert numbers(tmp_path) == numbers(place / "out")
     with pytest.raises(ValueError, match="no Dask cluster"):
-        sweep.sweep(sweep.read(place / "tiny.yaml"), tmp_path / "late", dask="tcp://127.0.0.1:9")
+        sweep.run(sweep.read(place / "tiny.yaml"), tmp_path / "late", dask="tcp://127.0.0.1:9")
 
 
 def test_slurm_jobs_give_the_same_numbers(swept, place, tmp_path):
@@ -120,11 +121,11 @@ def test_slurm_jobs_give_the_same_numbers(swept, place, tmp_path):
     plan = sweep.read(
         write(tmp_path, parameters={"size": 6, "scale": 2}, seeds=[3], slurm={"timeout_min": 5})
     )
-    assert list(sweep.sweep(plan, tmp_path / "out", slurm=True)["status"]) == ["done"]
+    assert list(sweep.run(plan, tmp_path / "out", slurm=True)["status"]) == ["done"]
     assert numbers(tmp_path / "out") == {"seed=3": numbers(place / "out")["join=concat,seed=3"]}
     plan.settings["slurm"]["colour"] = "red"
     with pytest.raises(ValueError, match="slurm: .*colour.* is not what submitit takes"):
-        sweep.sweep(plan, tmp_path / "out", slurm=True, overwrite=True)
+        sweep.run(plan, tmp_path / "out", slurm=True, overwrite=True)
 
 
 def test_resume_does_just_what_is_left(swept, place, capsys):
@@ -154,7 +155,8 @@ def test_resume_does_just_what_is_left(swept, place, capsys):
     ({"grid": {"join": ["add", 3]}}, "join must be text like 'concat', got 3"),
     ({"grid": {"flag": [0, 1]}}, "flag must be true or false like False, got 0"),
     ({"grid": {"width": ["XS"]}}, "width must be a list"),
-    ({"grid": {"scale": ["1e-3"]}}, "scale must be a number like 1.0, got '1e-3'; YAML wants a point in it: 1.0e-3"),
+    ({"grid": {"scale": ["1e-3"]}},
+    "scale must be a number like 1.0, got '1e-3'; YAML wants a point in it: 1.0e-3"),
     ({"grid": {"scale": [float("nan")]}}, "plain, finite value, got nan"),
     ({"grid": {"join": []}}, "grid needs a list of values"),
     ({"grid": {"join": "add"}}, "grid needs a list of values"),
@@ -162,8 +164,10 @@ def test_resume_does_just_what_is_left(swept, place, capsys):
     ({"grid": {"scale": [1, 1.0]}}, "the point scale=1 comes twice"),
     ({"seeds": [0, "1"]}, "seeds must be whole numbers"),
     ({"seeds": [0], "grid": {"seed": [1]}}, "seeds must be whole numbers and the grid without"),
-    ({"parameters": {"join": "add"}, "grid": {"join": ["add", "none"]}}, "join stands in parameters and varies as well"),
-    ({"seeds": [0], "paramters": {}}, "unknown setting 'paramters'; known are notebook, parameters"),
+    ({"parameters": {"join": "add"}, "grid": {"join": ["add", "none"]}},
+    "join stands in parameters and varies as well"),
+    ({"seeds": [0], "paramters": {}},
+    "unknown setting 'paramters'; known are notebook, parameters"),
     ({"seeds": [0], "parameters": ["size"]}, "parameters must be a mapping"),
     ({"seeds": [0], "estimate": 0}, "estimate must be seconds above 0"),
     ({"seeds": [0], "notebook": "gone.ipynb"}, "no notebook at"),
@@ -191,7 +195,7 @@ def test_what_cannot_run_is_refused_before_anything_runs(settings, said, tmp_pat
         ({"grid": {"size": list(range(101)), "scale": list(range(100))}}, "make 10,100 points"),
         ({"grid": {"size": list(range(101))}, "seeds": list(range(100))}, "make 10,100 points"),
         ({"grid": {f"n{i}": [0, 1] for i in range(2000)}}, "make over a million million points"),
-        ({"grid": {"size": [10**4000]}}, "size must be a number that 64 bits hold"),
+        ({"grid": {"size": [10**500]}}, "size must be a number that 64 bits hold"),
         ({"grid": {"scale": [10**400]}}, "scale must be a number that 64 bits hold"),
         ({"seeds": [2**63]}, "seed must be a number that 64 bits hold"),
         ({"seeds": [0], "estimate": 1e300}, "estimate must be seconds above 0, at most 1e8"),
@@ -212,7 +216,7 @@ def test_a_sweep_without_end_is_refused_before_its_points_are_made(
 
 def test_ten_thousand_points_are_read_soon(tmp_path):
     grid = {"size": list(range(100)), "scale": [n / 2 for n in range(100)]}
-    file, began = write(tmp_path, grid=grid, parameters={"join": "x" * 50_000}), time.process_time()
+    file, began = write(tmp_path, grid=grid, parameters={"join": "x" * 500}), time.process_time()
     points = sweep.read(file).points
     assert len(points) == 10_000 and points["size=99,scale=49.5"]["scale"] == 49.5
     assert time.process_time() - began < 5
@@ -228,6 +232,103 @@ def test_a_file_that_is_no_yaml_and_a_wrong_command_are_refused(tmp_path, capsys
     assert e.value.code == 2
 
 
+def surrogate(cell, kind):
+    """Half a character, as \\ud800 in JSON, at some place of a notebook."""
+    half = "\ud800"
+    places = {
+        "source": ("source", ["out = ''\n", f"a = '{half}'\n"]),
+        "comment": ("source", [f"out = ''  # {half}\n"]),
+        "name": ("source", ["out = ''\n", f"{half} = 1\n"]),
+        "tag": ("metadata", {"tags": ["parameters", half]}),
+        "id": ("id", half),
+        "kind": ("cell_type", half),
+    }
+    name, value = places[kind]
+    cell[name] = value
+
+
+@pytest.mark.parametrize("kind", ["source", "comment", "name", "tag", "id", "kind"])
+def test_half_a_character_in_a_notebook_is_one_line(kind, tmp_path, capsys):
+    content = json.loads(TINY.read_text())
+    cells = [c for c in content["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    surrogate(cells[0], kind)
+    (tmp_path / "n.ipynb").write_text(json.dumps(content))
+    file = write(tmp_path, notebook="n.ipynb", seeds=[0])
+    assert main(["sweep", str(file), "-o", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1 and told.err.strip().isprintable() and not told.out
+    assert "n.ipynb is not a notebook that can be read: it has half a character" in told.err
+
+
+@pytest.mark.parametrize("place", ["language_info", "nbformat"])
+def test_half_a_character_in_what_describes_a_notebook_is_one_line(place, tmp_path):
+    content = json.loads(TINY.read_text())
+    if place == "nbformat":
+        content["nbformat"] = "\ud800"
+    else:
+        content["metadata"]["language_info"] = {"name": "\ud800"}
+    (tmp_path / "n.ipynb").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="is not a notebook that can be read") as e:
+        execute.inspect(tmp_path / "n.ipynb")
+    assert str(e.value).isprintable()
+
+
+@pytest.mark.parametrize("default", ["-" * 100_000 + "1", "[" * 300 + "]" * 300, "{[]: 1}"])
+def test_a_default_that_python_cannot_take_is_none(default, tmp_path):
+    content = json.loads(TINY.read_text())
+    cells = [c for c in content["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    cells[0]["source"] = ["out = ''\n", f"a = {default}\n"]
+    (tmp_path / "n.ipynb").write_text(json.dumps(content))
+    assert execute.inspect(tmp_path / "n.ipynb")[0] == {"out": "", "a": None}
+
+
+def test_a_notebook_of_the_project_goes_by_its_name(tmp_path):
+    file = write(tmp_path, notebook="24_sharpener.ipynb", seeds=[0])
+    assert sweep.read(file).notebook == ROOT / "notebooks" / "24_sharpener.ipynb"
+    (tmp_path / "24_sharpener.ipynb").write_bytes(TINY.read_bytes())  # one beside the file wins
+    assert sweep.read(file).notebook == tmp_path / "24_sharpener.ipynb"
+    strange = ("99_none.ipynb", "x" * 500, "x" * 500 + "/a", "..", "")
+    for name in ("./11_face_network.ipynb", "notebooks/11_face_network.ipynb", *strange):
+        with pytest.raises(FileNotFoundError, match="no notebook at"):
+            sweep.read(write(tmp_path, notebook=name, seeds=[0]))
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (SystemExit(143), 143)])
+def test_a_stopped_sweep_says_how_to_go_on(error, code, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise error
+
+    monkeypatch.setattr(sweep, "run", stop)
+    file, out = write(tmp_path, seeds=[0]), tmp_path / "my out"
+    words = ["sweep", str(file), "-o", str(out), "--jobs", "2", "--overwrite"]
+    try:
+        assert main(words) == code
+    except SystemExit as e:
+        assert e.code == code
+    said = f"what is done stays; to go on: mtrestore sweep {file} -o '{out}' --jobs=2\n"
+    assert said in capsys.readouterr().err
+
+
+def test_the_table_in_the_terminal_is_words_only(tmp_path, monkeypatch, capsys):
+    """Names of numbers are the notebook's, and what is missing is a blank."""
+    file, out = write(tmp_path, seeds=[0, 1]), tmp_path / "out"
+
+    def run(points, folder, **_):
+        status = {"status": "done", "seconds": 1.0, "error": None}
+        for seed in range(2):
+            place = Path(folder) / f"seed={seed}"
+            place.mkdir(parents=True)
+            write_json(place / "status.json", status if seed else {"status": "st\x1b[31m"})
+        write_json(place / "metrics.json", {"red\x1b[31m\nline": 2.0})
+        return sweep.table(points, out, {})
+
+    monkeypatch.setattr(sweep, "run", run)
+    assert main(["sweep", str(file), "-o", str(out)]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert all(map(str.isprintable, lines)) and lines[1].split()[-1] == r"red\x1b[31m\nline"
+    assert lines[2].split() == ["seed=0", r"st\x1b[31m"] and lines[3].split()[-1] == "2"
+
+
 def test_points_have_short_safe_names_that_stay(tmp_path):
     file = write(
         tmp_path,
@@ -240,10 +341,10 @@ def test_points_have_short_safe_names_that_stay(tmp_path):
         sweep.read(file).points
     )
     located = list(plan.points.values())[2]
-    assert (run.ROOT / located["join"]).resolve() == (tmp_path / "../data").resolve(), (
+    assert (ROOT / located["join"]).resolve() == (tmp_path / "../data").resolve(), (
         "paths are seen from the file"
     )
-    given = notebook.task(tmp_path, TINY, "", located, 1)["given"]
+    given = execute.task_of(tmp_path, TINY, "", located, 1)["arguments"]
     assert given["join"] == os.path.normpath(tmp_path / "../data") and given["scale"] == 1.0
     assert list(sweep.read(write(tmp_path, grid={"join": ["add"], "scale": [0.5]})).points) == [
         "join=add,scale=0.5"
@@ -284,8 +385,8 @@ def test_a_changed_notebook_or_parameter_is_not_done(swept, place, tmp_path):
 
 
 def test_two_sweeps_do_not_share_a_folder(place, tmp_path):
-    with sweep.claimed(tmp_path), pytest.raises(ValueError, match="another sweep is at work"):
-        sweep.sweep(sweep.read(place / "tiny.yaml"), tmp_path)
+    with sweep.hold(tmp_path), pytest.raises(ValueError, match="another sweep is at work"):
+        sweep.run(sweep.read(place / "tiny.yaml"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +398,10 @@ def test_a_signal_ends_it_with_all_its_processes(sign, code, tmp_path):
         write(tmp_path, parameters={"faults": "./faults.json"}, seeds=[0]),
         tmp_path / "out" / "seed=0",
     )
-    quick = "import sys; sys.modules['rfc3987_syntax'] = None; from mtrestore.cli import main; sys.exit(main(sys.argv[1:]))"
+    quick = (
+        "import sys; sys.modules['rfc3987_syntax'] = None; from mtrestore.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
     listen = lambda: signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # a background job, and what it starts, begins with it ignored
@@ -333,29 +437,29 @@ def test_a_full_disk_leaves_the_old_notebook_or_none(tmp_path):
         if old:
             (tmp_path / "run.ipynb").write_bytes(old)
         with small_disk(12_000):
-            status = notebook.execute(notebook.task(tmp_path, TINY, sha256, {}, 1))
+            status = execute.execute(execute.task_of(tmp_path, TINY, sha256, {}, 1))
         assert status["status"] == "failed" and "File too large" in status["error"]
         assert {p.name: p.read_bytes() for p in tmp_path.glob("*.ipynb")} == (
             {"run.ipynb": old} if old else {}
         )
         assert json.loads((tmp_path / "status.json").read_text()) == status
     with small_disk(100):  # not even a status fits
-        assert notebook.execute(notebook.task(tmp_path, TINY, sha256, {}, 1))["status"] == "failed"
+        assert execute.execute(execute.task_of(tmp_path, TINY, sha256, {}, 1))["status"] == "failed"
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"run.ipynb": old}
 
 
 def test_a_killed_kernel_and_a_changed_notebook_are_told(tmp_path):
     (tmp_path / "faults.json").write_text('{"concat 0": "kernel"}')
-    task = notebook.task(
+    task = execute.task_of(
         tmp_path / "a", TINY, sweep.inspect(TINY)[1], {"faults": str(tmp_path / "faults.json")}, 1
     )
-    status = notebook.execute(task)
+    status = execute.execute(task)
     assert (
         status["status"] == "failed"
         and "its kernel was killed" in status["error"]
         and "xxx" in texts(tmp_path / "a")
     )
-    assert "was changed after the sweep began" in notebook.execute({**task, "sha256": "0"})["error"]
+    assert "was changed after the sweep began" in execute.execute({**task, "sha256": "0"})["error"]
 
 
 def test_a_repeated_run_agrees(swept, place, capsys):
@@ -377,8 +481,8 @@ def test_a_changed_number_in_a_bundle_is_found(swept, place, tmp_path):
     with pytest.raises(
         ValueError, match="tiny.ipynb is not the notebook of then.*--changed runs it all the same"
     ):
-        rerun.rerun(file, NAMES[7])
-    repeat = rerun.rerun(file, NAMES[7], tmp_path / "again", changed=True)
+        rerun(file, NAMES[7])
+    repeat = rerun(file, NAMES[7], tmp_path / "again", changed=True)
     assert {name: same for name, *_, same in repeat.numbers} == {
         "mean": False,
         "spread": True,
@@ -391,20 +495,32 @@ def test_a_changed_number_in_a_bundle_is_found(swept, place, tmp_path):
     )
     assert (tmp_path / "again" / "run.ipynb").is_file()
     with pytest.raises(ValueError, match="no finished run 'x'; name one with --run: join="):
-        rerun.rerun(file, "x")
+        rerun(file, "x")
+
+
+def test_a_record_whose_pictures_are_not_here_asks_for_them(root, tmp_path, monkeypatch, capsys):
+    bundle = root / "experiments/results/crops.json"
+    name = json.loads(bundle.read_text())["runs"][0]["run"]
+    monkeypatch.setattr(
+        repeat, "find_notebook", lambda *_: root / "notebooks/10_faces_and_crops.ipynb"
+    )
+    monkeypatch.setattr(repeat, "ROOT", tmp_path)  # where no folder is called data
+    monkeypatch.setattr(repeat, "execute", lambda _: pytest.fail("it ran"))
+    assert main(["rerun", str(bundle), "--run", name]) == 1
+    assert "no folder here; give it with --data FOLDER\n" in capsys.readouterr().err
+
+    def ended(task):
+        assert task["arguments"]["data"] == str(tmp_path)
+        return {"status": "failed", "error": "as far as this test goes"}
+
+    monkeypatch.setattr(repeat, "execute", ended)
+    assert main(["rerun", str(bundle), "--run", name, "--data", str(tmp_path), "--changed"]) == 1
+    assert "as far as this test goes" in capsys.readouterr().err
 
 
 def test_numbers_agree_within_the_tolerance_only():
-    assert (
-        rerun.agree(1.0, 1.0, 0)
-        and not rerun.agree(1.0, 1.0 + 1e-15, 0)
-        and rerun.agree(None, None, 0)
-    )
-    assert (
-        rerun.agree(100, 101, 1e-2)
-        and not rerun.agree(100, 102, 1e-2)
-        and not rerun.agree(1.0, None, 1)
-    )
+    assert agree(1.0, 1.0, 0) and not agree(1.0, 1.0 + 1e-15, 0) and agree(None, None, 0)
+    assert agree(100, 101, 1e-2) and not agree(100, 102, 1e-2) and not agree(1.0, None, 1)
     times = [
         name
         for name in (
@@ -416,19 +532,19 @@ def test_numbers_agree_within_the_tolerance_only():
             "separate",
             "items",
         )
-        if rerun.TIMES.search(name)
+        if TIMES.search(name)
     ]
     assert times == ["seconds", "ms_XS", "rate", "seconds_per_face"]
 
 
 def test_a_record_that_says_too_little_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run at"):
-        rerun.rerun(tmp_path / "gone")
-    run.write_json(tmp_path / "metrics.json", {"seconds": 2.0})
+        rerun(tmp_path / "gone")
+    write_json(tmp_path / "metrics.json", {"seconds": 2.0})
     with pytest.raises(ValueError, match="does not say its numbers"):
-        rerun.rerun(tmp_path)
+        rerun(tmp_path)
     with pytest.raises(ValueError, match="holds the record itself"):
-        rerun.rerun(tmp_path, out=tmp_path)
+        rerun(tmp_path, out=tmp_path)
 
 
 # --- records that come from elsewhere
@@ -448,10 +564,10 @@ def stranger(tmp_path, monkeypatch):
         place.parent.mkdir(exist_ok=True, parents=True)
         place.write_text(text)
         right = hashlib.sha256(text.encode()).hexdigest()
-        run.write_json(record / "metrics.json", {"mean": 1.0})
+        write_json(record / "metrics.json", {"mean": 1.0})
         status = {"status": "done", "seconds": 1.0, "error": None, "threads": 1}
         status |= {"notebook": name or str(place), "sha256": sha256 or right}
-        run.write_json(record / "status.json", status | {"parameters": {"seed": 0}})
+        write_json(record / "status.json", status | {"parameters": {"seed": 0}})
         return record
 
     make.canary, make.record = canary, record
@@ -473,7 +589,7 @@ PLANTED = {
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_record_does_not_choose_which_program_runs(kind, stranger, tmp_path, monkeypatch, capsys):
     """Even where its sha256 is right: in the project or beside the record, or not at all."""
-    monkeypatch.setattr(rerun, "execute", lambda _: pytest.fail("it ran"))
+    monkeypatch.setattr("mtrestore.lab.repeat.execute", lambda _: pytest.fail("it ran"))
     monkeypatch.chdir(tmp_path)
     place, name = PLANTED[kind]
     record = stranger(tmp_path / place, name and name.format(record=stranger.record))
@@ -483,7 +599,7 @@ def test_a_record_does_not_choose_which_program_runs(kind, stranger, tmp_path, m
         "run": "a",
         "metrics": {"mean": 1.0},
     }
-    run.write_json(bundle, {"runs": [entry]})
+    write_json(bundle, {"runs": [entry]})
     for words in ([str(record)], [str(record), "--changed"], [str(bundle), "--run", "a"]):
         assert main(["rerun", *words]) == 1
         told = capsys.readouterr()
@@ -493,18 +609,18 @@ def test_a_record_does_not_choose_which_program_runs(kind, stranger, tmp_path, m
 
 
 def test_links_do_not_bring_a_notebook_beside_the_record(stranger, tmp_path, monkeypatch):
-    monkeypatch.setattr(rerun, "execute", lambda _: pytest.fail("it ran"))
+    monkeypatch.setattr("mtrestore.lab.repeat.execute", lambda _: pytest.fail("it ran"))
     record = stranger(tmp_path / "far" / "evil.ipynb", "evil.ipynb")
     (record / "evil.ipynb").symlink_to(tmp_path / "far" / "evil.ipynb")
     with pytest.raises(ValueError, match="neither a notebook of the project"):
-        rerun.rerun(record)
+        rerun(record)
     (tmp_path / "link").symlink_to(record)
     with pytest.raises(ValueError, match="neither a notebook of the project"):
-        rerun.rerun(tmp_path / "link")
+        rerun(tmp_path / "link")
 
 
 def test_a_notebook_of_another_sha256_is_not_run(stranger, monkeypatch, capsys):
-    monkeypatch.setattr(rerun, "execute", lambda _: pytest.fail("it ran"))
+    monkeypatch.setattr("mtrestore.lab.repeat.execute", lambda _: pytest.fail("it ran"))
     record = stranger(stranger.record / "evil.ipynb", sha256="0000")
     assert main(["rerun", str(record)]) == 1
     said = "evil.ipynb is not the notebook of then: it has changed; --changed runs it all the same"
@@ -516,7 +632,7 @@ def test_a_notebook_of_another_sha256_is_not_run(stranger, monkeypatch, capsys):
 )
 def test_a_notebook_beside_the_record_is_run(stranger, tmp_path, place, name):
     record = stranger(tmp_path / place, name)
-    repeat = rerun.rerun(record)
+    repeat = rerun(record)
     assert stranger.canary.exists() and [n for n, *_ in repeat.numbers] == ["mean"]
 
 
@@ -552,7 +668,7 @@ def test_a_forecast_takes_what_is_in_the_folder(tmp_path):
 
 
 def test_what_a_record_says_reaches_the_terminal_as_words_only():
-    repeat = rerun.Repeat([("\x1b[31mred", 1.0, 1.0, True)], 0.0, ["other\nline \u202e"])
+    repeat = Repeat([("\x1b[31mred", 1.0, 1.0, True)], 0.0, ["other\nline \u202e"])
     assert str(repeat).count("\n") == 3 and all(map(str.isprintable, str(repeat).splitlines()))
 
 
@@ -560,13 +676,13 @@ def test_what_a_record_says_reaches_the_terminal_as_words_only():
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_a_damaged_record_is_one_line(file, kind, stranger, tmp_path, monkeypatch, capsys):
     done = {"status": "done", "seconds": 0.0, "error": None}
-    monkeypatch.setattr(rerun, "execute", lambda _: done)
-    monkeypatch.setattr(run, "hardware", lambda: {})
+    monkeypatch.setattr("mtrestore.lab.repeat.execute", lambda _: done)
+    monkeypatch.setattr("mtrestore.lab.record.hardware", lambda: {})
     record = stranger(stranger.record / "mine.ipynb")
     again = tmp_path / "again"
     again.mkdir()
-    run.write_json(again / "run.json", run.made_by({}))
-    run.write_json(again / "metrics.json", {"mean": 1.0})
+    write_json(again / "run.json", provenance({}))
+    write_json(again / "metrics.json", {"mean": 1.0})
     (record / f"{file}.json").write_bytes(DAMAGED[kind])
     code = main(["rerun", str(record), "-o", str(again)])
     told = capsys.readouterr()

@@ -64,7 +64,8 @@ def test_a_folder_is_restored_whoever_listens(place, end):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 @pytest.mark.parametrize("words, code", [
-    ("--help", 0), ("restore --help", 0), ("models", 0), ("restore in/a.png -o b.png --no-faces", 0), ("restore in/bad.png -o b.png", 1),
+    ("--help", 0), ("restore --help", 0), ("models", 0),
+    ("restore in/a.png -o b.png --no-faces", 0), ("restore in/bad.png -o b.png", 1),
     ("report nothing", 1), ("sweep nothing.yaml", 1), ("restore", 2), ("unknown", 2),
 ])  # fmt: skip
 def test_every_command_keeps_its_exit_code(place, words, code):
@@ -75,7 +76,8 @@ def test_every_command_keeps_its_exit_code(place, words, code):
 
 
 @pytest.mark.parametrize("environment", [
-    {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     {"PYTHONIOENCODING": "ascii:strict"}, {"PYTHONIOENCODING": "cp1252:strict"},
 ])  # fmt: skip
 def test_names_that_the_terminal_cannot_write(place, environment):

@@ -22,10 +22,12 @@ from mtrestore.folder import one_file as task
 from mtrestore.folder import run as batch
 from mtrestore.guard import watchdog
 watchdog.GRACE = 1.0
-settings = task.Settings(tuple({**faults.IDENTITY, "restorer": faults.by_colour}.items()), made_by="x")
+nets = {**faults.IDENTITY, "restorer": faults.by_colour}
+settings = task.Settings(tuple(nets.items()), made_by="x")
 task.models(settings)
 FAULT
-rows = batch.single(outputs.plan(["in.png"], "out.png")[0], settings, Path("report.json"), timeout=float(sys.argv[1]))
+job = outputs.plan(["in.png"], "out.png")[0]
+rows = batch.single(job, settings, Path("report.json"), timeout=float(sys.argv[1]))
 print(rows[0]["status"], os.listdir())
 """
 FAULTS = {
@@ -33,11 +35,15 @@ FAULTS = {
     "disk": (
         0.5,
         "sync, main = os.fsync, __import__('threading').current_thread()\n"
-        "os.fsync = lambda fd: time.sleep(600) if __import__('threading').current_thread() is main else sync(fd)",
+        "os.fsync = lambda fd: time.sleep(600) if __import__('threading').current_thread() is "
+        "main else sync(fd)",
     ),
-    "decoder": (0.5, "task.image.load = lambda path: time.sleep(600)"),
-    "busy": (0.5, "def forever(path):\n    while True: pass\ntask.image.load = forever"),
-    "never lets Python run": (0.5, "task.image.load = lambda path: ctypes.PyDLL(None).sleep(600)"),
+    "decoder": (0.5, "task.image.load = lambda path, **_: time.sleep(600)"),
+    "busy": (0.5, "def forever(path, **_):\n    while True: pass\ntask.image.load = forever"),
+    "never lets Python run": (
+        0.5,
+        "task.image.load = lambda path, **_: ctypes.PyDLL(None).sleep(600)",
+    ),
 }
 
 

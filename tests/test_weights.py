@@ -1,4 +1,6 @@
-"""What a weights file promises: what is loaded is what was saved, or one clear sentence, whatever was done to the file."""
+"""What a weights file promises: what is loaded is what was saved, or one clear sentence, whatever
+was done to the file.
+"""
 
 import json
 import pickle
@@ -75,7 +77,7 @@ def forged(
     return struct.pack("<Q", len(body)) + body + bytes(values)
 
 
-# ---- there and back -----------------------------------------------------------------------------------------------------------
+# ---- there and back ------------------------------------------------------------------------------
 
 
 def test_every_net_of_the_registry_is_tested_here():
@@ -166,7 +168,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
     assert not list(tmp_path.iterdir())
 
 
-# ---- damage -------------------------------------------------------------------------------------------------------------------
+# ---- damage --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", ["length", "header", "values"])
@@ -199,10 +201,15 @@ def test_bytes_after_the_end_are_found(path):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0" * 7, b"\0" * 64, b"hello, this is a text\n" * 40, struct.pack("<Q", 2) + b"{}", struct.pack("<Q", 4) + b"null",
-     struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 2**63) + b"{}" * 50, struct.pack("<Q", 2**40) + b"{}" * 50,
-     struct.pack("<Q", 4000) + b"[" * 4000, serialise({"a": torch.zeros(2)}), serialise({"a": torch.zeros(2)}, {"net": "Refiner"})],
-    ids=["empty", "7 bytes", "zeros", "text", "{}", "null", "[]", "length 2^63", "length 2^40", "deep", "safetensors", "few metadata"],
+    [
+        b"", b"\0" * 7, b"\0" * 64, b"hello, this is a text\n" * 40, struct.pack("<Q", 2) + b"{}",
+        struct.pack("<Q", 4) + b"null", struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 2**63) + b"{}" * 50, struct.pack("<Q", 2**40) + b"{}" * 50,
+        struct.pack("<Q", 4000) + b"[" * 4000, serialise({"a": torch.zeros(2)}),
+        serialise({"a": torch.zeros(2)}, {"net": "Refiner"}),
+    ],
+    ids=["empty", "7 bytes", "zeros", "text", "{}", "null", "[]", "length 2^63", "length 2^40",
+         "deep", "safetensors", "few metadata"],
 )  # fmt: skip
 def test_what_is_no_weights_file_is_named(path, data):
     assert fails(path, data).startswith(
@@ -240,7 +247,7 @@ def test_a_folder_is_refused(tmp_path):
     assert "weights cannot be read" in fails(tmp_path / "x.safetensors")
 
 
-# ---- right checksum, wrong content --------------------------------------------------------------------------------------------
+# ---- right checksum, wrong content ---------------------------------------------------------------
 
 
 def test_a_forged_file_with_our_own_content_loads(path):
@@ -258,13 +265,19 @@ def test_another_kind_of_net_is_refused(path):
 
 @pytest.mark.parametrize(
     ("net", "config"),
-    [("FaceNet", {"widths": [10**9] * 6}), ("RestorerNet", {"widths": [10**9, 10**9]}), ("Refiner", {"width": 10**9}),
-     ("Refiner", {"width": 10**300}), ("Refiner", {"blocks": 10**9}), ("Refiner", {"width": 4, "blocks": 10**9}),
-     ("RestorerNet", {"widths": [1] * 10**4}), ("RestorerNet", {"widths": []}), ("Critic", {"widths": [0] * 6}), ("Critic", {"widths": 5}),
-     ("Critic", {"widths": "XXL"}), ("FaceNet", {"widths": "XXL"}), ("FaceNet", {"join": ["concat"]}), ("LandmarkNet", {"hidden": -1}),
-     ("Refiner", {"width": "4"}), ("Refiner", {"width": None}), ("Refiner", {"width": 1.5}), ("Refiner", {"no_such": 1}), ("Refiner", []),
-     ("Refiner", 3), ("Refiner", "not json"), ("Refiner", "[" * 10**5), ("Refiner", {"width": 8}), ("Sharpener", {"scale": 3}),
-     ("Sharpener", {}), ("NoSuchNet", {}), ("", {}), ("GuidedFilter", {}), ("DeepGuidedFilter", {"eps": float("nan")})],
+    [
+        ("FaceNet", {"widths": [10**9] * 6}), ("RestorerNet", {"widths": [10**9, 10**9]}),
+        ("Refiner", {"width": 10**9}), ("Refiner", {"width": 10**300}),
+        ("Refiner", {"blocks": 10**9}), ("Refiner", {"width": 4, "blocks": 10**9}),
+        ("RestorerNet", {"widths": [1] * 10**4}), ("RestorerNet", {"widths": []}),
+        ("Critic", {"widths": [0] * 6}), ("Critic", {"widths": 5}), ("Critic", {"widths": "XXL"}),
+        ("FaceNet", {"widths": "XXL"}), ("FaceNet", {"join": ["concat"]}),
+        ("LandmarkNet", {"hidden": -1}), ("Refiner", {"width": "4"}), ("Refiner", {"width": None}),
+        ("Refiner", {"width": 1.5}), ("Refiner", {"no_such": 1}), ("Refiner", []), ("Refiner", 3),
+        ("Refiner", "not json"), ("Refiner", "[" * 10**5), ("Refiner", {"width": 8}),
+        ("Sharpener", {"scale": 3}), ("Sharpener", {}), ("NoSuchNet", {}), ("", {}),
+        ("GuidedFilter", {}), ("DeepGuidedFilter", {"eps": float("nan")}),
+    ],
     ids=lambda v: str(v)[:30],
 )  # fmt: skip
 def test_a_hostile_or_wrong_configuration_is_refused_at_once(path, net, config):
@@ -290,14 +303,15 @@ def test_tensors_that_do_not_fit_are_refused(path, change):
     assert "does not fit its net" in fails(path, forged(tensors=tensors))
 
 
-# ---- names --------------------------------------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 
 
 def test_an_unknown_name_tells_what_there_is(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     assert (
         fails("fce")
-        == "no weights called 'fce' are installed; there are: none; train them with `mtrestore train`"
+        == "no weights called 'fce' are installed; there are: none; train them with `mtrestore "
+        "train`"
     )
     for name in ("face", "restorer"):
         weights.save(made(), tmp_path / f"{name}.safetensors")
@@ -318,7 +332,12 @@ def test_shipped_weights_load_and_are_as_they_were_made(name):
 
 
 def test_loading_every_shipped_net_leaves_torchs_compiler_alone():
-    """torch._dynamo costs two seconds at every start, and some initialisers on the meta device import it."""
-    program = "import sys; from mtrestore import weights; [weights.load(n) for n in weights.shipped()]; print('torch._dynamo' in sys.modules)"
+    """torch._dynamo costs two seconds at every start, and some initialisers on the meta device
+    import it.
+    """
+    program = (
+        "import sys; from mtrestore import weights; [weights.load(n) for n in "
+        "weights.shipped()]; print('torch._dynamo' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr[-500:]

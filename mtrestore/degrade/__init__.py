@@ -15,8 +15,11 @@ that is 1/255; angles are degrees, counter-clockwise on the screen; everything e
 Operations work on the sRGB values, as blind restoration usually does (Zhang et al., BSRGAN, 2021;
 Wang et al., Real-ESRGAN, 2021), and each is clipped to 0..1. `steps` of a resize happen to the
 small picture, in its pixels.
+
+May be touched: what is drawn, and new operations; never what an operation makes of a recipe.
 """
 
+import difflib
 import json
 import math
 from collections.abc import Sequence
@@ -152,11 +155,8 @@ def _check_value(value: object, limits: tuple, key: str, what: str) -> None:
             raise ValueError(f"{what} must be one of {', '.join(limits)}, got {value!r}")
         return
     types, kind = (int, "an integer") if key in INTEGERS else ((int, float), "a number")
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, types)
-        or not limits[0] <= value <= limits[1]
-    ):
+    number = isinstance(value, types) and not isinstance(value, bool)
+    if not number or not limits[0] <= value <= limits[1]:
         raise ValueError(f"{what} must be {kind} from {limits[0]} to {limits[1]}, got {value!r}")
 
 
@@ -243,7 +243,9 @@ def draw(
         raise ValueError(f"order must be fixed or shuffled, got {order!r}")
     names = [*PRESETS, "mixed", "portrait", "clean"]
     if preset not in names:
-        raise ValueError(f"preset must be one of {', '.join(names)}, got {preset!r}")
+        near = difflib.get_close_matches(str(preset).lower(), names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"preset must be one of {', '.join(names)}, got {preset!r}{hint}")
     scale = scale if size is None else scale * size / 256
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be above 0, got {scale}")

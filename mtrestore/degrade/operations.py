@@ -16,9 +16,8 @@ from scipy import special
 
 Photo = np.ndarray  # float32 RGB, H×W×3, 0..1
 OPS: dict[str, Callable[..., Photo]] = {}  # name -> operation(photo, **parameters)
-PARAMETERS: dict[
-    str, dict[str, tuple]
-] = {}  # name -> parameter -> (low, high), or the words allowed
+# name -> parameter -> (low, high), or the words allowed
+PARAMETERS: dict[str, dict[str, tuple]] = {}
 OPTIONAL: dict[str, dict] = {}  # name -> parameter that may be left out -> its value then
 INTEGERS = ("seed", "quality", "shift_x", "shift_y", "reach", "count")
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as in JPEG
@@ -109,12 +108,8 @@ def motion_kernel(length: float, angle: float, wobble: float, seed: int) -> np.n
     It is centred on its mean, so that nothing is shifted.
     """
     steps = max(1, math.ceil(4 * length))
-    turns = (
-        np.random.Generator(np.random.PCG64(seed)).standard_normal(steps)
-        * wobble
-        * math.pi
-        / math.sqrt(steps)
-    )
+    walk = np.random.Generator(np.random.PCG64(seed)).standard_normal(steps)
+    turns = walk * wobble * math.pi / math.sqrt(steps)
     heading = math.radians(angle) + np.cumsum(turns)
     path = np.cumsum(np.stack([np.cos(heading), -np.sin(heading)], 1), 0) * (length / steps)
     path -= path.mean(0)
@@ -204,9 +199,8 @@ def colour_noise(photo: Photo, sigma: float, grain: float, seed: int) -> Photo:
 
     sigma in levels (1/255), root mean square over R, G, B.
     """
-    to_rgb = np.array(
-        [[0, -0.344136, 1.772], [1.402, -0.714136, 0]], np.float32
-    )  # JPEG's YCbCr, Y untouched
+    # JPEG's YCbCr, Y untouched.
+    to_rgb = np.array([[0, -0.344136, 1.772], [1.402, -0.714136, 0]], np.float32)
     to_rgb *= np.float32(sigma / 255) * math.sqrt(3 / float((to_rgb**2).sum()))
     noise = _grainy(_normals(seed, *photo.shape[:2], 2), grain)
     return photo + cv2.transform(noise, np.ascontiguousarray(to_rgb.T))
@@ -219,20 +213,17 @@ def mosaic(photo: Photo, pattern: str) -> Photo:
     Fine edges get zippers and false colours.
     """
     h, w = photo.shape[:2]
-    photo = cv2.copyMakeBorder(
-        photo, 0, max(0, 2 - h), 0, max(0, 2 - w), cv2.BORDER_REPLICATE
-    )  # a mosaic needs 2x2
+    below, right = max(0, 2 - h), max(0, 2 - w)  # a mosaic needs 2x2
+    photo = cv2.copyMakeBorder(photo, 0, below, 0, right, cv2.BORDER_REPLICATE)
     raw = np.zeros_like(photo)
     for i, colour in enumerate(pattern):
         cell = (slice(i // 2, None, 2), slice(i % 2, None, 2), "RGB".index(colour))
         raw[cell] = photo[cell]
-    side = np.array(
-        [0.5, 1, 0.5], np.float32
-    )  # the default border (reflect 101) keeps the Bayer phase
+    # The default border (reflect 101) keeps the Bayer phase.
+    side = np.array([0.5, 1, 0.5], np.float32)
     full = cv2.sepFilter2D(raw, -1, side, side)
-    full[..., 1] = cv2.filter2D(
-        raw[..., 1], -1, np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4
-    )
+    cross = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4
+    full[..., 1] = cv2.filter2D(raw[..., 1], -1, cross)
     return full[:h, :w]
 
 
@@ -323,16 +314,14 @@ def jpeg(
     was cropped afterwards. With these, sides go up to 65,500 pixels, the format's limit.
     """
     if max(photo.shape[0] + shift_y, photo.shape[1] + shift_x) > 65500:
-        came = f"{photo.shape[1]}x{photo.shape[0]}"
-        raise ValueError(
-            f"jpeg takes sides up to 65500 pixels, got {came}; cut the picture into tiles"
-        )
+        came = f"{photo.shape[1]}x{photo.shape[0]}; cut the picture into tiles"
+        raise ValueError(f"jpeg takes sides up to 65500 pixels, got {came}")
     levels = cv2.cvtColor(np.rint(photo * 255).astype(np.uint8), cv2.COLOR_RGB2BGR)
     levels = cv2.copyMakeBorder(levels, shift_y, 0, shift_x, 0, cv2.BORDER_REFLECT)
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
     settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SUBSAMPLING[subsampling]]
     _, data = cv2.imencode(".jpg", levels, settings)
-    levels = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    levels = cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
     return levels[shift_y:, shift_x:].astype(np.float32) / 255
 
 

@@ -38,7 +38,7 @@ def film_grain(photo: Photo, sigma: float, kind: str, size: float, seed: int) ->
     h, w = photo.shape[:2]
     noise = np.random.Generator(np.random.PCG64(seed)).standard_normal((h, w), np.float32)
     spectrum = fft.rfft2(noise)
-    noise = fft.irfft2(spectrum * grain_amplitude(h, w, kind, size), (h, w))
+    noise = np.asarray(fft.irfft2(spectrum * grain_amplitude(h, w, kind, size), (h, w)))
     tone = np.interp(photo @ LUMA, np.arange(0.05, 1, 0.1), GRAIN_TONE).astype(np.float32)
     return photo + (noise * tone * np.float32(sigma / 255))[..., None]
 
@@ -139,7 +139,8 @@ def damage(
     broken and roughly parallel, hairs are curved, creases run from side to side. Whether a
     restoration keeps it is for the training data to say: the name of the operation tells it.
     """
-    mask = damage_mask(*photo.shape[:2], kind, count, width, seed)
+    h, w = photo.shape[:2]
+    mask = damage_mask(h, w, kind, count, width, seed)
     return photo + (mask * np.float32(alpha))[..., None] * (np.float32(level) - photo)
 
 

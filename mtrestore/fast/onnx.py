@@ -43,7 +43,7 @@ def export(net: Net, path: str | Path) -> Path:
         torch.onnx.export(
             net,
             (picture,),
-            buffer,
+            buffer,  # pyright: ignore[reportArgumentType]  # the stub knows no open file
             dynamo=False,
             opset_version=17,
             input_names=["picture"],

@@ -36,14 +36,13 @@ SLOPE = np.float32(0.2)  # of nets.blocks.act
 
 def fits(net: object) -> bool:
     """Whether `upsample` can stand in for this net."""
-    if (
-        njit is None
-        or not isinstance(net, GuidedUpsampler)
-        or net.filter.log_eps.device.type != "cpu"
-    ):
+    if njit is None or not isinstance(net, GuidedUpsampler):
+        return False
+    if net.filter.log_eps.device.type != "cpu":
         return False
     refiner = net.refiner
-    if net.filter.map[0].out_channels % 4:
+    first: Any = net.filter.map[0]
+    if first.out_channels % 4:
         return False
     return refiner is None or (
         refiner.concat and 0 < refiner.config["blocks"] < 7 and refiner.config["width"] % 4 == 0
@@ -66,8 +65,9 @@ def upsample(net: GuidedUpsampler, photo: np.ndarray, state: State) -> np.ndarra
         for x in range(0, w, COLUMNS)
     ]
     scale, half = np.float32(top), np.float32(0.5 if top > 1 else 0)
+    same = [flat, out, a, b, *parts, scale, half]
     with ThreadPoolExecutor(torch.get_num_threads(), "tile") as pool:
-        for _ in pool.map(lambda tile: walk(flat, out, a, b, *parts, scale, half, *tile), tiles):
+        for _ in pool.map(lambda tile: walk(*[*same, *tile]), tiles):
             pass
     return out.reshape(photo.shape)
 
@@ -80,7 +80,7 @@ def weights_of(net: GuidedUpsampler, mood: torch.Tensor | None) -> list[Any]:
     without refiner has none of its layers.
     """
 
-    def arrays(*convs: torch.nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(*convs: Any) -> tuple[np.ndarray, ...]:
         return tuple(
             np.stack([getattr(c, name).detach().float().numpy() for c in convs])
             for name in ("weight", "bias")
@@ -89,14 +89,10 @@ def weights_of(net: GuidedUpsampler, mood: torch.Tensor | None) -> list[Any]:
     enter, leave = net.filter.map[0], net.filter.map[2]
     parts = [*(x[0] for x in arrays(enter)), *(x[0] for x in arrays(leave))]
     parts[0], parts[2] = parts[0][..., 0, 0], parts[2][..., 0, 0]
-    convs = (
-        [m for m in net.refiner.modules() if isinstance(m, torch.nn.Conv2d)] if net.refiner else []
-    )
+    layers = net.refiner.modules() if net.refiner else ()
+    convs = [m for m in layers if isinstance(m, torch.nn.Conv2d)]
     if convs:
-        last = [
-            np.concatenate([x[0], np.zeros((1, *x.shape[2:]), np.float32)])
-            for x in arrays(convs[-1])
-        ]
+        last = [np.concatenate([x[0], np.zeros_like(x[0, :1])]) for x in arrays(convs[-1])]
         parts += [*(x[0] for x in arrays(convs[0])), *arrays(*convs[1:-1]), *last]
     else:
         shapes = ((0, 6, 3, 3), 0, (0, 4, 4, 3, 3), (0, 4), (4, 4, 3, 3), 4)
@@ -109,15 +105,12 @@ def weights_of(net: GuidedUpsampler, mood: torch.Tensor | None) -> list[Any]:
     return [*map(np.ascontiguousarray, parts), keep]
 
 
-def compiled(function):  # noqa: ANN001, ANN201
+def compiled(function):
     """`function` compiled, without the lock; NaNs stay NaNs, additions may be reordered."""
     if njit is None:
         return function
-    options = {
-        "nogil": True,
-        "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-        "error_model": "numpy",
-    }
+    options = {"nogil": True, "error_model": "numpy"}
+    options["fastmath"] = {"contract", "reassoc", "nsz", "arcp"}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # no folder to keep the compiled code in
@@ -125,7 +118,7 @@ def compiled(function):  # noqa: ANN001, ANN201
 
 
 @compiled
-def aligned(count):  # noqa: ANN001, ANN201
+def aligned(count):
     """So many zeros, from a multiple of 64 bytes: rows that begin there are written faster."""
     raw = np.zeros(count + 16, np.float32)
     skip = -(raw.ctypes.data // 4) % 16
@@ -133,7 +126,7 @@ def aligned(count):  # noqa: ANN001, ANN201
 
 
 @compiled
-def taps(out, o, row, c, weight, k):  # noqa: ANN001, ANN201
+def taps(out, o, row, c, weight, k):
     """Add channel c of a row, seen through three taps, to channels o..o + 3 of an output row.
 
     All but the PAD columns at its ends. Twelve weights, four sums and three samples fit into the
@@ -152,7 +145,7 @@ def taps(out, o, row, c, weight, k):  # noqa: ANN001, ANN201
 
 
 @compiled
-def convolve(out, above, here, below, weight, bias):  # noqa: ANN001, ANN201
+def convolve(out, above, here, below, weight, bias):
     """One row of a 3×3 convolution: out O×m from three rows C×m."""
     for o in range(len(out)):
         start = bias[o]
@@ -166,14 +159,14 @@ def convolve(out, above, here, below, weight, bias):  # noqa: ANN001, ANN201
 
 
 @compiled
-def leaky(rows):  # noqa: ANN001, ANN201
+def leaky(rows):
     for c in range(len(rows)):
         for x in range(rows.shape[1]):
             rows[c, x] = max(rows[c, x], SLOPE * rows[c, x])
 
 
 @compiled
-def mapped(row, guide, enter, bias, leave, j):  # noqa: ANN001, ANN201
+def mapped(row, guide, enter, bias, leave, j):
     """Add to guide 3×m what hidden channels j..j + 3 of the guidance map make of row 3×m."""
     a0, a1, a2, a3 = enter[j, 0], enter[j, 1], enter[j, 2], bias[j]
     b0, b1, b2, b3 = enter[j + 1, 0], enter[j + 1, 1], enter[j + 1, 2], bias[j + 1]
@@ -193,7 +186,7 @@ def mapped(row, guide, enter, bias, leave, j):  # noqa: ANN001, ANN201
 
 
 @compiled
-def guided(row, guide, filtered, lower, upper, t, w1, b1, w2, b2):  # noqa: ANN001, ANN201
+def guided(row, guide, filtered, lower, upper, t, w1, b1, w2, b2):
     """OH0 = A·(x + map(x)) + b of a row: row and filtered 3×m, guide 3×m for scratch.
 
     lower and upper, 6×m: A and b of the small rows around it.
@@ -214,7 +207,7 @@ def guided(row, guide, filtered, lower, upper, t, w1, b1, w2, b2):  # noqa: ANN0
 
 
 @compiled
-def finished(row, result, keep):  # noqa: ANN001, ANN201
+def finished(row, result, keep):
     """Add the refiner's result and the photo's share to the filtered part of a row 6×m."""
     for c in range(3):
         for x in range(row.shape[1]):
@@ -222,7 +215,7 @@ def finished(row, result, keep):  # noqa: ANN001, ANN201
 
 
 @compiled
-def unpack(samples, r, g, b, line, scale):  # noqa: ANN001, ANN201
+def unpack(samples, r, g, b, line, scale):
     """A row of interleaved samples -> three rows; as one line first: 4 times faster."""
     for x in range(len(samples)):
         line[x] = np.float32(samples[x]) * scale
@@ -231,7 +224,7 @@ def unpack(samples, r, g, b, line, scale):  # noqa: ANN001, ANN201
 
 
 @compiled
-def pack(samples, r, g, b, line, top, half):  # noqa: ANN001, ANN201
+def pack(samples, r, g, b, line, top, half):
     zero, one = np.float32(0), np.float32(1)
     for x in range(len(r)):
         line[3 * x], line[3 * x + 1], line[3 * x + 2] = r[x], g[x], b[x]
@@ -240,7 +233,7 @@ def pack(samples, r, g, b, line, top, half):  # noqa: ANN001, ANN201
 
 
 @compiled
-def widen(out, row, near, far, share):  # noqa: ANN001, ANN201
+def widen(out, row, near, far, share):
     """A small row brought to full width: between row[near] and row[far]."""
     for x in range(len(near)):
         out[x] = row[near[x]] + share[x] * (row[far[x]] - row[near[x]])
@@ -269,7 +262,7 @@ def walk(
     y1,
     x0,
     x1,
-):  # noqa: ANN001, ANN201
+):
     """The tile y0..y1 × x0..x1 of `out`, H×3W like `photo`.
 
     Rows are kept in rings, 16 of the input and 4 of each layer; a ring's column 0 is the picture's
@@ -298,14 +291,9 @@ def walk(
         if y < 0 or y >= height:
             slot[:] = 0
         else:
-            unpack(
-                photo[y, 3 * (left + begin) : 3 * (left + end)],
-                slot[3, begin:end],
-                slot[4, begin:end],
-                slot[5, begin:end],
-                line,
-                scale,
-            )
+            samples = photo[y, 3 * (left + begin) : 3 * (left + end)]
+            inside = slot[3:, begin:end]
+            unpack(samples, inside[0], inside[1], inside[2], line, scale)
             place = min(max((y + 0.5) * h / height - 0.5, 0.0), h - 1.0)
             low = int(place)
             for source in (low, min(low + 1, h - 1)):  # brought to full width once for many rows
@@ -314,18 +302,9 @@ def walk(
                     for c in range(3):
                         widen(wide[source & 1, c, begin:end], a[c, source], near, far, share)
                         widen(wide[source & 1, c + 3, begin:end], b[c, source], near, far, share)
-            guided(
-                slot[3:],
-                scratch,
-                slot,
-                wide[low & 1],
-                wide[min(low + 1, h - 1) & 1],
-                np.float32(place - low),
-                w1,
-                b1,
-                w2,
-                b2,
-            )
+            lower, upper = wide[low & 1], wide[min(low + 1, h - 1) & 1]
+            t = np.float32(place - low)
+            guided(slot[3:], scratch, slot, lower, upper, t, w1, b1, w2, b2)
             slot[:3, :begin] = 0
             slot[:3, end:] = 0
         for n in range(layers):

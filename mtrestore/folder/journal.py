@@ -5,10 +5,12 @@ an output gets its name: so every output that a run made is in it, however the r
 that was torn by a crash, or is not of this shape, is skipped. A row says
 
     input, output       paths as they were given; `name`: the output's place below its folder
-    status, code        restored, skipped (done before) or failed; E_... of a failure, see `batch`
+    status, code        restored, skipped (done before), ignored (no photo) or failed; E_... of a
+                        failure, see `run`
     message             one line for people
     faces...            `faces` (the status of each), faces_found, faces_restored, faces_failed; a
                         face too small to restore is found only
+    boxes, flags        x0,y0,x1,y1 of each face, px; what to look at: no face, soft, blurred
     notes, seconds      what was changed or left out; how long it took
     input_sha256, output_sha256         contents
     made_by             digest of options, weights and version (`one_file.made_by`)
@@ -32,9 +34,10 @@ Row = dict[str, Any]
 COLUMNS = (
     *("input", "output", "status", "code", "message", "faces_found", "faces_restored"),
     *("faces_failed", "notes", "seconds", "input_sha256", "output_sha256", "made_by"),
+    *("flags", "boxes"),
 )
 TEXTS = {"input", "output", "name", "status", "message", "input_sha256", "output_sha256", "made_by"}
-LISTS = {"faces", "notes"}
+LISTS = {"faces", "boxes", "flags", "notes"}
 COUNTS = {"faces_found", "faces_restored", "faces_failed"}
 LINE = 1 << 20  # bytes; a row has a few hundred
 
@@ -57,8 +60,9 @@ class Journal:
         try:
             for line, whole in self.log.lines(LINE):
                 row = known(line) if whole else None
-                wanted = row and (names is None or row["name"] in names)
-                if wanted and row["status"] == "restored":
+                if row is None or names is not None and row["name"] not in names:
+                    continue
+                if row["status"] == "restored":
                     self.past[row["name"]][row["output_sha256"]] = row
         except BaseException:
             self.close()
@@ -81,16 +85,10 @@ def known(line: bytes) -> Row | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or not all(
-        isinstance(row.get(name), str) for name in ("name", "status", "output_sha256")
-    ):
-        return None
-    row = {
-        name: value
-        for name, value in row.items()
-        if name in TEXTS | LISTS | COUNTS | {"code", "seconds"}
-    }
-    return row if all(fits(name, value) for name, value in row.items()) else None
+    ours = TEXTS | LISTS | COUNTS | {"code", "seconds"}
+    row = {k: v for k, v in row.items() if k in ours} if isinstance(row, dict) else {}
+    whole = {"name", "status", "output_sha256"} <= row.keys()
+    return row if whole and all(fits(name, value) for name, value in row.items()) else None
 
 
 def fits(name: str, value: Any) -> bool:
@@ -133,9 +131,8 @@ def write_reports(
         "counts": Counter(row["status"] for row in rows),
         "files": rows,
     }
-    files.write_bytes(
-        as_json, json.dumps(plain(report), indent=1, default=repr).encode(), replace[as_json]
-    )
+    content = json.dumps(plain(report), indent=1, default=repr).encode()
+    files.write_bytes(as_json, content, replace[as_json])
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(COLUMNS)

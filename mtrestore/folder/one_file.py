@@ -12,6 +12,7 @@ import json
 import os
 import time
 import traceback
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..io.files import make_folders, read_whole
 from ..io.text import one_line, shown
 from ..tile import out_of_memory
 from . import gallery
+from .flags import flags
 from .journal import Row
 from .names import Job
 
@@ -66,15 +68,14 @@ def made_by(options: Mapping[str, Any]) -> str:
         name: onnx_digest(path) if path.suffix == ".onnx" else weights.check(path)[0]["sha256"]
         for name, path in files.items()
     }
-    yunet = yunet_path()
+    yunet = weights.yunet_path()
     if options.get("detector") != "mtcnn" and yunet.is_file():
         nets["yunet"] = onnx_digest(yunet)
     if not options.get("face") and (faster := weights.exported("face")).is_file():
         nets["exported face"] = onnx_digest(faster)
     rest = {name: value for name, value in options.items() if name not in NETS}
-    return hashlib.sha256(
-        json.dumps([__version__, nets, rest], sort_keys=True).encode()
-    ).hexdigest()
+    facts = json.dumps([__version__, nets, rest], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def onnx_digest(path: Path) -> str:
@@ -85,13 +86,7 @@ def onnx_digest(path: Path) -> str:
 def nets(options: Collection[tuple[str, Any]]) -> list[Path]:
     """The files of the nets that a run may use."""
     own = [Path(v) for name, v in options if name in NETS and isinstance(v, (str, Path))]
-    return [*own, *weights.shipped().values(), yunet_path(), weights.exported("face")]
-
-
-def yunet_path() -> Path:
-    """Where the detector that a person fetched would lie."""
-    cached = weights.CACHE / weights.OPTIONAL["yunet"][0]
-    return Path(os.environ.get("MTRESTORE_YUNET") or cached).expanduser()
+    return [*own, *weights.shipped().values(), weights.yunet_path(), weights.exported("face")]
 
 
 @functools.lru_cache(maxsize=1)
@@ -165,7 +160,7 @@ def attempt(
             why = "was changed since it was restored; give another output or --overwrite"
             raise image.ImageError("E_WRITE", f"{job.target} {why}")
         row["replaces"] = True
-    picture = image.load(job.source)
+    picture = image.load(job.source, page=job.sheet or 1)
     result = models(settings)(picture)
     if stamp(job.source) != before:
         why = "changed while it was read; restore it again when it is complete"
@@ -199,12 +194,16 @@ def account(job: Job, settings: Settings, picture: Any, result: Any, seconds: fl
     lost = image.what_is_lost(picture, job.target.suffix)
     place = image.place_taken(picture, job.target.suffix, settings.strip_location)
     notes = [shown(note)[:500] for note in (*result.notes, *lost, *place)]
+    others = Counter(state.replace("_", " ") for state in states if state != "restored")
     faces = "1 face" if len(states) == 1 else f"{len(states)} faces"
-    faces += "".join(f" ({state})" for state in states if state != "restored")
+    faces += "".join(f" ({count} {state})" for state, count in others.items())
+    looked = dict(settings.options).get("faces", True) is not False
     return {
         "status": "restored",
         "message": "; ".join([f"{faces}, {seconds:.1f} s", *notes]),
         "faces": states,
+        "boxes": [",".join(f"{v:.0f}" for v in face.box) for face in result.faces],
+        "flags": flags(result.samples, states, looked),
         "faces_found": len(states),
         "faces_restored": states.count("restored"),
         "faces_failed": sum(state.startswith("failed") for state in states),

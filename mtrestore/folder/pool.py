@@ -38,9 +38,8 @@ TRIES = 3  # for a file whose pool broke before a worker said that it had it
 def prepare(settings: Settings) -> None:
     """What a worker process does first. What is wrong with the models its first file will say."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, also in the middle of a net
-    tqdm.set_lock(
-        threading.RLock()
-    )  # its own is shared by processes, and one of a worker that is ended counts as leaked
+    # Its own lock is shared by processes, and one of a worker that is ended counts as leaked.
+    tqdm.set_lock(threading.RLock())
     die_with_parent()
     with contextlib.suppress(SetUpError):
         models(settings)
@@ -55,9 +54,8 @@ def results(pool: Local | Cluster, tasks: Iterable[tuple[Any, ...]]) -> Iterator
     waiting: dict[Future, tuple[Any, ...]] = {}
     tries: Counter[Job] = Counter()
     while True:
-        waiting |= {
-            pool.submit(*task): task for task in islice(tasks, 2 * pool.width - len(waiting))
-        }
+        room = 2 * pool.width - len(waiting)
+        waiting |= {pool.submit(*task): task for task in islice(tasks, room)}
         if not waiting:
             return
         for future in wait_for(waiting, return_when=FIRST_COMPLETED).done:
@@ -98,21 +96,17 @@ class Local:
                 self.close()
                 self.start()
             with contextlib.suppress(RuntimeError):  # it broke just now
+                assert self.pool
                 return self.pool.schedule(work, args=task, timeout=self.timeout)
 
     def start(self) -> None:
-        self.guard.enter_context(
-            safe.imports()
-        )  # until the pool is closed, since it replaces workers
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # torch and OpenCV have threads, which do not survive a fork
+        self.guard.enter_context(safe.imports())  # until it is closed, for it replaces workers
+        context: Any = multiprocessing.get_context("spawn")  # threads of torch survive no fork
         self.pool = ProcessPool(
             self.width, initializer=prepare, initargs=[self.settings], context=context
         )
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGINT}
-        )  # workers inherit this: Ctrl-C is their parent's business
+        # Workers inherit this: Ctrl-C is their parent's business.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             assert self.pool.active  # asking starts it
         finally:
@@ -127,9 +121,8 @@ class Local:
         try:
             return future.result()
         except TimeoutError:
-            return failed(
-                job, "E_TIMEOUT", f"{job.source} took more than {self.timeout:g} s and was stopped"
-            )
+            why = f"{job.source} took more than {self.timeout:g} s and was stopped"
+            return failed(job, "E_TIMEOUT", why)
         except ProcessExpired as e:
             code = e.exitcode or 0
             why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -164,10 +157,10 @@ class Cluster:
             self.client = Client(address, timeout=10, set_as_default=False)
             self.client.wait_for_workers(1, timeout=30)
         except (OSError, TimeoutError, ValueError) as e:
-            raise SetUpError(
-                f"no Dask cluster with a worker answers at {address}: {one_line(e)}"
-            ) from e
-        self.width = sum(self.client.nthreads().values())
+            where = f"no Dask cluster with a worker answers at {address}"
+            raise SetUpError(f"{where}: {one_line(e)}") from e
+        threads: Any = self.client.nthreads()
+        self.width = sum(threads.values())
         self.executor = self.client.get_executor(pure=False)
         self.timeout = timeout
 
@@ -194,9 +187,9 @@ ONE = threading.Lock()
 @cache
 def cluster_pool(settings: Settings, width: int, timeout: float) -> Local:
     """The pool of this Dask worker."""
-    multiprocessing.current_process()._config["daemon"] = (
-        False  # Dask's workers are daemons, and those may not have processes
-    )
+    # Dask's workers are daemons, and those may not have processes.
+    process: Any = multiprocessing.current_process()
+    process._config["daemon"] = False
     return Local(settings, width, timeout)
 
 

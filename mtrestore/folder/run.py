@@ -12,12 +12,13 @@ output that the next one does not know for its own. OUT/.mtrestore/ holds journa
 report.json, report.csv, thumbs/ and the lock; OUT/index.html is the gallery.
 
 Codes: those of `image.ImageError`, and E_MEMORY, E_CRASH (the worker ended, or something
-unforeseen), E_TIMEOUT, E_CHANGED (the input changed meanwhile).
+unforeseen), E_TIMEOUT, E_CHANGED (the input changed meanwhile), E_FACE (see `choice`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections import Counter
@@ -32,14 +33,14 @@ from .. import __version__
 from ..guard import watchdog
 from ..guard.lock import locked
 from ..guard.signals import undivided
-from ..image import ImageError
+from ..image import SUFFIXES, ImageError
 from ..io import claims, files
 from ..io.claims import Claims
 from ..io.files import clear, fresh, make_folders, move, remove_unfinished
 from ..io.text import one_line, shown
 from . import gallery
 from .journal import COLUMNS, Journal, Row, report_paths, write_reports
-from .names import STATE, Job, key
+from .names import LONGEST, STATE, Job, key
 from .one_file import Settings, code_of, failed, nets, work
 
 TIMEOUT = 900.0  # seconds for one file; 200 megapixels take about 200
@@ -57,34 +58,42 @@ class Rows(list):
 
 
 def single(
-    job: Job, settings: Settings, report: Path | None = None, timeout: float = TIMEOUT
+    jobs: Job | Sequence[Job],
+    settings: Settings,
+    report: Path | None = None,
+    timeout: float = TIMEOUT,
 ) -> Rows:
-    """Restore one file in this process, where a bad file is refused before torch is imported.
+    """Restore one file, or its pages, in this process, where a bad file is refused before torch is
+    imported.
 
-    After `timeout` seconds the process ends. Raises SetUpError, and ImageError where the report
-    cannot be written, before any work is done.
+    After `timeout` seconds for a page the process ends. Raises SetUpError, and ImageError where the
+    report cannot be written, before any work is done.
     """
-    job = replace(job, alone=True)
-    run = claims_of([job], settings)
+    jobs = [replace(job, alone=True) for job in ([jobs] if isinstance(jobs, Job) else jobs)]
+    run = claims_of(jobs, settings)
     replace_report = claim_report(report, run)
+    rows = Rows()
 
     def finish(row: Row) -> Rows:
         tell(row)
-        rows = Rows([row])
-        if report:
-            about = about_of(settings) | {"complete": True}
+        rows.append(row)
+        if report and (row["code"] == "E_TIMEOUT" or len(rows) == len(jobs)):
+            about = about_of(settings) | {"complete": len(rows) == len(jobs)}
             rows.lost = write(report, rows, replace_report, about)
         return rows
 
     try:
-        why = f"{job.source} took more than {timeout:g} s and was stopped"
-        late = failed(job, "E_TIMEOUT", why)
-        with watchdog.limit(timeout, lambda: finish(late)):
-            row = refusal(job, settings, run) or work(job, settings)
+        for job in jobs:
+            why = f"{job.source} took more than {timeout:g} s and was stopped"
+            late = failed(job, "E_TIMEOUT", why)
+            with watchdog.limit(timeout, lambda row=late: finish(row)):
+                row = refusal(job, settings, run) or work(job, settings)
+            finish(row)
     except (KeyboardInterrupt, SystemExit) as stop:  # now: Python would wait for the nets' threads
         say("mtrestore: interrupted", sys.stderr)
-        os._exit(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
-    return finish(row)
+        code = stop.code if isinstance(stop, SystemExit) else 130
+        os._exit(code if isinstance(code, int) else 1)
+    return rows
 
 
 def folder(
@@ -148,6 +157,29 @@ def folder(
     return rows
 
 
+def beside(source: str, word: str, again: bool = False) -> Path:
+    """Where a result goes that nobody named: `photo_restored.jpg`, `photo_restored_2.jpg`, ...
+
+    Nothing is there yet. A format that cannot be written becomes PNG. again: the first name, also
+    where something is there; so for a folder, `album_restored`, whose files are asked one by one.
+    """
+    path = Path(source)
+    path = path if path.name not in ("", "..") else Path(os.path.abspath(source))
+    takes = not path.parent.is_dir() or os.access(path.parent, os.W_OK | os.X_OK)
+    if not (path.name and takes):
+        raise ImageError("E_WRITE", f"nothing can be written beside {source}; give -o OUT")
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    suffix = suffix if path.is_dir() or suffix.lower() in SUFFIXES else ".png"
+    for number in itertools.count(1):
+        ending = f"_{word}{suffix}" if number == 1 else f"_{word}_{number}{suffix}"
+        if len(os.fsencode(stem + ending)) > LONGEST:
+            stem = os.fsencode(stem)[: LONGEST - len(ending)].decode("utf-8", "ignore")
+        place = path.with_name(stem + ending)
+        if again or path.is_dir() or not os.path.lexists(place):
+            return place
+    raise AssertionError
+
+
 def absolute(job: Job) -> Job:
     """The same job for a process that starts in another folder."""
     source, root = (Path(os.path.abspath(path)) for path in (job.source, job.root))
@@ -173,6 +205,8 @@ def claims_of(jobs: Sequence[Job], settings: Settings) -> Claims:
     for path in nets(settings.options):
         run.reads(path, "a net in use")
     for job in jobs:
+        if job.ignored:
+            continue
         run.writes(job.target, "an output")
         if settings.html:
             run.writes(job.page, "a page")
@@ -207,6 +241,8 @@ def refusal(
 
     past: the outputs that a resumed run may replace.
     """
+    if job.ignored:
+        return failed(job, None, job.ignored) | {"status": "ignored"}
     try:
         if job.problem:
             raise job.problem
@@ -245,9 +281,8 @@ def publish(job: Job, row: Row, journal: Journal, run: Claims) -> Row:
             move(page, job.page, run.check(job.page, mark=claims.COMPARISON))
         move(made, job.target, replace)
     except Exception as e:  # the others go on
-        row = failed(
-            job, "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e), one_line(e)
-        )
+        code = "E_WRITE" if isinstance(e, (ImageError, OSError)) else code_of(e)
+        row = failed(job, code, one_line(e))
         with contextlib.suppress(ImageError):
             journal.add(row)
     return row
@@ -345,6 +380,9 @@ def conclude(
             lost += (text,)
     count = Counter(row["status"] for row in rows)
     words = [f"{count[status]} {status}" for status in ("restored", "skipped", "failed")]
+    if count["ignored"]:
+        kinds = Counter(row["message"] for row in rows if row["status"] == "ignored")
+        words.append(f"{count['ignored']} ignored ({', '.join(sorted(kinds))})")
     if not about["complete"]:
         words.append(f"{about['inputs'] - len(rows)} not tried")
     say(f"{', '.join(words)}; see {index} and {state / 'report.json'}", sys.stdout)

@@ -39,7 +39,9 @@ def die_with_parent() -> None:
     """End this worker when its parent ends, kill -9 included: a thread watches, and on Linux the
     kernel.
     """
-    parent = multiprocessing.parent_process().sentinel
+    process = multiprocessing.parent_process()
+    assert process, "a worker has a parent"
+    parent = process.sentinel
 
     def watch() -> None:
         wait([parent])

@@ -16,7 +16,7 @@ GRACE = 5.0  # seconds that the line may take; C code that never lets Python run
 
 
 @contextlib.contextmanager
-def limit(seconds: float, farewell: Callable[[], None]) -> Iterator[None]:
+def limit(seconds: float, farewell: Callable[[], object]) -> Iterator[None]:
     """Ends this process with exit code 1 where what is inside takes more than `seconds`.
 
     `farewell` says so first, in another thread.

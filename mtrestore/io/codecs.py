@@ -1,11 +1,11 @@
 """What lies between a file's bytes and its pixels: formats, depths, profiles, EXIF, and everything
 that can be wrong with them.
 
-    decode: format by content -> survey -> affordable? -> samples as stored, profile, EXIF, turn
-    encode: samples -> bytes of one format, with profile and EXIF
+    decode: format by content -> survey -> affordable? -> samples as stored, and what lies beside
+    encode: samples -> bytes of one format, with profile, EXIF and the rest
 
-Pillow decodes, except for what it would cut to 8 bits or refuse: that goes to OpenCV and to `tiff`,
-from memory and never by name. What a file may cost is `cost`'s business.
+Pillow decodes, except for what it would cut to 8 bits (`deep`) and for the formats of optional
+packages (`foreign`). What a file may cost is `cost`'s business.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ import os
 import re
 import struct
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
-from . import tiff
-from .cost import Survey, afford, jpeg_scans, limit, png_chunk, png_pixels, survey
+from . import beside as besides
+from . import deep, foreign, tiff
+from .beside import Beside
+from .cost import Survey, afford, jpeg_scans, limit, png_chunk, survey
 from .files import ImageError
 from .metadata import clean_exif as clean_exif
 from .metadata import fitting_icc as fitting_icc
 from .metadata import has_location as has_location
+from .metadata import resolution as resolution
 from .metadata import to_srgb as to_srgb
+from .metadata import with_resolution
 from .metadata import without_location as without_location
 from .quiet import QUIET
 from .tiff import EXIF_IFD, GPS_IFD, ICC_TAG, ORIENTATION, sane_exif
@@ -40,6 +43,24 @@ SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 SUFFIXES |= {".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".avif": "AVIF"}
 DEEP = {"PNG", "TIFF"}  # keep 16 bits
 LOSSLESS = {"PNG", "TIFF", "BMP"}  # come back bit for bit
+SENSORS = {  # raw files that are no TIFF to the letter: (place, bytes) -> whose
+    **{
+        (0, b"FUJIFILMCCD-RAW"): "Fuji RAF",
+        (0, b"FOVb"): "Sigma X3F",
+        (0, b"\0MRM"): "Minolta MRW",
+    },
+    **{(0, b"IIRO"): "Olympus ORF", (0, b"IIRS"): "Olympus ORF", (0, b"MMOR"): "Olympus ORF"},
+    **{
+        (0, b"IIU\0"): "Panasonic RW2",
+        (6, b"HEAPCCDR"): "Canon CRW",
+        (4, b"ftypcrx "): "Canon CR3",
+    },
+    **{
+        (8, b"CR\2\0"): "Canon CR2",
+        (8, b"IIIITwaR"): "Phase One IIQ",
+        (8, b"MMMMRawT"): "Phase One IIQ",
+    },
+}
 ALPHA = {"PNG", "TIFF", "WEBP", "AVIF"}  # keep alpha
 TAGGED = {*ALPHA, "JPEG"}  # keep ICC and EXIF
 MAX_JPEG_EXIF = 65533  # bytes
@@ -57,31 +78,40 @@ class Raw(NamedTuple):
     exif: bytes | None = None  # as it was
     notes: tuple[str, ...] = ()
     turn: int = 1  # EXIF orientation
+    beside: Beside = Beside()
 
 
 def kind_of(data: bytes) -> str | None:
     Image.init()
-    return next(
-        (f for f in FORMATS if f in Image.OPEN and Image.OPEN[f][1](data[:16]) is True), None
+    return foreign.kind_of(data[:256]) or next(
+        (
+            f
+            for f in FORMATS
+            if f in Image.OPEN and (accept := Image.OPEN[f][1]) and accept(data[:16]) is True
+        ),
+        None,
     )
 
 
-def decode(data: bytes, who: str, max_pixels: int | None) -> Raw:
+def decode(data: bytes, who: str, max_pixels: int | None, page: int = 1) -> Raw:
     """Bytes of a file -> samples. The content decides the format, the header tells the size, and
-    only then is anything decoded."""
+    only then is anything decoded. page: of a TIFF, from 1."""
     if not data:
         raise ImageError("E_EMPTY", f"{who} is empty (0 bytes); copy or download it again")
+    if maker := next((m for (at, mark), m in SENSORS.items() if data.startswith(mark, at)), None):
+        raise undeveloped(who, maker)
     name = kind_of(data)
     if name is None:
-        heic = data[4:8] == b"ftyp"
-        hint = "is it HEIC? convert it to JPEG" if heic else f"give one of {', '.join(FORMATS)}"
+        hint = f"give one of {', '.join((*FORMATS, *foreign.FORMATS))}"
         why = f"is no picture that can be read (it starts with {data[:8]!r})"
         raise ImageError("E_FORMAT", f"{who} {why}; {hint}")
     if name in ("PNG", "TIFF") and not whole(data, name):  # decoders take some of these for whole
         why = f"is truncated or damaged: the {name} data end too early; get it again"
         raise ImageError("E_TRUNCATED", f"{who} {why}")
     if name == "TIFF":
-        return _tiff(data, who, max_pixels)
+        return _tiff(data, who, max_pixels, page)
+    if name in foreign.FORMATS:
+        return _foreign(data, name, who, max_pixels)
     file = survey(data, name, who)
     if file.size:
         _afford(who, file, *file.size, 1, max_pixels)
@@ -94,10 +124,30 @@ def decode(data: bytes, who: str, max_pixels: int | None) -> Raw:
     notes = (f"first of {frames} frames",) if frames > 1 else ()
     if name == "PPM" and im.tile[0][0] in ("ppm", "ppm_plain"):
         return Raw(_ppm(im, data), name, notes=notes)
-    return from_pil(im, who, name, max_pixels, file.data, notes)
+    words = besides.read(data, name)
+    if name == "AVIF" and len(im.info.get("xmp", b"")) <= besides.MOST:
+        words = words._replace(xmp=im.info.get("xmp"))
+    raw = from_pil(im, who, name, max_pixels, file.data, notes)
+    return raw._replace(beside=words)
 
 
-def _open(name: str, data: bytes | bytearray) -> Image.Image:
+def _foreign(data: bytes, name: str, who: str, max_pixels: int | None) -> Raw:
+    """Upright already, whatever its EXIF says."""
+    got = foreign.decode(data, name, who, max_pixels)
+    words = besides.read(data, name)
+    words = words._replace(xmp=got.xmp if len(got.xmp or b"") <= besides.MOST else None)
+    sane = not got.exif or sane_exif(got.exif)
+    notes = got.notes if sane else (*got.notes, "EXIF ignored: unreadable")
+    exif = got.exif if sane else None
+    return Raw(got.samples, name, got.icc, exif, notes, beside=words)
+
+
+def undeveloped(who: str, maker: str) -> ImageError:
+    how = "develop it first: save it as a 16-bit TIFF with darktable, RawTherapee or the like"
+    return ImageError("E_FORMAT", f"{who} holds a camera's raw sensor data ({maker}); {how}")
+
+
+def _open(name: str, data: bytes | bytearray) -> ImageFile.ImageFile:
     """The plugin itself, not Image.open: that asks a global pixel limit (ours is an argument), and
     raises KeyError where "MPO" is listed."""
     return Image.OPEN[name][0](io.BytesIO(data), "")
@@ -111,10 +161,11 @@ def _afford(who: str, file: Survey, width: int, height: int, size: int, most: in
     afford(who, width, height, most, memory, file.work, file.payload, file.packed)
 
 
-def _ppm(im: Image.Image, data: bytes) -> np.ndarray:
+def _ppm(im: ImageFile.ImageFile, data: bytes) -> np.ndarray:
     """Samples of a PPM that Pillow would read in a loop: in digits, or whose largest sample is not
     one of a whole type."""
-    decoder, _, start, options = im.tile[0][:4]
+    tile: Any = im.tile[0]
+    decoder, _, start, options = tile[:4]
     shape = (im.height, im.width, 3 if im.mode == "RGB" else 1)
     top = 1 if im.mode == "1" else options[1]
     if decoder == "ppm":
@@ -160,29 +211,42 @@ def from_pil(
     """An opened, not yet decoded PIL image -> samples. `data` is its file, where there is one, for
     what Pillow would cut to 8 bits."""
     limit(who, *im.size, max_pixels)
-    if not data and getattr(im, "is_animated", False):
-        notes += (f"first of {im.n_frames} frames",)
+    frames = 1 if data else getattr(im, "n_frames", 1)
+    if frames > 1:
+        notes += (f"first of {frames} frames",)
     block = im.info.get("exif")
     if name != "TIFF" and block and not sane_exif(block):
         del im.info["exif"]
         notes += ("EXIF ignored: unreadable",)
-    deep = name == "PNG" and data[24:25] == b"\x10" and data[25]  # and not plain grey
-    if not deep:
+    sixteen = name == "PNG" and data[24:25] == b"\x10" and data[25]  # and not plain grey
+    if not sixteen:
         im.load()  # this also turns a TIFF upright and takes its tag away: asked for afterwards
     if data:  # what the decoders of WebP and AVIF hold is as large as the picture
         im.__dict__.pop("_decoder", None)
-        im.fp = None
+        if isinstance(im, ImageFile.ImageFile):
+            im.fp = None
     icc = im.info.get("icc_profile")
     turn, exif = _tags(im)
     if exif is None and im.info.get("exif"):
         notes += ("EXIF ignored: unreadable",)
-    if im.mode in ("CMYK", "LAB") and not deep:
+    if im.mode in ("CMYK", "LAB") and not sixteen:
         im, note = to_srgb(im, icc)
         notes, icc = (*notes, note), None
-    samples = _deep_png(data, im.size, who) if deep else _samples(im, who, name)
+    samples = deep.png_samples(data, im.size, who) if sixteen else _samples(im, who, name)
+    words = Beside() if data else _said(im)
     if data:
         im.close()
-    return Raw(samples, im.format or name, icc, exif, notes, turn)
+    return Raw(samples, im.format or name, icc, exif, notes, turn, words)
+
+
+def _said(im: Image.Image) -> Beside:
+    """What a PIL image of someone else's says beside its pixels."""
+    xmp, comment, dpi = (im.info.get(name) for name in ("xmp", "comment", "dpi"))
+    comment = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
+    texts = ((besides.COMMENT, comment),) if isinstance(comment, str) else ()
+    good = isinstance(dpi, tuple) and len(dpi) == 2 and all(1 <= n <= 30_000 for n in dpi)
+    xmp = xmp if isinstance(xmp, bytes) and len(xmp) <= besides.MOST else None
+    return Beside(xmp, texts=texts, dpi=tuple(map(float, dpi)) if good else None)
 
 
 def _tags(im: Image.Image) -> tuple[int, bytes | None]:
@@ -225,32 +289,15 @@ def _samples(im: Image.Image, who: str, name: str) -> np.ndarray:
     return samples
 
 
-# ---------------------------------------------------------------- what Pillow would cut to 8 bits
-
-
-def _opencv(data: bytes, size: tuple[int, int], kind: np.dtype, refusal: str) -> np.ndarray:
-    """H×W×C in RGB order of a file of pixels alone, whose every length was held against its bytes.
-
-    The one door to OpenCV's readers. Raises ImageError E_FORMAT where it gives something else.
-    """
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if samples is None or samples.dtype != kind or samples.shape[:2] != size[::-1]:
-        raise ImageError("E_FORMAT", refusal)
-    samples = samples.reshape(*samples.shape[:2], -1)
-    code = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(samples.shape[2])
-    return samples if code is None else cv2.cvtColor(samples, code, dst=samples)
-
-
-def _deep_png(data: bytes, size: tuple[int, int], who: str) -> np.ndarray:
-    refusal = f"{who} is a 16-bit PNG that cannot be decoded; save it again"
-    samples = _opencv(png_pixels(data), size, np.dtype(np.uint16), refusal)
-    if samples.shape[2] < 3:
-        raise ImageError("E_FORMAT", refusal)
-    return samples[..., [0, 3]] if data[25] == 4 else samples
-
-
-def _tiff(data: bytes, who: str, max_pixels: int | None) -> Raw:
+def _tiff(data: bytes, who: str, max_pixels: int | None, page: int) -> Raw:
     """Pillow decodes, except 16-bit, float and giant TIFF, which it would cut or refuse."""
+    book = tiff.book(data)
+    if book.raw:
+        raise undeveloped(who, "DNG, NEF, ARW or the like")
+    frames = len(book.pages)
+    if not 1 <= page <= frames:
+        raise ImageError("E_FORMAT", f"{who} has {frames} pages, asked for {page}")
+    data = tiff.opened_at(data, book.pages[page - 1])
     file = tiff.layout(data)
     limit(who, file.width, file.height, max_pixels)
     if not tiff.sane_exif(data):
@@ -264,57 +311,18 @@ def _tiff(data: bytes, who: str, max_pixels: int | None) -> Raw:
     packed = file.compression != tiff.PLAIN
     afford(who, file.width, file.height, max_pixels, memory, work, payload, packed)
     notes = ()
-    if (frames := tiff.pages(data)) > 1:
+    if frames > 1:
         more = " or more" if frames == tiff.MOST_PAGES else ""
-        notes = (f"first of {frames} frames{more}",)
+        which = "first" if page == 1 else f"number {page}"
+        notes = (f"{which} of {frames} frames{more}",)
+    words = besides.read(data, "TIFF")
     most = Image.MAX_IMAGE_PIXELS
     giant = most is not None and file.width * file.height > 2 * most
     if file.dtype is None or not file.deep and not giant:
-        return from_pil(_open("TIFF", data), who, "TIFF", max_pixels, data, notes)
-    return Raw(_deep_tiff(data, file, who), "TIFF", file.icc, data, notes, file.turn or 1)
-
-
-def _deep_tiff(data: bytes, file: tiff.Layout, who: str) -> np.ndarray:
-    """Samples of a grey or RGB TIFF, black zero and alpha plain.
-
-    Through OpenCV what we do not unpack.
-    """
-    if file.channels not in {0: (1,), 1: (1, 2), 2: (3, 4)}.get(file.colour, ()):
-        kind = f"{file.dtype} TIFF of {file.channels} samples and colour kind {file.colour}"
-        raise ImageError("E_FORMAT", f"{who} is a {kind}; save it as grey or RGB")
-    if file.ours:
-        samples = tiff.samples(data, file)
-    else:
-        why = f"is a {file.dtype} TIFF whose compression cannot be decoded; save it without"
-        if file.planes or file.channels == 2:
-            raise ImageError("E_FORMAT", f"{who} {why}")
-        kind = np.dtype(np.float32) if file.dtype.str[1:] == "f4" else file.dtype.newbyteorder("=")
-        size = (file.width, file.height)
-        samples = _opencv(tiff.pixels_only(data), size, kind, f"{who} {why}")
-        samples = samples.reshape(file.height, file.width, file.channels)
-    if file.colour == 0:  # white is zero
-        np.subtract(top_of(samples), samples, out=samples)
-    if file.channels == 4 and file.extras[:1] == (0,):  # a fourth channel that is no alpha
-        return samples[..., :3]
-    if file.channels in (2, 4) and file.extras[:1] == (1,):
-        divide_alpha(samples)
-    return samples
-
-
-def top_of(samples: np.ndarray) -> int:
-    """White."""
-    return np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else 1
-
-
-def divide_alpha(samples: np.ndarray) -> None:
-    """Colours that were multiplied with alpha, made plain in place."""
-    top = top_of(samples)
-    for y in range(0, len(samples), STRIP):
-        strip = samples[y : y + STRIP]
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            colours = strip[..., :-1] / strip[..., -1:].astype(np.float32) * top
-        colours = np.nan_to_num(colours, posinf=0) + (top > 1) / 2
-        strip[..., :-1] = np.clip(colours, 0, top).astype(samples.dtype)
+        raw = from_pil(_open("TIFF", data), who, "TIFF", max_pixels, data, notes)
+        return raw._replace(beside=words)
+    samples, turn = deep.tiff_samples(data, file, who), file.turn or 1
+    return Raw(samples, "TIFF", file.icc, data, notes, turn, words)
 
 
 @contextlib.contextmanager
@@ -335,7 +343,7 @@ def guard(who: str, data: bytes = b""):
 
 def _refusal(e: Exception, who: str, data: bytes) -> ImageError:
     """What a decoder said, as an error with a code."""
-    name = data and kind_of(data)
+    name = kind_of(data) if data else None
     text = str(e).removesuffix("not identified by this driver") or type(e).__name__
     words = ("truncat", "not enough", "smaller than", "end of", "eof")
     words += ("bmff parsing",)  # AVIF's, of a cut header
@@ -354,7 +362,7 @@ def whole(data: bytes, name: str | None) -> bool:
         return data.rstrip(b"\0").endswith(b";")
     if name == "WEBP":
         return len(data) >= int.from_bytes(data[4:8], "little") + 8
-    return {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}.get(name, b"") in data
+    return {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}.get(name or "", b"") in data
 
 
 def decoded_size(data: bytes, name: str) -> tuple[int, int]:
@@ -377,12 +385,21 @@ def writable(name: str) -> str:
 
 
 def encode(
-    samples: np.ndarray, name: str, icc: bytes | None, exif: bytes | None, quality: int
+    samples: np.ndarray,
+    name: str,
+    icc: bytes | None,
+    exif: bytes | None,
+    quality: int,
+    beside: Beside = Beside(),
 ) -> bytes:
     """H×W×C samples -> bytes of one format; PNG in runs takes a quarter of the default's time, and
-    is smaller for photos."""
-    if name == "TIFF" or samples.dtype == np.uint16:
-        return (_tiff_file if name == "TIFF" else _png16)(samples, icc, exif)
+    is smaller for photos. beside: as much of it as the format holds is written."""
+    words = besides.fitting(beside, name)
+    if name == "TIFF":
+        return _tiff_file(samples, icc, exif, words)
+    chunks = b"".join(besides.png_parts(words)) if name == "PNG" else b""
+    if samples.dtype == np.uint16:
+        return _png16(samples, icc, exif, chunks)
     full = quality >= 90  # colours at full size
     options = {
         "JPEG": {"quality": quality, "subsampling": 0 if full else 2},
@@ -392,6 +409,13 @@ def encode(
     }.get(name, {})
     if name == "AVIF" and full and samples.shape[2] > 2:
         options["subsampling"] = "4:4:4"
+    if name == "JPEG":
+        options |= besides.jpeg_options(words)
+    elif name == "BMP":
+        options["dpi"] = words.dpi or (0, 0)  # Pillow would say 96
+    elif name in ("WEBP", "AVIF"):
+        exif = with_resolution(exif, words.dpi) if words.dpi else exif
+        options |= {"xmp": words.xmp} if words.xmp else {}
     if icc:
         options["icc_profile"] = icc
     if exif and (name != "JPEG" or len(exif) <= MAX_JPEG_EXIF):
@@ -399,10 +423,13 @@ def encode(
     buffer = io.BytesIO()
     plain = samples[..., 0] if samples.shape[2] == 1 else samples
     Image.fromarray(plain).save(buffer, name, **options)
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    return data[:33] + chunks + data[33:] if chunks else data  # behind the header
 
 
-def _png16(samples: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
+def _png16(
+    samples: np.ndarray, icc: bytes | None, exif: bytes | None, chunks: bytes = b""
+) -> bytes:
     """PNG with 16 bits (PNG specification, third edition): Pillow writes 8, OpenCV neither grey
     with alpha nor a profile."""
     height, width, channels = samples.shape
@@ -414,16 +441,18 @@ def _png16(samples: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
     packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
-    parts = [b"\x89PNG\r\n\x1a\n", png_chunk(b"IHDR", head)]
+    parts = [b"\x89PNG\r\n\x1a\n", png_chunk(b"IHDR", head), chunks]
     if icc:
         parts.append(png_chunk(b"iCCP", b"ICC profile\0\0", zlib.compress(icc)))
     if exif:
         parts.append(png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    parts.append(png_chunk(b"IDAT", packer.compress(filtered), packer.flush()))
+    parts.append(png_chunk(b"IDAT", packer.compress(filtered.data), packer.flush()))
     return b"".join([*parts, png_chunk(b"IEND")])
 
 
-def _tiff_file(samples: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
+def _tiff_file(
+    samples: np.ndarray, icc: bytes | None, exif: bytes | None, words: Beside = Beside()
+) -> bytes:
     """TIFF 6.0 in deflated strips. Pillow makes the directory, but not the file: it fails on some
     EXIF, and has no 16-bit colours."""
     height, width, channels = samples.shape
@@ -444,6 +473,12 @@ def _tiff_file(samples: np.ndarray, icc: bytes | None, exif: bytes | None) -> by
         ours[338] = 2  # plain alpha
     if icc:
         ours[ICC_TAG] = icc
+    if words.xmp:
+        ours[700] = words.xmp
+    if words.iptc:
+        ours[33723] = words.iptc
+    if words.dpi:
+        ours |= {282: words.dpi[0], 283: words.dpi[1], 296: 2}
     for tag, value in ours.items():
         ifd[tag] = value
     ifd.tagtype[273] = ifd.tagtype[279] = 4  # LONG

@@ -121,12 +121,12 @@ PNG_KEPT = {b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXI
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
-def png_chunk(kind: bytes, *parts: bytes) -> bytes:
+def png_chunk(kind: bytes, *parts: bytes | memoryview) -> bytes:
     body = kind + b"".join(parts)
     return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Kind, start and end of the data of each chunk up to IEND."""
     at = 8
     while True:
@@ -157,7 +157,7 @@ def _png(data: bytes, who: str) -> Survey:
     """The first picture of a PNG alone, its IDAT in one chunk, and once each chunk that matters."""
     view, kept, payload = memoryview(data), {}, []
     words, frames, control = 0, 0, False
-    for kind, start, end in _png_chunks(data):
+    for kind, start, end in png_chunks(data):
         key = kind
         if kind in (b"iTXt", b"zTXt", b"tEXt"):
             words += _text_size(kind, data[start:end])
@@ -229,7 +229,7 @@ def _whole_rows(body: bytes, sizes: list[tuple[int, int]]) -> bytes:
 
 def png_pixels(data: bytes | bytearray) -> bytes:
     """A surveyed PNG without all that is not pixels: OpenCV's reader need not know more."""
-    chunks = {kind: data[start:end] for kind, start, end in _png_chunks(data)}
+    chunks = {kind: data[start:end] for kind, start, end in png_chunks(data)}
     width, height, bits, colour, packing, filters, interlaced = struct.unpack(
         ">IIBBBBB", chunks[b"IHDR"]
     )
@@ -259,8 +259,8 @@ SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 def jpeg_scans(
     data: bytes, who: str
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]], list[tuple[int, int]]]:
-    """Frame headers (marker, place), scans (start, end of their data, components), APPn (place,
-    end).
+    """Frame headers (marker, place), scans (start, end of their data, components), APPn and
+    comments (place, end).
     """
     frames, scans, apps = [], [], []
     at, segments = 2, 0
@@ -274,7 +274,7 @@ def jpeg_scans(
         segments += 1
         if code in SOF:
             frames.append((code, at))
-        elif 0xE0 <= code <= 0xEF:
+        elif 0xE0 <= code <= 0xEF or code == 0xFE:
             apps.append((at - 1, at + length))
         elif code == 0xDA:
             end = SCAN_END.search(data, at + length)
@@ -329,38 +329,50 @@ def _blocks(data: bytes, at: int) -> int:
     return at + 1
 
 
+def gif_blocks(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Kind (0x2C: a frame, 0x21..: an extension of that label), start and end of what follows."""
+    at = 13 + _table(data[10])
+    while at < len(data) and data[at] != 0x3B:
+        kind, start = data[at], at + 1
+        if kind == 0x21:
+            kind, start = 0x2100 | data[at + 1], at + 2
+            at = _blocks(data, start)
+        elif kind == 0x2C:
+            at = _blocks(data, start + 10 + _table(data[at + 9]))
+        else:
+            at = start
+        yield kind, start, at
+
+
+def _table(flags: int) -> int:
+    """Bytes of a table of colours."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
 def _gif(data: bytes, who: str) -> Survey:
     """The first frame of a GIF alone."""
+    control, first, frames = b"", b"", 0
     try:
-        table = lambda flags: 3 << (flags & 7) + 1 if flags & 0x80 else 0
-        at = 13 + table(data[10])
-        head, control, first, frames = data[:at], b"", b"", 0
-        payload = []
-        while at < len(data) and data[at] != 0x3B:
-            if data[at] == 0x21:
-                end = _blocks(data, at + 2)
-                control = data[at:end] if data[at + 1] == 0xF9 and not frames else control
-            elif data[at] == 0x2C:
-                begin = at + 10 + table(data[at + 9])
-                end, frames = _blocks(data, begin + 1), frames + 1
-                if frames == 1:
-                    first, payload = data[at:end], [memoryview(data)[begin:end]]
-            else:
-                end = at + 1
-            at = end
+        head = data[: 13 + _table(data[10])]
+        for kind, start, end in gif_blocks(data):
+            if kind == 0x21F9 and not frames:
+                control = data[start - 2 : end]
+            elif kind == 0x2C:
+                frames += 1
+                first = first or memoryview(data)[start - 1 : end]
     except IndexError:
         raise EOFError("truncated: a block is longer than the file") from None
     if not first:
         raise ValueError("it has no frame")
-    return Survey(
-        b"".join((head, control[:8], first, b";")), payload, frames=frames, memory=1, work=30
-    )
+    plain = b"".join((head, control[:8], first, b";"))
+    payload = [first[10 + _table(first[9]) :]]
+    return Survey(plain, payload, frames=frames, memory=1, work=30)
 
 
 # ---------------------------------------------------------------- WebP
 
 
-def _riff(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def riff_chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     while at + 8 <= end:
         kind, size = struct.unpack_from("<4sI", data, at)
         if at + 8 + size > end:
@@ -385,11 +397,11 @@ def _webp(data: bytes, who: str) -> Survey:
     """A still picture, or the first frame of several."""
     view, payload, frames, codes = memoryview(data), [], 0, 0
     wide, high = 0, 0
-    chunks = list(_riff(data, 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))))
+    chunks = list(riff_chunks(data, 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))))
     for kind, start, end in chunks:
         frames += kind == b"ANMF"
         if kind == b"ANMF" and frames == 1:
-            chunks += _riff(data, start + 16, end)
+            chunks += riff_chunks(data, start + 16, end)
         if kind in (b"VP8X", b"VP8 ", b"VP8L"):
             width, height = _webp_size(data, kind, start, end)
             wide, high = max(wide, width), max(high, height)
@@ -547,13 +559,13 @@ def _sequence(data: bytes) -> tuple[int, int]:
     return take(wide) + 1, take(high) + 1
 
 
-def _within(data: bytes, at: int, end: int, *path: bytes) -> Iterator[tuple[int, int]]:
+def boxes_within(data: bytes, at: int, end: int, *path: bytes) -> Iterator[tuple[int, int]]:
     """Start and end of each box that lies at a path of kinds."""
     for kind, start, stop in _boxes(data, at, end):
         if kind == path[0] and len(path) == 1:
             yield start, stop
         elif kind == path[0]:
-            yield from _within(data, start + 4 if kind == b"meta" else start, stop, *path[1:])
+            yield from boxes_within(data, start + 4 if kind == b"meta" else start, stop, *path[1:])
 
 
 def _avif(data: bytes, who: str) -> Survey:
@@ -562,22 +574,24 @@ def _avif(data: bytes, who: str) -> Survey:
     Of a sequence, too, it is the first frame, and the others are hidden.
     """
     data, end, frames = bytearray(data), len(data), 1
-    for start, _ in _within(data, 0, end, b"ftyp"):
+    for start, _ in boxes_within(data, 0, end, b"ftyp"):
         if data[start : start + 4] == b"avis":
             data[start : start + 4] = b"avif"
-    for start, _ in _within(data, 0, end, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz"):
+    for start, _ in boxes_within(
+        data, 0, end, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz"
+    ):
         frames = max(frames, struct.unpack_from(">I", data, start + 8)[0])
-    for start, _ in list(_within(data, 0, end, b"moov")):
+    for start, _ in list(boxes_within(data, 0, end, b"moov")):
         at = data.rfind(b"moov", max(0, start - 12), start)
         data[at : at + 4] = b"free"
-    store = next((start for start, _ in _within(data, 0, end, b"meta", b"idat")), 0)
+    store = next((start for start, _ in boxes_within(data, 0, end, b"meta", b"idat")), 0)
     sizes = [
         struct.unpack_from(">II", data, at + 4)
-        for at, _ in _within(data, 0, end, b"meta", b"iprp", b"ipco", b"ispe")
+        for at, _ in boxes_within(data, 0, end, b"meta", b"iprp", b"ipco", b"ispe")
     ]
     size = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     payload, largest, work = [], 1, 0
-    for start, stop in _within(data, 0, end, b"meta", b"iloc"):
+    for start, stop in boxes_within(data, 0, end, b"meta", b"iloc"):
         for places in _items(data, start, stop, store):
             item = b"".join(data[a:b] for a, b in places)
             block = item[4 + int.from_bytes(item[:4], "big") :]

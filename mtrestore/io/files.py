@@ -89,7 +89,7 @@ def read_bytes(path: str | bytes | os.PathLike, max_bytes: int = MAX_BYTES) -> b
             ),
             errno.EPERM: ("E_PERMISSION", "may not be read; check its permissions"),
             errno.ENXIO: ("E_NOT_A_FILE", "is not a regular file"),
-        }.get(e.errno, ("E_MISSING", f"cannot be read: {e.strerror}; check the path"))
+        }.get(e.errno or 0, ("E_MISSING", f"cannot be read: {e.strerror}; check the path"))
         raise ImageError(code, f"{name if len(name) < 300 else name[:60] + '...'!r} {why}") from e
     if data is None or len(data) > max_bytes:
         raise ImageError(
@@ -302,9 +302,10 @@ class Log:
 def below(
     folder: Path, leave_out: tuple[int, int] | None
 ) -> Iterator[tuple[Path, ImageError | None]]:
-    """(path, problem) of everything below a folder that is no folder itself, sorted; a folder that cannot be listed is a problem.
+    """(path, problem) of everything below a folder that is no folder itself, sorted.
 
-    Not os.walk, which calls itself for each level in Python 3.11: a hostile nest is deeper than Python's stack.
+    A folder that cannot be listed is a problem. Not os.walk, which calls itself for each level in
+    Python 3.11: a hostile nest is deeper than Python's stack.
     """
     pending = [folder]
     while pending:
@@ -325,7 +326,7 @@ def below(
 
 
 def inode(path: Path) -> tuple[int, int] | None:
-    """What tells one file from another, whatever it is called (links followed); None where there is none."""
+    """What tells one file from another, whatever it is called, links followed; None for none."""
     try:
         info = os.stat(path)
     except (OSError, ValueError):
@@ -333,8 +334,8 @@ def inode(path: Path) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-def alike(path: Path) -> str:
-    """The same text for paths that some file system takes for one: case and Unicode form removed."""
+def alike(path: str | Path) -> str:
+    """The same text for paths that some file system takes for one: without case, Unicode form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 
@@ -350,9 +351,10 @@ def page(name: str, **words: object) -> str:
 
 
 def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
-    """What a YAML file says, in plain values.
+    """What a YAML file says, in plain values whose keys are text.
 
-    Tags run no code; aliases, which let a few lines stand for billions, are not taken.
+    Tags run no code; aliases, which let a few lines stand for billions, are not taken. A word has
+    at most 512 printable characters, so that it fits into a line that says what is wrong with it.
     """
     import yaml
 
@@ -367,7 +369,11 @@ def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
                 raise ValueError(
                     "it nests too deeply, or has an alias (*name); write that value out"
                 )
-        return loader(data).get_single_data()
+            if isinstance(event, yaml.ScalarEvent):
+                _check_word(event.value)
+        values = loader(data).get_single_data()
+        _check_keys(values)
+        return values
     except (
         yaml.YAMLError,
         RecursionError,
@@ -379,3 +385,24 @@ def read_yaml(path: str | bytes | os.PathLike, max_bytes: int = 1 << 16) -> Any:
         raise ValueError(
             shown(f"{filename(path)!r} is not YAML that can be read: {one_line(e)[:200]}")
         ) from e
+
+
+def _check_word(word: str) -> None:
+    if len(word) > 512:
+        raise ValueError(f"a word in it is {len(word):,} characters long, and 512 are the most")
+    if odd := next((c for c in word if not c.isprintable() and c not in "\n\t"), None):
+        raise ValueError(f"a word in it holds the character {odd!r}; write plain text")
+
+
+def _check_keys(values: Any) -> None:
+    """Raises ValueError where a key is no text, at whatever depth."""
+    if isinstance(values, dict):
+        for key in values:
+            if not isinstance(key, str):
+                raise ValueError(
+                    f"{str(key)[:40]!r} is no name; a name is text, in quotes if need be"
+                )
+        values = list(values.values())
+    if isinstance(values, list):
+        for value in values:
+            _check_keys(value)

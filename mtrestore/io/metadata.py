@@ -1,20 +1,22 @@
 """What stands beside the pixels: EXIF tags worth keeping, the place that may have to go, the
-profile and its colours.
+profile and its colours. XMP and IPTC are cleaned in `packets`.
 """
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from PIL import Image, ImageCms
 
 from .text import shown
 from .tiff import EXIF_IFD, GPS_IFD, ORIENTATION
 
-XMP_TAG = 700
 GEO_TAGS = {33550, 33922, 34264, 34735, 34736, 34737}
+ELSEWHERE = {700, 33723, 34377}  # XMP, IPTC, Photoshop's resources: `beside` has them
+RESOLUTION = (282, 283, 296)  # across, down, unit
 TIFF_KEPT = {  # about the picture; the rest is about the file
-    *(270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, EXIF_IFD, GPS_IFD),
+    *(269, 270, 271, 272, 282, 283, 285, 296, 305, 306, 315, 33432, EXIF_IFD, GPS_IFD),
 }
 CAMERA_KEPT = {  # of the EXIF directory, where the place goes
     *(0x829A, 0x829D, 0x8822, 0x8824, 0x8827, 0x9000, 0x9003, 0x9004, 0x9101, 0x9102, 0x9214),
@@ -31,11 +33,10 @@ def clean_exif(exif: bytes | None, tiff: bool) -> tuple[bytes | None, tuple[str,
     tags = Image.Exif()
     try:
         tags.load(exif or b"")
-        for tag in [t for t in tags if t == ORIENTATION or tiff and t not in TIFF_KEPT]:
+        stale = {ORIENTATION, *ELSEWHERE}
+        for tag in [t for t in tags if t in stale or tiff and t not in TIFF_KEPT]:
             del tags[tag]
-        for tag in (
-            (0xA002, 0xA003) if EXIF_IFD in tags else ()
-        ):  # width and height before turning and enlarging
+        for tag in (0xA002, 0xA003) if EXIF_IFD in tags else ():  # the size before it changed
             tags.get_ifd(EXIF_IFD).pop(tag, None)
         return tags.tobytes() if len(tags) else None, ()  # this leaves out IFD1, the thumbnail
     except Exception:
@@ -43,19 +44,36 @@ def clean_exif(exif: bytes | None, tiff: bool) -> tuple[bytes | None, tuple[str,
 
 
 def has_location(exif: bytes | None) -> bool:
-    """Whether an EXIF block says where the photo was taken: in its GPS directory, or in an XMP
-    packet.
-    """
+    """Whether an EXIF block says where the photo was taken."""
     tags = Image.Exif()
     try:
         tags.load(exif or b"")
-        return (
-            bool(tags.get_ifd(GPS_IFD))
-            or b"GPS" in bytes(tags.get(XMP_TAG, b""))
-            or any(tag in tags for tag in GEO_TAGS)
-        )
+        return bool(tags.get_ifd(GPS_IFD)) or any(tag in tags for tag in GEO_TAGS)
     except Exception:
         return False
+
+
+def resolution(exif: bytes | None) -> tuple[float, float] | None:
+    """Dots an inch, across and down, that an EXIF block states."""
+    tags = Image.Exif()
+    try:
+        tags.load(exif or b"")
+        each = {2: 1.0, 3: 2.54}[tags.get(296, 2)]
+        dpi = (float(tags[282]) * each, float(tags[283]) * each)
+        return dpi if all(1 <= n <= 30_000 for n in dpi) else None
+    except Exception:
+        return None
+
+
+def with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes | None:
+    """An EXIF block that states it, for formats that have no other place."""
+    tags = Image.Exif()
+    try:
+        tags.load(exif or b"")
+        tags[282], tags[283], tags[296] = *dpi, 2
+        return tags.tobytes()
+    except Exception:
+        return exif
 
 
 def without_location(exif: bytes | None) -> bytes | None:
@@ -84,7 +102,7 @@ def fitting_icc(icc: bytes | None, grey: bool) -> tuple[bytes | None, tuple[str,
     if not icc:
         return None, ()
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         space, name = (
             profile.profile.xcolor_space.strip(),
             shown(ImageCms.getProfileDescription(profile).strip()),
@@ -102,10 +120,10 @@ def to_srgb(im: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
         source = (
             ImageCms.createProfile("LAB")
             if im.mode == "LAB"
-            else ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            else ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
         )
-        return ImageCms.profileToProfile(
-            im, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        ), f"{im.mode} converted to sRGB"
+        target = ImageCms.createProfile("sRGB")
+        out: Any = ImageCms.profileToProfile(im, source, target, outputMode="RGB")
+        return out, f"{im.mode} converted to sRGB"
     except Exception:  # no profile, rubbish, or one for other colours
         return im.convert("RGB"), f"{im.mode} converted to sRGB without a profile"

@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,14 @@ STRUCTURE = {  # what pixels depend on
     *(*range(256, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(322, 326), 338, 339),
 }
 MOST_ENTRIES, MOST_PAGES = 4096, 10_000
+BAND = 4 << 20  # bytes that libtiff unpacks at once, or one piece
 PLAIN, JPEG = 1, 7  # compressions
 PACKED = (8, 32946)  # those that we unpack ourselves: both kinds of Deflate
+LIBTIFF = {5, 32773, 34925, 50000}  # LZW, PackBits, LZMA, Zstandard: bytes in, bytes out
+DNG_VERSION = 50706
+RAW_COLOURS = {32803, 34892}  # a colour filter array; linear raw
+RAW_TAGS = {33421, 33422, 50752, 50648}  # CFA of TIFF/EP; slices and CFA of Canon's CR2
+PAGE_TAGS = [254, 255, 256, 262, 330, DNG_VERSION, *RAW_TAGS]
 
 
 def directory(data: bytes, at: int = 0) -> tuple[int, int, int, str, int]:
@@ -122,18 +128,78 @@ def sane_exif(block: bytes) -> bool:
     return True
 
 
-def pages(data: bytes) -> int:
-    """Pages of a TIFF, counted up to MOST_PAGES: directories may lead round in a circle."""
-    seen, at = set(), 0
-    with contextlib.suppress(struct.error, OverflowError):
+class Book(NamedTuple):
+    """The pictures of a TIFF: where the directory of each full page is.
+
+    raw: what says that the file holds a sensor's samples, no picture yet.
+    """
+
+    pages: list[int]
+    raw: bool
+
+
+def book(data: bytes) -> Book:
+    """Pages of a TIFF, at most MOST_PAGES: directories may lead round in a circle.
+
+    A page that calls itself a reduced copy or a mask (NewSubfileType, or SubfileType 2) gives way
+    to the full picture among its sub-directories, or goes; if all do, the first one stays.
+    """
+    pages, raw, digital, seen, at = [], False, False, set(), 0
+    with contextlib.suppress(struct.error, OverflowError, TypeError):
         while len(seen) < MOST_PAGES:
             start, _, after, *_ = directory(data, at)
             if start in seen:
                 break
             seen.add(start)
+            facts = _facts(data, at)
+            family = {at: facts} | {sub: _facts(data, sub) for sub in facts.get(330, ())}
+            raw |= any(_raw(page) for page in family.values())
+            digital |= DNG_VERSION in facts
+            pages += [at for at, page in family.items() if 256 in page and not _reduced(page)][:1]
             if not (at := after):
                 break
-    return len(seen)
+    return Book(pages or [0], raw or digital and not pages)
+
+
+def _reduced(facts: dict[int, list[int]]) -> bool:
+    return bool(facts.get(254, [0])[0] & 5) or facts.get(255) == [2]
+
+
+def _raw(facts: dict[int, list[int]]) -> bool:
+    return facts.get(262, [0])[0] in RAW_COLOURS or any(tag in facts for tag in RAW_TAGS)
+
+
+def _facts(data: bytes, at: int) -> dict[int, list[int]]:
+    """What `book` asks of a directory: the first whole numbers of a few tags, {} if it is cut."""
+    try:
+        start, n, _, entry, inline = directory(data, at)
+    except (struct.error, OverflowError):
+        return {}
+    step, facts = struct.calcsize(entry), {}
+    if n > MOST_ENTRIES or start + n * step > len(data):
+        return facts
+    tags = np.ndarray(n, entry[0] + "u2", data, start, step)
+    for i in np.flatnonzero(np.isin(tags, PAGE_TAGS))[:16]:
+        tag, kind, count, place = struct.unpack_from(entry, data, start + int(i) * step)
+        size = SIZES[kind % len(SIZES)]
+        place = place if size * count > inline else start + (int(i) + 1) * step - inline
+        most = min(count, 16, max(0, len(data) - place) // max(1, size))
+        if kind in WHOLE_NUMBERS and most:
+            values = np.frombuffer(data, entry[0] + WHOLE_NUMBERS[kind], most, place)
+            facts.setdefault(tag, values.tolist())
+        else:
+            facts.setdefault(tag, [0])
+    return facts
+
+
+def opened_at(data: bytes, at: int) -> bytes:
+    """The same file, whose first directory is the one there; 0 is the first as it is."""
+    if not at:
+        return data
+    order, big = "<" if data[:1] == b"I" else ">", 43 in data[2:4]
+    head, word = (8, "Q") if big else (4, "I")
+    place = struct.pack(order + word, at)
+    return b"".join((data[:head], place, memoryview(data)[head + len(place) :]))
 
 
 @dataclass(frozen=True)
@@ -143,7 +209,7 @@ class Layout:
     width: int
     height: int
     channels: int
-    dtype: np.dtype | None = None  # as stored; None: not 8 or 16 bits or floats, so for Pillow
+    dtype: Any = None  # np.dtype as stored; None: not 8 or 16 bits or floats, so for Pillow
     bits: int = 0  # of a pixel
     colour: int = 0  # photometric interpretation
     compression: int = 0
@@ -163,9 +229,14 @@ class Layout:
 
     @property
     def ours(self) -> bool:
-        """Whether `samples` can unpack it."""
-        plain = self.compression in (*PACKED, PLAIN) and not self.reversed
-        return plain and self.predictor in ((1, 2) if self.dtype.kind == "u" else (1, 3))
+        """Whether we unpack it ourselves, and not libtiff."""
+        return self.compression in (*PACKED, PLAIN) and not self.reversed
+
+    @property
+    def readable(self) -> bool:
+        """Whether `samples` can make samples of it."""
+        known = self.compression in {*PACKED, *LIBTIFF, PLAIN}
+        return known and self.predictor in ((1, 2) if self.dtype.kind == "u" else (1, 2, 3))
 
     def cost(self, scans: float) -> tuple[float, float]:
         """Bytes and nanoseconds a pixel; scans: of a JPEG inside a piece, on average."""
@@ -173,6 +244,8 @@ class Layout:
         raw = self.area * max(self.bits, 8 * self.channels) / 8
         if self.deep:
             memory = (raw + 3 * min(self.share, raw)) / area
+            if not self.ours:  # a band as libtiff's bytes, twice, and a piece of it
+                memory = (raw + 2 * BAND + 3 * min(self.share, raw)) / area
             memory = max(memory, (self.channels + 3) * min(self.dtype.itemsize, 4) + 4)
         else:
             memory = max(8 + min(self.share, raw) / area, 11)
@@ -307,76 +380,99 @@ def _places(tags: Tags, number: int, size: int) -> list[tuple[int, int]]:
     return places
 
 
-def samples(data: bytes, file: Layout) -> np.ndarray:
+def samples(data: bytes, file: Layout, unpack: Callable[[bytes], np.ndarray]) -> np.ndarray:
     """H×W×channels in the machine's byte order, floats as float32.
 
-    Raises OverflowError for a piece that unpacks to more than its share, EOFError for less.
+    unpack: a TIFF of grey bytes -> its bytes, H×W, for what we do not unpack ourselves. Raises
+    OverflowError for a piece that unpacks to more than its share, EOFError for less.
     """
-    out = np.empty(
-        (file.height, file.width, file.channels),
-        np.float32 if file.dtype.kind == "f" else file.dtype.newbyteorder("="),
-    )
+    kind = np.float32 if file.dtype.kind == "f" else file.dtype.newbyteorder("=")
+    out = np.empty((file.height, file.width, file.channels), kind)
     high, wide = file.piece
     channels = 1 if file.planes else file.channels
     across, down = -(-file.width // wide), -(-file.height // high)
+    row = wide * channels * file.dtype.itemsize
+    band = across * max(1, BAND // max(1, across * high * row))  # pieces that libtiff gets at once
+    plain, top = None, 0
     for i, (start, end) in enumerate(file.places):
         plane, place = divmod(i, across * down)
         y, x = place // across * high, place % across * wide
         rows, columns = min(high, file.height - y), min(wide, file.width - x)
         stored = high if file.tiled else rows  # the last strip may be short, a tile never is
-        raw = memoryview(data)[start:end]
-        if file.compression in PACKED:
-            raw = zlib.decompressobj().decompress(raw, file.share + 1)
-            if len(raw) > file.share:
-                raise OverflowError("too large: a piece unpacks to more than its header says")
-        if len(raw) < stored * wide * channels * file.dtype.itemsize:
+        if file.ours:
+            raw = _share(memoryview(data)[start:end], file)
+        else:
+            if not place % band:
+                pieces = file.places[i : i + min(band, across * down - place)]
+                height = len(pieces) // across * high
+                height = height if file.tiled else min(height, file.height - y)
+                plain, top = unpack(_as_bytes(data, file, pieces, row, across, height)), y
+            left = x // wide * row
+            raw = plain[y - top : y - top + stored, left : left + row].tobytes()
+        if len(raw) < stored * row:
             raise EOFError("truncated: a piece unpacks to less than its header says")
         block = _block(raw, file, stored, wide, channels)[:rows, :columns]
-        with np.errstate(
-            over="ignore"
-        ):  # a float64 beyond float32 becomes infinite, and that is refused later
+        with np.errstate(over="ignore"):  # a float64 too large for float32 is infinite: refused
             out[y : y + rows, x : x + columns, plane : plane + channels] = block
     return out
 
 
+def _share(raw: memoryview, file: Layout) -> bytes | memoryview:
+    """A piece, unpacked."""
+    if file.compression == PLAIN:
+        return raw
+    plain = zlib.decompressobj().decompress(raw, file.share + 1)
+    if len(plain) > file.share:
+        raise OverflowError("too large: a piece unpacks to more than its header says")
+    return plain
+
+
+def _as_bytes(
+    data: bytes,
+    file: Layout,
+    pieces: Sequence[tuple[int, int]],
+    row: int,
+    across: int,
+    height: int,
+) -> bytes:
+    """Pieces of a plane as a TIFF of grey bytes, `row` of them for each row of a piece.
+
+    Packers of bytes know no depth and no channels; so whatever lies in them goes one way.
+    """
+    high = min(file.piece[0], height)
+    lengths = [end - start for start, end in pieces]
+    places = [8, *(8 + int(n) for n in np.cumsum(lengths[:-1]))]
+    body = b"".join(memoryview(data)[start:end] for start, end in pieces)
+    facts = {256: [across * row], 257: [height], 258: [8], 259: [file.compression], 262: [1]}
+    facts |= {266: [2 if file.reversed else 1], 277: [1]}
+    if file.tiled:
+        facts |= {322: [row], 323: [high], 324: places, 325: lengths}
+    else:
+        facts |= {273: places, 278: [high], 279: lengths}
+    at = 8 + len(body)
+    tail, after = [struct.pack("<H", len(facts))], at + 2 + 12 * len(facts) + 4
+    values = []
+    for tag, numbers in sorted(facts.items()):
+        packed = np.asarray(numbers, "<u4").tobytes()
+        tail.append(struct.pack("<HHI", tag, 4, len(numbers)))
+        tail.append(packed if len(packed) == 4 else struct.pack("<I", after))
+        if len(packed) > 4:
+            values.append(packed)
+            after += len(packed)
+    return b"".join((struct.pack("<2sHI", b"II", 42, at), body, *tail, bytes(4), *values))
+
+
 def _block(raw: bytes, file: Layout, rows: int, columns: int, channels: int) -> np.ndarray:
     """rows×columns×channels of a piece, its predictor undone (TIFF 6.0, 14; Technical Note 3)."""
+    size, shape = file.dtype.itemsize, (rows, columns, channels)
+    count = rows * columns * channels
     if file.predictor == 3:
-        size = file.dtype.itemsize
-        planes = np.frombuffer(raw, np.uint8, rows * columns * channels * size).reshape(
-            rows, columns * size, channels
-        )
+        planes = np.frombuffer(raw, np.uint8, count * size)
+        planes = planes.reshape(rows, columns * size, channels)
         planes = np.cumsum(planes, axis=1, dtype=np.uint8).reshape(rows, size, columns * channels)
-        return planes.transpose(0, 2, 1).copy().view(f">f{size}").reshape(rows, columns, channels)
-    block = np.frombuffer(raw, file.dtype, rows * columns * channels).reshape(
-        rows, columns, channels
-    )
-    return (
-        np.cumsum(block, axis=1, dtype=file.dtype.newbyteorder("="))
-        if file.predictor == 2
-        else block
-    )
-
-
-def pixels_only(data: bytes) -> bytes:
-    """The same file with a directory of the tags that pixels depend on: no turn, no profile."""
-    start, n, _, entry, inline = directory(data)
-    order, step, big = entry[0], struct.calcsize(entry), inline == 8
-    kept = [
-        data[at : at + step]
-        for at in range(start, start + n * step, step)
-        if struct.unpack_from(order + "H", data, at)[0] in STRUCTURE
-    ]
-    short, word = ("Q", "Q") if big else ("H", "I")
-    at, head = len(data) + len(data) % 2, 8 if big else 4
-    return b"".join(
-        (
-            data[:head],
-            struct.pack(order + word, at),
-            data[head + struct.calcsize(word) :],
-            bytes(len(data) % 2),
-            struct.pack(order + short, len(kept)),
-            *kept,
-            bytes(inline),
-        )
-    )
+        return planes.transpose(0, 2, 1).copy().view(f">f{size}").reshape(shape)
+    if file.predictor == 2:  # of floats too, the bits are what was subtracted
+        whole = np.frombuffer(raw, f"{file.dtype.byteorder}u{size}", count).reshape(shape)
+        whole = np.cumsum(whole, axis=1, dtype=f"=u{size}")
+        return whole.view(file.dtype.newbyteorder("="))
+    return np.frombuffer(raw, file.dtype, count).reshape(shape)

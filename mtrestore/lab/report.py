@@ -1,10 +1,11 @@
-"""One page that says what finished runs found: paired differences, tables, pictures, curves, and what made them.
+"""One page that says what finished runs found: paired differences, tables, pictures, curves.
 
-    found = load("outputs/skips")           # a folder of runs, or the bundle that was made of it
+    results = load("outputs/skips")         # a folder of runs, or the bundle that was made of it
     bundle("outputs/skips", "skips.json")   # all that a page shows, in one file worth keeping
-    write("skips.json", "skips.html")       # the page: opens anywhere, and the same bundle gives the same bytes
+    write("skips.json", "skips.html")       # the page; the same bundle gives the same bytes
 
-A run's pair is ranked by the first metric if its name is a picture of rows.json, alone or with the values of `by`: anna, anna-mild.
+A run's pair is ranked by the first metric if its name is a picture of rows.json, alone or with the
+values of `by`: anna, anna-mild.
 """
 
 from __future__ import annotations
@@ -27,314 +28,346 @@ from .. import image, view
 from ..io import claims, files
 from ..io.text import one_line, shown
 from ..plot import Plot
-from . import record as run
-from . import schema as records
-from .statistics import UNCLEAR, Found, aim, cells, gather, interval, rows, verdict
+from . import schema
+from .record import ROOT
+from .statistics import UNCLEAR, Results, Row, aim, cells, gather, interval, rows, verdict
 
-RESULTS = run.ROOT / "experiments" / "results"
+File = str | Path  # or a folder
+RESULTS = ROOT / "experiments" / "results"
 NAMES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 SIDE, BYTES = 160, 350_000  # px of a picture's long side; of all pictures in a bundle
-COLOURS = (
-    "#444444",
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-)  # the baseline's, then those of Okabe and Ito
+OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLOURS = ("#444444", *OKABE_ITO)  # the baseline's first
+NUMBER = re.compile(r"[−+]?[\d.]+( (to|×) [−+]?[\d.]+)*")  # one way to match: time is linear
 
 
-def load(source: str | Path) -> Found:
-    """All that a report shows, from a folder of runs or from a bundle. Raises FileNotFoundError or ValueError."""
+def load(source: File) -> Results:
+    """All that a report shows, from runs or a bundle; raises FileNotFoundError or ValueError."""
     source = Path(source)
     if source.is_dir():
-        found = gather(source)
-        figures = {m: _svg(forest(found, m)) for m in found["metrics"] if len(found["arms"]) > 1}
-        figures |= (
-            {"curves": _svg(curves(found))} if any(r["curves"] for r in found["runs"]) else {}
-        )
-        found = json.loads(
-            _text(found | {"figures": figures, "pictures": _pictures(source, found)})
-        )
-        return records.consistent(records.check(found, records.BUNDLE, source), source)
+        results = gather(source)
+        figures = {}
+        if len(results["arms"]) > 1:
+            figures = {m: _svg(forest(results, m)) for m in results["metrics"]}
+        if any(r["curves"] for r in results["runs"]):
+            figures["curves"] = _svg(curves(results))
+        results |= {"figures": figures, "pictures": _pictures(source, results)}
+        results = schema.check(json.loads(_text(results)), schema.BUNDLE, source)
+        return schema.consistent(results, source)
     if not source.is_file():
+        what = "expected a bundle (.json) or a folder of runs"
         raise FileNotFoundError(
-            f"{source} is missing: expected a bundle (.json) or a folder of runs; mtrestore sweep FILE makes such a folder"
+            f"{source} is missing: {what}; mtrestore sweep FILE makes such a folder"
         )
     try:
-        return records.consistent(records.read(source, records.BUNDLE), source)
+        return schema.consistent(schema.read(source, schema.BUNDLE), source)
     except ValueError as e:
-        raise ValueError(
-            f"{source} is not a bundle: {one_line(e)}; make it again from the folder of its runs"
-        ) from e
+        hint = "make it again from the folder of its runs"
+        raise ValueError(f"{source} is not a bundle: {one_line(e)}; {hint}") from e
 
 
-def bundle(
-    source: str | Path, out: str | Path, title: str | None = None, overwrite: bool = False
-) -> Path:
-    """Gather a folder of runs into one JSON file; returns where it is. A file that is there stays without `overwrite`, the source always."""
+def bundle(source: File, out: File, title: str | None = None, overwrite: bool = False) -> Path:
+    """Gather runs into one JSON file; returns where it is. The source is never replaced."""
     _may_write(source, out, "", overwrite)
-    found = load(source)
-    return image.write_bytes(
-        out, _text(found | {"name": Path(out).stem, "title": title or found["title"]}).encode()
-    )
+    results = load(source)
+    about = {"name": Path(out).stem, "title": title or results["title"]}
+    return files.write_bytes(out, _text(results | about).encode())
 
 
-def write(
-    source: str | Path, out: str | Path, title: str | None = None, overwrite: bool = False
-) -> Path:
-    """Write the page of a folder of runs or of a bundle; returns where it is. Only such a page is replaced without `overwrite`."""
+def write(source: File, out: File, title: str | None = None, overwrite: bool = False) -> Path:
+    """Write the page; returns where it is. Only a page of ours is replaced without `overwrite`."""
     _may_write(source, out, claims.PAGE, overwrite)
-    found = load(source)
-    return image.write_bytes(out, page(found | {"title": title or found["title"]}).encode())
+    results = load(source)
+    return files.write_bytes(out, page(results | {"title": title or results["title"]}).encode())
 
 
-def _may_write(source: str | Path, out: str | Path, mark: str, overwrite: bool) -> None:
+def _may_write(source: File, out: File, mark: str, overwrite: bool) -> None:
     allowed = claims.Claims(overwrite)
     allowed.reads(source, "what the page is made of")
     allowed.check(out, mark=mark)
 
 
-def forest(found: Found, metric: str) -> Plot:
-    """Every paired difference with its interval; a point is filled where the interval leaves 0 out."""
-    lines = [r for r in found["table"] if r["metric"] == metric and r["difference"]]
+# ---- figures
+
+
+def forest(results: Results, metric: str) -> Plot:
+    """Every paired difference with its interval; a point is filled where that leaves 0 out."""
+    lines = [r for r in results["table"] if r["metric"] == metric and r["difference"]]
     plot = Plot(figsize=(8, 0.9 + 0.28 * len(lines)), layout="constrained")
     axes = plot.add_subplot()
     for i, r in enumerate(lines):
-        colour, (middle, low, high) = _colour(found, r["arm"]), np.array(r["difference"][:3], float)
+        colour = _colour(results, r["arm"])
+        middle, low, high = np.array(r["difference"][:3], float)
+        face = "white" if verdict(results, r) == UNCLEAR else colour
         axes.plot([low, high], [-i, -i], color=colour, linewidth=2.2)
-        axes.plot(
-            middle,
-            -i,
-            "o",
-            color=colour,
-            markerfacecolor="white" if verdict(found, r) == UNCLEAR else colour,
-        )
+        axes.plot(middle, -i, "o", color=colour, markerfacecolor=face)
         if i and r["part"] != lines[i - 1]["part"]:
             axes.axhline(0.5 - i, color="#ccc", linewidth=0.8)
     axes.axvline(0, color="#444", linewidth=1)
-    axes.set_yticks(
-        range(0, -len(lines), -1),
-        [shown(f"{r['part']} · {r['arm']}")[:60] for r in lines],
-        parse_math=False,
-    )
-    axes.set_xlabel(
-        shown(f"{_label(metric)}: less {found['baseline']} ({aim(found, metric)})"),
-        parse_math=False,
-    )
+    words = [shown(f"{r['part']} · {_arm(results, r['arm'])}")[:60] for r in lines]
+    axes.set_yticks(range(0, -len(lines), -1), words, parse_math=False)
+    base = _arm(results, results["baseline"])
+    goal = f"{_label(metric)}: less {base} ({aim(results, metric)})"
+    axes.set_xlabel(shown(goal), parse_math=False)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
     return plot
 
 
-def curves(found: Found) -> Plot:
+def curves(results: Results) -> Plot:
     """A panel for each curve (six at most), a line for each run in the colour of its arm."""
-    names, legend = list(dict.fromkeys(name for r in found["runs"] for name in r["curves"]))[:6], {}
-    tall, wide = -(-len(names) // 3), min(3, len(names))
+    names = list(dict.fromkeys(name for r in results["runs"] for name in r["curves"]))[:6]
+    tall, wide = math.ceil(len(names) / 3), min(3, len(names))
     plot = Plot(figsize=(3.4 * wide + 1.5, 2.6 * tall), layout="constrained")
+    legend = {}
     for i, name in enumerate(names, 1):
         axes = plot.add_subplot(tall, wide, i)
-        for arm, points in (
-            (r["parameters"].get(found["arm"]), r["curves"].get(name)) for r in found["runs"]
-        ):
-            if points:
-                legend[shown(str(arm))[:24]] = axes.plot(
-                    *np.array(points, float).T, color=_colour(found, arm), linewidth=1
-                )[0]
+        for r in results["runs"]:
+            arm = r["parameters"].get(results["arm"])
+            if points := r["curves"].get(name):
+                style = {"color": _colour(results, arm), "linewidth": 1}
+                legend[arm] = axes.plot(*np.array(points, float).T, **style)[0]
         axes.set_title(shown(name), fontsize=10, parse_math=False)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-    names = [name for name in (shown(str(arm))[:24] for arm in found["arms"]) if name in legend]
-    plot.legend([legend[name] for name in names], names, loc="outside right center", frameon=False)
+    arms = [arm for arm in results["arms"] if arm in legend]
+    if len(arms) > 1:
+        words = [shown(_arm(results, arm))[:24] for arm in arms]
+        handles = [legend[arm] for arm in arms]
+        plot.legend(handles, words, loc="outside right center", frameon=False)
     return plot
 
 
-def sliders(found: Found, place: str = "") -> view.Comparison:
-    """The kept pairs as before/after sliders, those of the arms side by side: of one place (best, worst), or all."""
+def _arm(results: Results, arm: Any) -> str:
+    """An arm in words; that of runs which lack the parameter too."""
+    if arm is None:
+        return f"no {results['arm']}" if results["arm"] else ""
+    return str(arm)
+
+
+def _colour(results: Results, arm: Any) -> str:
+    arms = results["arms"]
+    return COLOURS[arms.index(arm) % len(COLOURS) if arm in arms else 0]
+
+
+def _svg(plot: Plot) -> str:
+    data = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mtrestore"}):
+        plot.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+# ---- pictures
+
+
+def sliders(results: Results, place: str = "") -> view.Comparison:
+    """The pairs as before/after sliders, the arms side by side; place: best, worst, or all."""
     text = ""
-    for (where, name), pairs in groupby(
-        (p for p in found["pictures"] if place in ("", p["place"])),
-        lambda p: (p["place"], p["name"]),
-    ):
-        text += (
-            f'<h3>{_t(where)}: {_t(name)}</h3>\n<div style="display:flex;flex-wrap:wrap;gap:1em">\n'
-        )
-        for p in pairs:
-            w, h, tiny = (
-                p["width"],
-                p["height"],
-                " mtr-pixels" * (p["width"] < 108),
-            )  # which is shown as the pixels it has
-            both = "".join(
-                f'<td><img alt="{when}" width="105" height="{round(105 * h / w)}" src="{_t(p[when])}"></td>'
-                for when in ("before", "after")
-            )
-            told = (
-                ""
-                if p["value"] is None
-                else f"<small>{_t(_label(found['metrics'][0]))} {p['value']:.4g}</small>"
-            )
-            text += (f'<div class="mtr-compare{tiny}" data-width="{w}" data-height="{h}" style="width:215px"><p>{_t(p["arm"])} {told}</p>'
-                     f"<table><tr><th>before</th><th>after</th></tr><tr>{both}</tr></table></div>\n")  # fmt: skip
-        text += "</div>\n"
-    return view.Comparison(
-        f"<style>{view.STYLE}</style>\n{text}<script>(() => {{{view.SCRIPT}}})();</script>\n",
-        found["title"],
-        960,
-    )
+    pairs = (p for p in results["pictures"] if place in ("", p["place"]))
+    for (where, name), group in groupby(pairs, lambda p: (p["place"], p["name"])):
+        body = "".join(_slider(results, pair) for pair in group)
+        style = "display:flex;flex-wrap:wrap;gap:1em"
+        text += f'<h3>{_t(where)}: {_t(name)}</h3>\n<div style="{style}">\n{body}</div>\n'
+    script = f"<script>(() => {{{view.SCRIPT}}})();</script>"
+    text = f"<style>{view.STYLE}</style>\n{text}{script}\n"
+    return view.Comparison(text, results["title"], 960)
 
 
-def page(found: Found) -> str:
-    """The whole page as HTML; every word that came from a run is escaped."""
-    base, varied, metrics, body = found["baseline"], found["varied"], found["metrics"], ""
-    done, failed = (
-        [r for r in found["runs"] if (r["status"] == "done") is good] for good in (True, False)
-    )
-    last = [
-        r for r in found["table"] if r["part"] == found["table"][-1]["part"] and r["difference"]
-    ]
-    for m in (m for m in metrics if last):
-        told = "; ".join(
-            f"{_t(r['arm'])} {verdict(found, r)} ({_digits([r['difference']], '+')(r['difference'])[0]})"
-            for r in last
-            if r["metric"] == m
-        )
-        body += f"<p><b>{_t(_label(m))}</b>, against {_t(base)}: {told}.</p>\n"
-    for m in metrics:
-        lines = [r for r in found["table"] if r["metric"] == m]
-        mean, less = (
-            _digits(r["mean"] for r in lines),
-            _digits((r["difference"] for r in lines), "+"),
-        )
-        body += f"<h2>{_t(_label(m))}</h2>\n{_figure(found, m)}" + _grid(["", found["arm"], "mean", "95 %", f"less {base}", "95 %", "", "pictures × seeds"], [
-            [r["part"], r["arm"], *mean(r["mean"]), *less(r["difference"]), verdict(found, r), "{3} × {4}".format(*(r["difference"] or r["mean"]))]
-            for r in lines])  # fmt: skip
-    if told := [verdict(found, r) for r in found["table"] if r["difference"]]:
-        clear = len(told) - told.count(UNCLEAR)
-        body += files.page("reading.html", n=len(told), clear=clear, chance=f"{len(told) / 20:.1f}")
-    body += f"<h2>Pictures</h2>\n{sliders(found).html}" if found["pictures"] else ""
-    body += f"<h2>Curves</h2>\n{_figure(found, 'curves')}" if "curves" in found["figures"] else ""
-    settings = [[n, "varied", ", ".join(map(str, v))] for n, v in varied.items()] + [
-        [n, "fixed", v] for n, v in found["fixed"].items()
-    ]
-    body += "<h2>Parameters</h2>\n" + _grid(["", "", "value"], settings)
-    bad = _grid(["run", "status", "error"], [[r["run"], r["status"], r["error"]] for r in failed])
-    body += (
-        f"<h2>{len(failed)} of {len(found['runs'])} runs not finished</h2>\n{bad}" if failed else ""
-    )
-    means = [[interval(cells(rows({"runs": [r]}), m, found["by"])) for m in metrics] for r in done]
-    words = [_digits(column) for column in zip(*means)]
-    body += "<h2>Finished runs</h2>\n" + _grid(
-        ["run", *varied, *map(_label, metrics), "seconds"],
-        [
-            [
-                r["run"],
-                *(r["parameters"].get(n) for n in varied),
-                *(word(v)[0] for word, v in zip(words, line)),
-                r["seconds"],
-            ]
-            for r, line in zip(done, means)
-        ],
-    )
-    made = [
-        (k, ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v)
-        for made in found["made"]
-        for k, v in made.items()
-    ]
-    made += [("notebook", f"{r['notebook']}, sha256 {r['sha256']}") for r in done if r["notebook"]]
-    body += "<h2>Made with</h2>\n" + _grid(["", ""], sorted(dict.fromkeys(made), key=str))
-    words = {"title": _t(found["title"]), "question": _t(found["question"]), "body": body}
-    style = files.asset("report.css")
-    return files.page("report.html", mark=claims.PAGE, style=style, **words)
+def _slider(results: Results, pair: Row) -> str:
+    words = {k: _t(pair[k]) for k in ("width", "height", "before", "after")}
+    words["arm"] = _t(_arm(results, pair["arm"]))
+    words["tall"] = round(105 * pair["height"] / pair["width"])
+    words["pixels"] = " mtr-pixels" if pair["width"] < 108 else ""  # shown as the pixels it has
+    words["value"] = ""
+    if pair["value"] is not None:
+        label = _t(_label(results["metrics"][0]))
+        words["value"] = f"<small>{label} {pair['value']:.4g}</small>"
+    return files.page("pair.html", **words)
 
 
-def _pictures(folder: Path, found: Found) -> list[Found]:
-    """The best and the worst pairs in the mean over arms, of each arm's first run: four names at most, and as many as BYTES hold."""
-    first, sign = found["metrics"][:1], -1 if set(found["metrics"][:1]) & set(found["lower"]) else 1
-    plain = lambda *words: "".join(c for c in "".join(map(str, words)).lower() if c.isalnum())
-    groups: dict[str, dict[Any, Found]] = {}
-    for r in (r for r in found["runs"] if r["status"] == "done"):
-        values: dict[str, list[float]] = {}
-        more = [found["arm"]] * (found["arm"] in {*r["rows"]} - {*r["parameters"]})
-        for (picture, _, *by), value in cells(
-            rows({"runs": [r]}), *first or [""], found["by"] + more
-        ).items():
-            stem = Path(str(picture)).stem
-            for name in {
-                plain(*words) for p in (picture, stem) for words in ((p,), (p, *by), (*by, p))
-            }:
-                values.setdefault(name, []).append(value)
-        for file in sorted((folder / r["run"] / "pairs").glob("*.before.png")):
-            name, arm = file.name.removesuffix(".before.png"), r["parameters"].get(found["arm"])
-            groups.setdefault(name, {}).setdefault(
-                arm,
-                {
-                    "name": name,
-                    "arm": arm,
-                    "value": float(np.mean(values.get(plain(name), math.nan))),
-                    "file": file,
-                },
-            )
-    good = {
-        name: sign * np.mean([p["value"] for p in group.values()]) for name, group in groups.items()
-    }
-    ranked, kept, left = (
-        sorted(good, key=lambda name: (math.isnan(good[name]), -good[name])),
-        {},
-        BYTES,
-    )
-    for name in list(dict.fromkeys(n for both in zip(ranked, reversed(ranked)) for n in both))[
-        :4
-    ]:  # best, worst, second best, ...
-        place = (
-            "example"
-            if len(ranked) == 1 or math.isnan(good[name])
-            else "best"
-            if ranked.index(name) < len(ranked) / 2
-            else "worst"
-        )
-        group = [
-            {"place": place, **groups[name][arm]}
-            for arm in dict.fromkeys([*found["arms"], None])
-            if arm in groups[name]
-        ]
-        for pair in group:
-            file = pair.pop("file")
-            before, after = (
-                image.shrink(image.read(file.with_name(f"{name}.{when}.png")), SIDE)
-                for when in ("before", "after")
-            )
-            pair |= {
-                "width": after.shape[1],
-                "height": after.shape[0],
-                "before": view.data_uri(before, 90, 0),
-                "after": view.data_uri(after, 90, 0),
-            }
+def _pictures(folder: Path, results: Results) -> list[Row]:
+    """The best and the worst pairs in the mean over arms: four names at most, and BYTES."""
+    groups = _pairs(folder, results)
+    sign = -1 if set(results["metrics"][:1]) & set(results["lower"]) else 1
+    good = {n: sign * np.mean([p["value"] for p in g.values()]) for n, g in groups.items()}
+    ranked = sorted(good, key=lambda name: (math.isnan(good[name]), -good[name]))
+    pictures, left = {}, BYTES
+    ends = dict.fromkeys(name for both in zip(ranked, reversed(ranked)) for name in both)
+    for name in list(ends)[:4]:  # best, worst, second best, ...
+        place = "best" if ranked.index(name) < len(ranked) / 2 else "worst"
+        if len(ranked) == 1 or math.isnan(good[name]):
+            place = "example"
+        arms = [arm for arm in dict.fromkeys([*results["arms"], None]) if arm in groups[name]]
+        group = [{"place": place, **_shrunk(groups[name][arm])} for arm in arms]
         left -= sum(len(p["before"]) + len(p["after"]) for p in group)
-        kept |= {name: group} if left >= 0 else {}
-    return [pair for name in ranked for pair in kept.get(name, ())]
+        if left >= 0:
+            pictures[name] = group
+    return [pair for name in ranked for pair in pictures.get(name, ())]
 
 
-def _text(found: Found) -> str:
-    """A bundle as JSON, a line for each part: numbers but parameters to six digits, paths as seen from the project's root."""
+def _pairs(folder: Path, results: Results) -> dict[str, dict[Any, Row]]:
+    """name -> arm -> the pair of each arm's first run, with the value that it has there."""
+    groups: dict[str, dict[Any, Row]] = {}
+    for r in results["runs"]:
+        if r["status"] != "done":
+            continue
+        values, arm = _values(results, r), r["parameters"].get(results["arm"])
+        for file in sorted((folder / r["run"] / "pairs").glob("*.before.png")):
+            name = file.name.removesuffix(".before.png")
+            value = float(np.mean(values.get(_plain(name), math.nan)))
+            pair = {"name": name, "arm": arm, "value": value, "file": file}
+            groups.setdefault(name, {}).setdefault(arm, pair)
+    return groups
+
+
+def _values(results: Results, run: Row) -> dict[str, list[float]]:
+    """What pairs of a run may be called -> the first metric there."""
+    values: dict[str, list[float]] = {}
+    metric, by = (results["metrics"] or [""])[0], list(results["by"])
+    if results["arm"] in run["rows"] and results["arm"] not in run["parameters"]:
+        by.append(results["arm"])
+    for (picture, _, *part), value in cells(rows({"runs": [run]}), metric, by).items():
+        names = {str(picture), Path(str(picture)).stem}
+        for name in {_plain(*w) for n in names for w in ((n,), (n, *part), (*part, n))}:
+            values.setdefault(name, []).append(value)
+    return values
+
+
+def _plain(*words: Any) -> str:
+    return "".join(c for c in "".join(map(str, words)).lower() if c.isalnum())
+
+
+def _shrunk(pair: Row) -> Row:
+    """The pair with its pictures, small, in place of its file."""
+    file = pair["file"]
+    after = file.with_name(f"{pair['name']}.after.png")
+    before, after = (image.shrink(image.read(path), SIDE) for path in (file, after))
+    pair = {k: v for k, v in pair.items() if k != "file"}
+    pair |= {"width": after.shape[1], "height": after.shape[0]}
+    return pair | {"before": view.data_uri(before, 90, 0), "after": view.data_uri(after, 90, 0)}
+
+
+# ---- the bundle and the page
+
+
+def _text(results: Results) -> str:
+    """A bundle as JSON, a line for each part: six digits but in parameters, no absolute path."""
 
     def short(v: Any) -> Any:
-        if isinstance(v, (dict, list, tuple)):
-            return (
-                {k: x if k == "parameters" else short(x) for k, x in v.items()}
-                if isinstance(v, dict)
-                else [short(x) for x in v]
-            )
-        return (float(f"{v:.6g}") if math.isfinite(v) else None) if isinstance(v, float) else v
+        if isinstance(v, dict):
+            return {k: x if k == "parameters" else short(x) for k, x in v.items()}
+        if isinstance(v, (list, tuple)):
+            return [short(x) for x in v]
+        if isinstance(v, float):
+            return float(f"{v:.6g}") if math.isfinite(v) else None
+        return v
 
-    text = ",\n".join(
-        f'"{k}": {json.dumps(short(v), ensure_ascii=False, allow_nan=False)}'
-        for k, v in found.items()
-    )
-    for root, name in ((run.ROOT, ""), (run.ROOT.parent, "../")):
+    options = {"ensure_ascii": False, "allow_nan": False}
+    lines = [f'"{k}": {json.dumps(short(v), **options)}' for k, v in results.items()]
+    text = ",\n".join(lines)
+    for root, name in ((ROOT, ""), (ROOT.parent, "../")):
         text = text.replace(f"{root}/", name) if root.name else text
     return f"{{{text}}}\n"
+
+
+def page(results: Results) -> str:
+    """The whole page as HTML; every word that came from a run is escaped."""
+    done = [r for r in results["runs"] if r["status"] == "done"]
+    body = _summary(results) + _metrics(results)
+    if results["pictures"]:
+        body += f"<h2>Pictures</h2>\n{sliders(results).html}"
+    if "curves" in results["figures"]:
+        body += f"<h2>Curves</h2>\n{_figure(results, 'curves')}"
+    body += _parameters(results) + _failed(results) + _finished(results, done)
+    body += _made_with(results, done)
+    words = {name: _t(results[name]) for name in ("title", "question")}
+    words |= {"mark": claims.PAGE, "style": files.asset("report.css")}
+    return files.page("report.html", body=body, **words)
+
+
+def _summary(results: Results) -> str:
+    """A sentence for each metric: what each arm is worth in all."""
+    text, table = "", results["table"]
+    last = [r for r in table if r["part"] == table[-1]["part"] and r["difference"]]
+    for metric in results["metrics"] if last else ():
+        arms = []
+        for r in last:
+            if r["metric"] == metric:
+                number = _digits([r["difference"]], "+")(r["difference"])[0]
+                arms.append(f"{_t(_arm(results, r['arm']))} {verdict(results, r)} ({number})")
+        base = _t(_arm(results, results["baseline"]))
+        head = f"<b>{_t(_label(metric))}</b>, against {base}"
+        text += f"<p>{head}: {'; '.join(arms)}.</p>\n"
+    return text
+
+
+def _metrics(results: Results) -> str:
+    """A table for each metric, and how to read it."""
+    text, less = "", f"less {_arm(results, results['baseline'])}"
+    head = ["", results["arm"], "mean", "95 %", less, "95 %", "", "pictures × seeds"]
+    for metric in results["metrics"]:
+        lines = [r for r in results["table"] if r["metric"] == metric]
+        mean = _digits(r["mean"] for r in lines)
+        change = _digits((r["difference"] for r in lines), "+")
+        grid = []
+        for r in lines:
+            count = "{3} × {4}".format(*(r["difference"] or r["mean"]))
+            numbers = [*mean(r["mean"]), *change(r["difference"])]
+            says = verdict(results, r) if len(results["arms"]) > 1 else ""
+            grid.append([r["part"], _arm(results, r["arm"]), *numbers, says, count])
+        text += f"<h2>{_t(_label(metric))}</h2>\n{_figure(results, metric)}{_grid(head, grid)}"
+    if verdicts := [verdict(results, r) for r in results["table"] if r["difference"]]:
+        n, clear = len(verdicts), len(verdicts) - verdicts.count(UNCLEAR)
+        text += files.page("reading.html", n=n, clear=clear, chance=f"{n / 20:.1f}")
+    return text
+
+
+def _parameters(results: Results) -> str:
+    lines = []
+    for name, values in results["varied"].items():
+        words = ["none" if v is None else str(v) for v in values]
+        lines.append([name, "varied", ", ".join(words)])
+    lines += [[name, "fixed", value] for name, value in results["fixed"].items()]
+    return _section("Parameters", ["", "", "value"], lines)
+
+
+def _failed(results: Results) -> str:
+    runs = results["runs"]
+    lines = [[r["run"], r["status"], r["error"]] for r in runs if r["status"] != "done"]
+    title = f"{len(lines)} of {len(runs)} runs not finished"
+    return _section(title, ["run", "status", "error"], lines)
+
+
+def _finished(results: Results, done: list[Row]) -> str:
+    varied, metrics = results["varied"], results["metrics"]
+    pools = [rows({"runs": [r]}) for r in done]
+    means = [[interval(cells(pool, m, results["by"])) for m in metrics] for pool in pools]
+    columns = [_digits(column) for column in zip(*means)]
+    lines = []
+    for r, line in zip(done, means):
+        numbers = [words(estimate)[0] for words, estimate in zip(columns, line)]
+        lines.append([r["run"], *map(r["parameters"].get, varied), *numbers, r["seconds"]])
+    head = ["run", *varied, *map(_label, metrics), "seconds"]
+    return _section("Finished runs", head, lines)
+
+
+def _made_with(results: Results, done: list[Row]) -> str:
+    """What can be read at a glance, and folded away the sums that tell it apart from others."""
+    lines = [("notebook", r["notebook"]) for r in done if r["notebook"]]
+    sums = [(r["notebook"], r["sha256"]) for r in done if r["notebook"] and r["sha256"]]
+    for name, value in (item for origin in results["made"] for item in origin.items()):
+        if isinstance(value, dict):
+            value = ", ".join(f"{a} {b}" for a, b in value.items() if b is not None)
+        if value not in (None, ""):
+            (sums if name in ("git", "weights") else lines).append((name, value))
+    tables = [_grid(["", ""], sorted(dict.fromkeys(each), key=str)) for each in (lines, sums)]
+    if sums:
+        tables[1] = f"<details><summary>Commit and sha256</summary>\n{tables[1]}</details>\n"
+    return "<h2>Made with</h2>\n" + "".join(tables) if any(tables) else ""
+
+
+def _section(title: str, head: list[str], lines: list[Any]) -> str:
+    return f"<h2>{title}</h2>\n{_grid(head, lines)}" if lines else ""
 
 
 def _t(value: Any) -> str:
@@ -345,51 +378,60 @@ def _label(metric: str) -> str:
     return NAMES.get(metric, metric.replace("_", " "))
 
 
-def _colour(found: Found, arm: Any) -> str:
-    return COLOURS[found["arms"].index(arm) % len(COLOURS) if arm in found["arms"] else 0]
-
-
 def _digits(estimates: Iterable[Any], sign: str = "") -> Callable[[Any], list[str]]:
-    """What writes such estimates as words (mean, interval), with two digits of the half width that they have in the middle."""
-    halves = [(e[2] - e[1]) / 2 for e in estimates if e and e[1] is not None and e[2] > e[1]]
-    digits = min(6, max(0, 1 - math.floor(math.log10(np.median(halves))))) if halves else 3
+    """What writes such estimates as words: [mean, interval].
+
+    They have two digits of the half width that is in the middle; without one, three decimals, and
+    as many more as a small mean needs.
+    """
+    each = [e for e in estimates if e and e[0] is not None]
+    halves = [(e[2] - e[1]) / 2 for e in each if e[1] is not None and e[2] > e[1]]
+    sizes = [abs(e[0]) for e in each if e[0]]
+    digits = 3
+    if halves:
+        digits = min(6, max(0, 1 - math.floor(math.log10(np.median(halves)))))
+    elif sizes and np.isfinite(sizes).all():
+        digits = min(9, max(3, 2 - math.floor(math.log10(np.median(sizes)))))
+
+    def word(value: float | None) -> str:
+        if value is None or math.isnan(value):
+            return ""
+        return f"{value:{sign}.{digits}f}".replace("-", "−")
 
     def words(estimate: Any) -> list[str]:
-        told = [
-            "" if v is None or math.isnan(v) else f"{v:{sign}.{digits}f}".replace("-", "−")
-            for v in (estimate or [None] * 3)[:3]
-        ]
-        return [told[0], f"{told[1]} to {told[2]}" if told[1] else ""]
+        mean, low, high = map(word, (estimate or [None] * 3)[:3])
+        return [mean, f"{low} to {high}" if low else ""]
 
     return words
 
 
-def _figure(found: Found, name: str) -> str:
-    return (
-        f'<figure><img alt="{_t(_label(name))}" src="{_t(found["figures"][name])}"></figure>\n'
-        if name in found["figures"]
-        else ""
-    )
+def _figure(results: Results, name: str) -> str:
+    if name not in results["figures"]:
+        return ""
+    source = _t(results["figures"][name])
+    return f'<figure><img alt="{_t(_label(name))}" src="{source}"></figure>\n'
 
 
 def _grid(head: Iterable[Any], lines: Iterable[Any]) -> str:
-    """A table in HTML; a first cell that repeats the one above is left out, and numbers stand to the right."""
+    """A table in HTML without empty columns; a first cell that repeats the one above goes too."""
+    columns = [c for c in zip(head, *lines) if any(v not in (None, "") for v in c[1:])]
+    if not columns:
+        return ""
+    head, *lines = zip(*columns)
     text, above = "", None
     for first, *rest in lines:
-        kind = lambda w: (
-            f' class="{w}"'
-            if w in ("better", "worse")
-            else ' class="n"'
-            if re.fullmatch(r"([−+]?[\d.]+( to | × )?)+", str(w))
-            else ""
-        )
-        text += f"<tr><th>{_t(first) if first != above else ''}</th>{''.join(f'<td{kind(w)}>{_t(w)}</td>' for w in rest)}</tr>\n"
+        name = _t(first) if first != above else ""
+        text += f"<tr><th>{name}</th>{''.join(map(_cell, rest))}</tr>\n"
         above = first
-    return f'<div class="wide"><table><thead><tr>{"".join(f"<th>{_t(w)}</th>" for w in head)}</tr></thead><tbody>\n{text}</tbody></table></div>\n'
+    titles = "".join(f"<th>{_t(word)}</th>" for word in head)
+    table = f"<table><thead><tr>{titles}</tr></thead><tbody>\n{text}</tbody></table>"
+    return f'<div class="wide">{table}</div>\n'
 
 
-def _svg(plot: Plot) -> str:
-    data = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mtrestore"}):
-        plot.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(data.getvalue()).decode()}"
+def _cell(value: Any) -> str:
+    kind = ""
+    if value in ("better", "worse"):
+        kind = f' class="{value}"'
+    elif NUMBER.fullmatch(str(value)):
+        kind = ' class="n"'
+    return f"<td{kind}>{_t(value)}</td>"

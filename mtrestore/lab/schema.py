@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from ..io import files
 from ..io.text import shown
 
-MOST_BYTES, MOST_DEPTH, MOST_NUMBER = 16 << 20, 8, 1e30
+MOST_BYTES, MOST_DEPTH = 16 << 20, 8
+MOST_NUMBER = 1e30
 MOST_PARTS = {"metrics": 64, "by": 64, "varied": 256, "arms": 2000, "table": 2000, "runs": 20_000}
 
 
@@ -30,15 +31,14 @@ class Kind(NamedTuple):
     test: Callable[[Any], bool]
 
 
-def is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= MOST_NUMBER  # NaN is not
+def is_number(value: Any, most: float = MOST_NUMBER) -> bool:
+    return type(value) in (int, float) and abs(value) <= most  # NaN is not
 
 
 def is_text(value: Any) -> bool:
     """Whether it is text that UTF-8 can say, and not a book."""
-    return (
-        isinstance(value, str) and len(value) <= 20_000 and not re.search("[\ud800-\udfff]", value)
-    )
+    short = isinstance(value, str) and len(value) <= 20_000
+    return short and not re.search("[\ud800-\udfff]", value)
 
 
 def is_scalar(value: Any) -> bool:
@@ -55,24 +55,22 @@ def is_plain(value: Any, depth: int = MOST_DEPTH) -> bool:
 
 def is_estimate(value: Any) -> bool:
     """[mean, low, high, pictures, seeds]; low and high are null together."""
-    return (
-        isinstance(value, list)
-        and len(value) == 5
-        and all(v is None or type(v) in (int, float) and abs(v) <= 1e60 for v in value[:3])
-        and (value[1] is None) == (value[2] is None)
-        and all(type(v) is int and is_number(v) for v in value[3:])
-    )
+    if not isinstance(value, list) or len(value) != 5 or (value[1] is None) != (value[2] is None):
+        return False
+    numbers = all(v is None or is_number(v, 1e60) for v in value[:3])
+    return numbers and all(type(v) is int and is_number(v) for v in value[3:])
 
 
 def is_points(value: Any) -> bool:
     """[[step, value], ...]; what was not finite is null."""
-    return isinstance(value, list) and all(
-        isinstance(p, list)
-        and len(p) == 2
-        and is_number(p[0])
-        and (p[1] is None or is_number(p[1]))
-        for p in value
-    )
+    if not isinstance(value, list) or not all(isinstance(p, list) and len(p) == 2 for p in value):
+        return False
+    return all(is_number(step) and (v is None or is_number(v)) for step, v in value)
+
+
+def is_picture(value: Any) -> bool:
+    pattern = r"data:image/(png|jpeg|webp|svg\+xml);base64,[A-Za-z0-9+/]+=*"
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 NULL = Kind("null", lambda v: v is None)
@@ -84,14 +82,7 @@ ESTIMATE = Kind("[mean, low, high, pictures, seeds]", is_estimate)
 POINTS = Kind("a list of [step, value]", is_points)
 COUNT = Kind("a whole number from 1 to 4096", lambda v: type(v) is int and 1 <= v <= 4096)
 INDEX = Kind("a whole number", lambda v: type(v) is int and 0 <= v < 10**6)
-PICTURE = Kind(
-    "a picture inside the file (data:image/...;base64,...)",
-    lambda v: (
-        isinstance(v, str)
-        and re.fullmatch(r"data:image/(png|jpeg|webp|svg\+xml);base64,[A-Za-z0-9+/]+=*", v)
-        is not None
-    ),
-)
+PICTURE = Kind("a picture inside the file (data:image/...;base64,...)", is_picture)
 
 NUMBERS = {str: (NUMBER, NULL)}
 VALUES = {str: PLAIN}
@@ -133,8 +124,8 @@ def misfit(value: Any, shape: Any) -> tuple[str, str] | None:
     if isinstance(shape, Kind):
         return None if shape.test(value) else ("", shape.words)
     if isinstance(shape, tuple):
-        wrong = [misfit(value, each) for each in shape]
-        return None if None in wrong else max(wrong, key=lambda w: len(w[0]))
+        wrong = [w for each in shape if (w := misfit(value, each))]
+        return None if len(wrong) < len(shape) else max(wrong, key=lambda w: len(w[0]))
     if isinstance(shape, list):
         if not isinstance(value, list):
             return "", "a list"
@@ -178,28 +169,28 @@ def read(path: Path, shape: Any) -> Any:
     return check(value, shape, path)
 
 
-def consistent(found: dict[str, Any], who: object) -> dict[str, Any]:
-    """A bundle, if its parts fit together and are not too many; raises ValueError.
+def read_any(path: Path, shape: Any) -> Any:
+    """`read`, or None where there is no such file."""
+    return read(path, shape) if path.exists() else None
 
-    Columns have one length, what is compared is no list, and there is a page's worth of it all.
-    """
+
+def consistent(bundle: dict[str, Any], who: object) -> dict[str, Any]:
+    """A bundle, if its parts fit together and are a page's worth; raises ValueError."""
     for name, most in MOST_PARTS.items():
-        if len(found[name]) > most:
+        if len(bundle[name]) > most:
             raise ValueError(shown(f"{who}: it has more than {most} {name}; report fewer"))
-    for each in found["runs"]:
-        if len({len(column) for column in each["rows"].values()}) > 1:
-            raise ValueError(
-                shown(f"{who} is damaged: the columns of {each['run']} differ in length")
-            )
-        for name in ("seed", "picture", found["arm"], *found["by"]):
-            if not is_scalar(each["parameters"].get(name)):
-                raise ValueError(
-                    shown(
-                        f"{who}: {name} is compared, so it must be a number or a text, not a list"
-                    )
-                )
-    if any(p["value"] is not None for p in found["pictures"]) and not found["metrics"]:
-        raise ValueError(
-            shown(f"{who} is damaged: its pictures have values, and it has no metrics")
-        )
-    return found
+    for run in bundle["runs"]:
+        if len(set(map(len, run["rows"].values()))) > 1:
+            raise ValueError(shown(f"{who} is damaged: columns of {run['run']} differ in length"))
+    check_scalars(bundle["runs"], [bundle["arm"], *bundle["by"]], who)
+    if any(p["value"] is not None for p in bundle["pictures"]) and not bundle["metrics"]:
+        raise ValueError(f"{who} is damaged: its pictures have values, and it has no metrics")
+    return bundle
+
+
+def check_scalars(runs: list[dict], names: list[str | None], who: object) -> None:
+    """Raises ValueError where a parameter that is compared is a list."""
+    for name in ("seed", "picture", *names):
+        if not all(is_scalar(run["parameters"].get(name)) for run in runs):
+            wish = "a number or a text, not a list; name another in the report block"
+            raise ValueError(shown(f"{who}: {name} is compared, so it must be {wish}"))

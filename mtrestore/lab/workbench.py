@@ -28,101 +28,81 @@ from ..crop import Crop
 from ..face import Face, dense, detect, faces_from
 from ..io.claims import Claims
 from ..io.text import one_line
+from ..options import Options, facts
 from ..pipeline import Restored, Restorer
 from ..plot import Plot
 from ..training import batches
 from .boxes import Boxes
 
-PRESETS = {
-    "as it is": "clean",
-    "mild": "mild",
-    "medium": "medium",
-    "severe": "severe",
-    "old photo": "old-photo",
-}
+PRESETS = {"as it is": "clean", "mild": "mild", "medium": "medium", "severe": "severe"}
+PRESETS["old photo"] = "old-photo"
 NOISES = ("gaussian_noise", "poisson_noise", "grain", "colour_noise")
-NEUTRAL = dict.fromkeys(("sigma", "sigma_x", "sigma_y", "radius", "length", "lift", "cast"), 0) | {
-    "factor": 1,
-    "contrast": 1,
-    "quality": 100,
-}
+NEUTRAL = {"factor": 1, "contrast": 1, "quality": 100}  # values that change nothing
+NEUTRAL |= dict.fromkeys(("sigma", "sigma_x", "sigma_y", "radius", "length", "lift", "cast"), 0)
 LEVELS = 32  # where the maps of what was invented are brightest
-WIDE = {"layout": w.Layout(width="auto"), "style": {"description_width": "92px"}}
+SLIDERS = {"strength": (0, 2, 0.05), "seed": (0, 99, 1)}  # low, high, step
+SLIDERS |= {name: facts(name)["slider"] for name in ("working_size", "face_strength", "scale")}
 
 
 def stronger(recipe: degrade.Recipe, strength: float) -> degrade.Recipe:
-    """The recipe with every blur, noise, shrinkage, fading and compression multiplied by
-    `strength`: 0 is next to nothing, 1 the recipe itself.
-    """
+    """The recipe with every fault times `strength`: 0 is next to nothing, 1 the recipe itself."""
 
-    def turned(name: str, key: str, value: Any) -> Any:
+    def scaled(name: str, key: str, value: Any) -> Any:
         if key not in NEUTRAL:
             return value
-        value = float(
-            np.clip(
-                NEUTRAL[key] + (value - NEUTRAL[key]) * strength, *degrade.PARAMETERS[name][key]
-            )
-        )
+        value = NEUTRAL[key] + (value - NEUTRAL[key]) * strength
+        value = float(np.clip(value, *degrade.PARAMETERS[name][key]))
         return round(value) if key in degrade.INTEGERS else round(value, 4)
 
-    return replace(
-        recipe, steps=tuple({k: turned(s["op"], k, v) for k, v in s.items()} for s in recipe.steps)
-    )
+    steps = [{k: scaled(s["op"], k, v) for k, v in s.items()} for s in recipe.steps]
+    return replace(recipe, steps=tuple(steps))
 
 
 def invented(
-    out: np.ndarray, given: np.ndarray, recipe: degrade.Recipe | None = None, radius: float = 2.0
+    out: np.ndarray, worn: np.ndarray, recipe: degrade.Recipe | None = None, radius: float = 2.0
 ) -> np.ndarray:
-    """What of a restoration the picture given does not show, in levels (1/255).
+    """What of a restoration the worn picture does not show, in levels (1/255).
 
-    H×W×2 float32 at the size of `given`; local is a Gaussian of `radius` px.
+    H×W×2 float32 at the size of `worn`; local is a Gaussian of `radius` px.
     [..., 0], unseen: the local RMS of out − D(out). D is the recipe without noise and without what
-        a restoration keeps (grey, fading): D erases this detail, so the picture given cannot have
+        a restoration keeps (grey, fading): D erases this detail, so the worn picture cannot have
         shown it. 0 where the recipe erases nothing.
-    [..., 1], against: the local mean of D'(out) − given, RMS over the channels. D' has the recorded
+    [..., 1], against: the local mean of D'(out) − worn, RMS over the channels. D' has the recorded
         noise too, so the truth itself gives 0 (but for noise that a later fading weakened): what is
-        above 0 here says something else than the picture given.
+        above 0 here says something else than the worn picture.
     Without a recipe nobody knows D, and a Gaussian of 2 px stands in: unseen is how far the local
-    RMS of out − D(out) exceeds that of given − D(given); against is D(out) − D(given).
+    RMS of out − D(out) exceeds that of worn − D(worn); against is D(out) − D(worn).
     """
 
     def soft(x: np.ndarray, sigma: float = radius) -> np.ndarray:
         return cv2.GaussianBlur(np.ascontiguousarray(x, np.float32), (0, 0), sigma)
 
-    out = image.resize(out, given.shape[:2])
+    def rms(x: np.ndarray) -> np.ndarray:
+        return np.sqrt(soft((x**2).mean(-1)))
+
+    out = image.resize(out, worn.shape[:2])
     if recipe is None:
-        apart = soft(out, 2) - soft(given, 2)
-        unseen = np.sqrt(soft(((out - soft(out, 2)) ** 2).mean(-1))) - np.sqrt(
-            soft(((given - soft(given, 2)) ** 2).mean(-1))
-        )
+        apart = soft(out, 2) - soft(worn, 2)
+        unseen = rms(out - soft(out, 2)) - rms(worn - soft(worn, 2))
     else:
         steps = [s for s in recipe.steps if s["op"] not in batches.TONE]
         optics = degrade.Recipe(tuple(s for s in steps if s["op"] not in NOISES))
-        apart = soft(degrade.apply(out, degrade.Recipe(tuple(steps))) - given)
-        unseen = np.sqrt(soft(((out - degrade.apply(out, optics)) ** 2).mean(-1)))
+        apart = soft(degrade.apply(out, degrade.Recipe(tuple(steps))) - worn)
+        unseen = rms(out - degrade.apply(out, optics))
     return 255 * np.dstack([np.maximum(unseen, 0), np.sqrt((apart**2).mean(-1))])
 
 
 def card(
-    face: Face, crop: Crop, given: np.ndarray, out: np.ndarray, maps: np.ndarray
+    face: Face, crop: Crop, worn: np.ndarray, out: np.ndarray, maps: np.ndarray
 ) -> tuple[str, Plot]:
-    """One face: a line of words, and a figure of the input with its landmarks, the result, and the
-    two maps of `invented` on one scale.
-    """
-    crop, inside = crop.resized(192), crop.mask(given.shape) > 0.5
+    """A line of words and a figure: input with landmarks, result, both maps of `invented`."""
+    crop, inside = crop.resized(192), crop.mask(worn.shape) > 0.5
     unseen, against = (float(maps[inside, i].mean()) if inside.any() else 0.0 for i in (0, 1))
     levels = 255 * crop.cut(np.dstack([maps, maps[..., 0]]) / 255)
-    large = crop.scaled((out.shape[1] / given.shape[1], out.shape[0] / given.shape[0]))
-    plot = view.show(
-        {
-            "input": crop.cut(given),
-            "result": large.cut(out),
-            "unseen in it": levels[..., 0],
-            "against it": levels[..., 1],
-        },
-        columns=4,
-        size=2.4,
-    )
+    large = crop.scaled((out.shape[1] / worn.shape[1], out.shape[0] / worn.shape[0]))
+    pictures = {"input": crop.cut(worn), "result": large.cut(out)}
+    pictures |= {"unseen in it": levels[..., 0], "against it": levels[..., 1]}
+    plot = view.show(pictures, columns=4, size=2.4)
     view.draw_landmarks(plot.axes[0], crop.points(face.landmarks), view.COLOURS[0])
     for axes in plot.axes[2:4]:
         axes.images[0].set(cmap="magma", clim=(0, LEVELS))
@@ -135,56 +115,47 @@ def card(
     return words, plot
 
 
-def slider(name: str, value: float, low: float, high: float, step: float) -> w.Widget:
+def wide(kind: type[w.Widget], name: str, **options: Any) -> w.Widget:
+    """A control with a label, which speaks when it is left, not at each key."""
+    style = {"description_width": "92px"}
+    if kind is not w.Dropdown:
+        options["continuous_update"] = False
+    return kind(description=name, layout=w.Layout(width="auto"), style=style, **options)
+
+
+def slider(name: str, value: float) -> w.Widget:
+    low, high, step = SLIDERS[name]
     kind = w.IntSlider if isinstance(step, int) else w.FloatSlider
-    return kind(
-        value=value, min=low, max=high, step=step, description=name, continuous_update=False, **WIDE
-    )
+    return wide(kind, name.replace("_", " "), value=value, min=low, max=high, step=step)
 
 
 def show(place: w.Output, *parts: Any) -> None:
-    """Put words, comparisons and plots into `place`; its outputs are set at once, without a kernel
-    too.
-    """
+    """Put words, comparisons and plots into `place`, at once, without a kernel too."""
 
     def content(part: Any) -> dict[str, str]:
         if isinstance(part, Plot):
             return {"image/png": base64.b64encode(part._repr_png_()).decode()}
         return {"text/plain": part} if isinstance(part, str) else {"text/html": part._repr_html_()}
 
-    place.outputs = tuple(
-        {"output_type": "display_data", "data": content(p), "metadata": {}} for p in parts
-    )
+    outputs = [{"output_type": "display_data", "data": content(p), "metadata": {}} for p in parts]
+    place.outputs = tuple(outputs)
 
 
 class Workbench(w.VBox):
-    """What `workbench` gives: `controls` holds its widgets by name; `photo`, `recipe`, `worn`,
-    `faces`, `result` are what lies on it.
-    """
+    """What `workbench` gives: `controls` by name, `photo`, `recipe`, `worn`, `faces`, `result`."""
 
-    def __init__(
-        self,
-        photo: Any,
-        preset: str,
-        strength: float,
-        seed: int,
-        working_size: int,
-        face_strength: float,
-        scale: float,
-        options: dict,
-    ) -> None:
+    def __init__(self, photo: Any, preset: str, settings: dict[str, float], options: dict) -> None:
         self.options, self.restorers = options, {}
-        self.known: list[list[float]] | None = None
+        self.boxes: list[list[float]] | None = None  # those that were put into the canvas
         self.saved: set[Path] = set()
-        self.controls = c = self._controls(
-            preset, strength, seed, working_size, face_strength, scale
-        )
+        self.controls = c = self._controls(preset, settings)
         self.canvas, self.status = Boxes(), w.HTML()
         self.tabs = [w.Output() for _ in range(4)]
         super().__init__(self._layout())
-        acts = {"sample": lambda: self.take(None), "restore": self.restore, "find": self.find}
-        for name, act in (acts | {"save": self.save}).items():
-            c[name].on_click(lambda _, act=act: act())
+        c["sample"].on_click(lambda _: self.take(None))
+        c["restore"].on_click(lambda _: self.restore())
+        c["find"].on_click(lambda _: self.find())
+        c["save"].on_click(lambda _: self.save())
         for name in ("preset", "strength", "seed"):
             c[name].observe(lambda _: self.wear(), "value")
         c["path"].observe(lambda change: change.new and self.take(change.new), "value")
@@ -194,61 +165,26 @@ class Workbench(w.VBox):
         self.take(photo)
 
     @staticmethod
-    def _controls(
-        preset: str,
-        strength: float,
-        seed: int,
-        working_size: int,
-        face_strength: float,
-        scale: float,
-    ) -> dict[str, w.Widget]:
-        return {
-            "upload": w.FileUpload(
-                accept="image/*", description="Upload a photo", layout=w.Layout(width="auto")
-            ),
-            "sample": w.Button(
-                description="Take the sample", tooltip="Eileen Collins, NASA, public domain"
-            ),
-            "path": w.Text(
-                placeholder="or its path, then Enter",
-                description="photo",
-                continuous_update=False,
-                **WIDE,
-            ),
-            "preset": w.Dropdown(
-                options=PRESETS, value=preset or "clean", description="wear it", **WIDE
-            ),
-            "strength": slider("strength", strength, 0, 2, 0.05),
-            "seed": slider("seed", seed, 0, 99, 1),
-            "boxes": w.Text(
-                placeholder="drawn, found, or x0 y0 x1 y1; ...",
-                description="face boxes",
-                continuous_update=False,
-                **WIDE,
-            ),
-            "working_size": slider("working size", working_size, 64, 1280, 32),
-            "face_strength": slider("face strength", face_strength, 0, 1, 0.05),
-            "scale": slider("scale", scale, 0.5, 4, 0.25),
+    def _controls(preset: str, settings: dict[str, float]) -> dict[str, w.Widget]:
+        auto, boxes = w.Layout(width="auto"), "drawn, found, or x0 y0 x1 y1; ..."
+        credit, name = "Eileen Collins, NASA, public domain", "outputs/workbench/restored.png"
+        return {name: slider(name, value) for name, value in settings.items()} | {
+            "upload": w.FileUpload(accept="image/*", description="Upload a photo", layout=auto),
+            "sample": w.Button(description="Take the sample", tooltip=credit),
+            "path": wide(w.Text, "photo", placeholder="or its path, then Enter"),
+            "preset": wide(w.Dropdown, "wear it", options=PRESETS, value=preset or "clean"),
+            "boxes": wide(w.Text, "face boxes", placeholder=boxes),
             "restore": w.Button(description="Restore", button_style="primary"),
             "find": w.Button(description="Find faces"),
-            "save_as": w.Text(
-                "outputs/workbench/restored.png",
-                description="save as",
-                continuous_update=False,
-                **WIDE,
-            ),
-            "save": w.Button(description="Save picture and recipe", layout=w.Layout(width="auto")),
+            "save_as": wide(w.Text, "save as", value=name),
+            "save": w.Button(description="Save picture and recipe", layout=auto),
         }
 
     def _layout(self) -> list[w.Widget]:
         c = self.controls
-        rows = [
-            w.HBox([c["upload"], c["sample"]]),
-            *list(c.values())[2:10],
-            w.HBox([c["restore"], c["find"]]),
-            c["save_as"],
-            c["save"],
-        ]
+        names = ("path", "preset", "strength", "seed", "boxes", *list(SLIDERS)[2:])
+        rows = [w.HBox([c["upload"], c["sample"]]), *(c[name] for name in names)]
+        rows += [w.HBox([c["restore"], c["find"]]), c["save_as"], c["save"]]
         left = w.VBox(rows, layout=w.Layout(width="370px"))
         right = w.VBox([self.canvas], layout=w.Layout(flex="1 1 300px"))
         bench = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", grid_gap="12px"))
@@ -258,9 +194,7 @@ class Workbench(w.VBox):
     # ---- what one can do; each says in the status what came of it
 
     def take(self, photo: Any) -> None:
-        """Lay a photo on the bench: None is the sample; else a path, PIL picture, array, or a file
-        of the upload button.
-        """
+        """Lay a photo on the bench: None (the sample), path, picture, array, or an upload."""
         with self._working("reading the photo"), tempfile.TemporaryDirectory() as folder:
             if photo is None:
                 import skimage.data
@@ -283,9 +217,9 @@ class Workbench(w.VBox):
             name, strength, seed = (self.controls[n].value for n in ("preset", "strength", "seed"))
             recipe = stronger(degrade.draw(name, np.random.default_rng(seed)), strength)
             self.worn, self.recipe = degrade.apply(self.photo.pixels, recipe), recipe
-            self.canvas.size = list(self.worn.shape[1::-1])
-            self.canvas.picture = view.data_uri(image.shrink(self.worn, 800))
             height, width = self.worn.shape[:2]
+            self.canvas.size = [width, height]
+            self.canvas.picture = view.data_uri(image.shrink(self.worn, 800))
             self._say(f"{width}×{height} px, worn by: {', '.join(recipe.ops) or 'nothing'}")
 
     def find(self) -> None:
@@ -301,36 +235,31 @@ class Workbench(w.VBox):
         """Restore what lies on the bench; None where that failed."""
         with self._working("restoring"):
             restorer = self._restorer()
-            recipe, worn = self.recipe, self.worn
-            result = restorer(
-                self.photo.with_pixels(worn),
-                None if self.auto else [self._face(box, restorer) for box in self.canvas.boxes],
-            )
+            recipe, worn = self.recipe, self.worn  # a widget may change them meanwhile
+            faces = None if self.auto else [self._face(b, restorer) for b in self.canvas.boxes]
+            result = restorer(self.photo.with_pixels(worn), faces)
             maps = invented(result.image, worn, recipe if recipe.steps else None)
             cards = [card(f, restorer.rule(f), worn, result.image, maps) for f in result.faces]
             about = self._about(result, recipe, [words for words, _ in cards])
             before = "worn" if recipe.steps else "before"
-            parts = [part for both in cards for part in both]
+            parts = [part for words_and_plot in cards for part in words_and_plot]
             show(self.tabs[0], result.compare(labels=(before, "restored")))
             show(self.tabs[1], view.steps(result))
-            show(self.tabs[2], *parts or ["no face here: the whole-photo branch did all the work"])
+            none = "no face here: the whole-photo branch did all the work; draw a box where one is"
+            show(self.tabs[2], *parts or [none])
             show(self.tabs[3], about)
             self.result, self.about = result, about
             self.faces = [
                 f if f.status == "too_small" else replace(f, status="found") for f in result.faces
             ]
             self._put(self.faces)
-            restored = sum(f.status == "restored" for f in result.faces)
-            words = f"restored in {result.timings['total']:.1f} s, {restored} of {len(cards)} faces"
+            count = sum(f.status == "restored" for f in result.faces)
+            words = f"restored in {result.timings['total']:.1f} s, {count} of {len(cards)} faces"
             self._say(words + (self._gain(result, recipe, worn) if recipe.steps else ""))
             return result
 
     def save(self) -> Path | None:
-        """Write the picture under the name given, and beside it, as .json, recipe, settings and
-        faces; None where that failed.
-
-        Files that are there stay, but for those that this workbench saved itself.
-        """
+        """Write picture and .json; None where that failed. What others left there stays."""
         with self._working("saving"):
             if self.result is None:
                 raise ValueError("there is nothing to save yet; press Restore first")
@@ -344,59 +273,50 @@ class Workbench(w.VBox):
             self.saved.add(path.absolute())
             image.write_bytes(beside, self.about.encode())
             self.saved.add(beside.absolute())
-            self._say(f"saved {path} and {path.with_suffix('.json').name}")
+            self._say(f"saved {path} and {beside.name}")
             return path
 
     # ---- how
 
     def _about(self, result: Restored, recipe: degrade.Recipe, cards: Sequence[str]) -> str:
         """What is saved beside a picture: recipe, settings, faces, timings and notes, as JSON."""
-        names = ("strength", "seed", "working_size", "face_strength", "scale")
         faces = [
             {"box": f.box, "score": f.score, "status": f.status, "card": words}
             for f, words in zip(result.faces, cards)
         ]
-        about = {
-            "photo": self.photo.path.name if self.photo.path else "array",
-            "recipe": json.loads(recipe.to_json()),
-            "settings": {name: self.controls[name].value for name in names},
-            "faces": faces,
-            "timings": result.timings,
-            "notes": result.notes,
-        }
+        about = {"photo": self.photo.path.name if self.photo.path else "array"}
+        about["recipe"] = json.loads(recipe.to_json())
+        about["settings"] = {name: self.controls[name].value for name in SLIDERS}
+        about |= {"faces": faces, "timings": result.timings, "notes": result.notes}
         return json.dumps(about, indent=1)
 
     def _gain(self, result: Restored, recipe: degrade.Recipe, worn: np.ndarray) -> str:
         truth = degrade.apply(self.photo.pixels, batches.tone(recipe))
-        after, before = (
-            metrics.psnr(image.resize(p, truth.shape[:2]), truth) for p in (result.image, worn)
-        )
+        pictures = (image.resize(p, truth.shape[:2]) for p in (result.image, worn))
+        after, before = (metrics.psnr(p, truth) for p in pictures)
         return f", PSNR {after:.2f} dB from {before:.2f}"
 
     @contextmanager
-    def _working(self, doing: str) -> Iterator[None]:
+    def _working(self, what: str) -> Iterator[None]:
         """Meanwhile the buttons rest; errors end here, as one line."""
         buttons = [b for b in self.controls.values() if isinstance(b, w.Button)]
-        self._say(f"{doing} …")
+        self._say(f"{what} …")
         try:
             for b in buttons:
                 b.disabled = True
             yield
         except Exception as e:  # whatever it is, the bench stays as it was
-            self._say(f"error while {doing}: {one_line(e)}", "#c62828")
+            self._say(f"error while {what}: {one_line(e)}", "#c62828")
         finally:
             for b in buttons:
                 b.disabled = False
 
     def _say(self, words: str, colour: str = "inherit") -> None:
-        self.status.value = (
-            f'<div role="status" style="color:{colour};font-weight:600">{html.escape(words)}</div>'
-        )
+        style = f"color:{colour};font-weight:600"
+        self.status.value = f'<div role="status" style="{style}">{html.escape(words)}</div>'
 
     def _restorer(self) -> Restorer:
-        """The models with the sliders' settings; loaded at most twice, since only doublings have
-        the second sharpener.
-        """
+        """The models with the sliders' settings; only doublings have the second sharpener."""
         double = self.controls["scale"].value >= 2
         if double not in self.restorers:
             self.restorers[double] = Restorer(scale=self.controls["scale"].value, **self.options)
@@ -405,9 +325,7 @@ class Workbench(w.VBox):
         return self.restorers[double]
 
     def _face(self, box: Sequence[float], restorer: Restorer) -> Face:
-        """The face that was found in this box; or one made of the box, with dense landmarks where
-        the net sees a face in it.
-        """
+        """The face that was found in this box, or one made of the box, with dense landmarks."""
         for f in self.faces:
             if np.allclose(f.box, box, rtol=0, atol=0.06):
                 return f
@@ -419,15 +337,15 @@ class Workbench(w.VBox):
 
     def _put(self, faces: Sequence[Face]) -> None:
         """Show these faces' boxes; that is no edit."""
-        self.known = [[round(v, 1) for v in f.box] for f in faces]
-        self.canvas.boxes = self.known
+        self.boxes = [[round(v, 1) for v in f.box] for f in faces]
+        self.canvas.boxes = self.boxes
         self._draw()
 
     def _draw(self) -> None:
         """The picture's boxes were changed, by hand unless they are those just put there."""
         boxes = self.canvas.boxes
-        if boxes != self.known:
-            self.auto, self.known = False, boxes
+        if boxes != self.boxes:
+            self.auto, self.boxes = False, boxes
             self._say(f"face boxes: {len(boxes)}, for the next restoration")
         self.controls["boxes"].value = self._words()
 
@@ -435,17 +353,13 @@ class Workbench(w.VBox):
         return "; ".join(" ".join(f"{v:g}" for v in box) for box in self.canvas.boxes)
 
     def _type(self) -> None:
-        """The boxes were written as text, by hand unless the picture has just these; what is no box
-        is told and left.
-        """
-        if self.controls["boxes"].value == self._words():
+        """The boxes were written as text, by hand unless the picture has just these."""
+        words = self.controls["boxes"].value
+        if words == self._words():
             return
         with self._working("reading the boxes"):
-            boxes = [
-                [float(v) for v in b.split()]
-                for b in self.controls["boxes"].value.replace(",", " ").split(";")
-                if b.strip()
-            ]
+            texts = [text.split() for text in words.replace(",", " ").split(";") if text.strip()]
+            boxes = [[float(v) for v in text] for text in texts]
             faces_from(boxes)
             self.canvas.boxes = boxes
 
@@ -456,9 +370,9 @@ def workbench(
     preset: str = "medium",
     strength: float = 1.0,
     seed: int = 7,
-    working_size: int = 640,
-    face_strength: float = 1.0,
-    scale: float = 1.0,
+    working_size: int = Options.working_size,
+    face_strength: float = Options.face_strength,
+    scale: float = Options.scale,
     **options: Any,
 ) -> Workbench:
     """A widget to restore one photo by hand: show it as the last line of a cell.
@@ -467,13 +381,5 @@ def workbench(
     ("clean" leaves it as it is); working_size, face_strength, scale: where the sliders begin.
     options: further ones of `Restorer`.
     """
-    return Workbench(
-        None if photo is None else image.load(photo),
-        preset,
-        strength,
-        seed,
-        working_size,
-        face_strength,
-        scale,
-        options,
-    )
+    settings = dict(zip(SLIDERS, (strength, seed, working_size, face_strength, scale)))
+    return Workbench(None if photo is None else image.load(photo), preset, settings, options)

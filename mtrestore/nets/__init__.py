@@ -1,4 +1,7 @@
-"""The networks, as `nn.Module`s that know torch and nothing else; each says which size multiple and minimum it needs."""
+"""The networks, as `nn.Module`s; each says which size multiple and minimum it needs.
+
+May be touched: torch and nothing else.
+"""
 
 from .critic import Critic, PartCritic, SpectralCritic
 from .embedding import FaceEmbedding
@@ -16,4 +19,4 @@ REGISTRY = {
         RestorerNet, DeepGuidedFilter, GuidedUpsampler, Refiner, Sharpener,
     )
 }  # fmt: skip
-__all__ = [*REGISTRY, "GuidedFilter", "REGISTRY"]
+__all__ = [*REGISTRY, "GuidedFilter", "REGISTRY"]  # pyright: ignore[reportUnsupportedDunderAll]

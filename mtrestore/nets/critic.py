@@ -1,7 +1,8 @@
-"""The discriminator of the face net: residual, with equalised learning rates and minibatch standard deviation.
+"""Discriminators: of faces, of faces when there are few, of parts of faces.
 
-Karras et al., Progressive Growing (ICLR 2018), sections 3 and 4.1, and StyleGAN2 (CVPR 2020), figure 7: residual blocks. Beside
-the verdict on the whole face it gives one on each patch (Isola et al., CVPR 2017, section 3.2.2): texture is a local matter.
+The first: Karras et al., Progressive Growing (ICLR 2018), sections 3 and 4.1, and StyleGAN2 (CVPR
+2020), figure 7. Beside the verdict on the whole face it gives one on each patch (Isola et al., CVPR
+2017, section 3.2.2): texture is a local matter.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .blocks import Net, act, conv
+from .blocks import Net, act, conv, he
 from .face import plan_of
 
 
 class EqualConv(nn.Module):
-    """A convolution whose weights are scaled to sqrt(2/fan-in) at run time: every layer learns at the same rate.
+    """A convolution with weights scaled to sqrt(2/fan-in) at run time: all layers learn alike.
 
-    They are stored at a standard deviation of 1/20, about that of the other nets' weights, so that learning rates can be compared.
+    They are stored at a deviation of 1/20, about that of the other nets' weights, so that learning
+    rates can be compared.
     """
 
     STORED = 0.05
@@ -36,7 +38,7 @@ class EqualConv(nn.Module):
 
 
 class Down(nn.Module):
-    """A residual block that halves the size: (conv, conv, mean) beside (1x1 conv, mean), summed over sqrt(2)."""
+    """A residual block that halves the size: (conv, conv, mean) beside (mean, 1x1 conv)."""
 
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
@@ -50,18 +52,22 @@ class Down(nn.Module):
 
 
 def minibatch_std(x: Tensor, group: int = 4) -> Tensor:
-    """Append one channel: the mean standard deviation over groups of samples, so that lack of variety can be seen."""
+    """Append a channel, the mean deviation over groups of samples: lack of variety can be seen.
+
+    One group of all where none divides the batch.
+    """
     b, _, h, w = x.shape
-    g = next(
-        (n for n in range(min(group, b), 1, -1) if b % n == 0), b
-    )  # one group of all where none divides the batch
+    g = next((n for n in range(min(group, b), 1, -1) if b % n == 0), b)
     y = x.reshape(g, b // g, *x.shape[1:])
     std = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))  # one number for each group
     return torch.cat([x, std.repeat(g).reshape(b, 1, 1, 1).expand(b, 1, h, w)], 1)
 
 
 class Critic(Net):
-    """B×3×s×s in 0..1 -> B×1 logits (high means real); s a multiple of 32. `judge(x)` gives the verdicts apart, and features."""
+    """B×3×s×s in 0..1 -> B×1 logits (high means real); s a multiple of 32.
+
+    `judge(x)` gives the verdicts apart, and features.
+    """
 
     multiple = 32
     minimum = 32
@@ -86,20 +92,22 @@ class Critic(Net):
         return [self.head(y.mean((2, 3), keepdim=True)), self.patch(feats[self.PATCH])], feats
 
     def forward(self, x: Tensor) -> Tensor:
-        return sum(v.mean((2, 3)) for v in self.judge(x)[0])
+        first, second = (v.mean((2, 3)) for v in self.judge(x)[0])
+        return first + second
 
 
 class SpectralCritic(Net):
-    """B×3×s×s in 0..1 -> B×1 logits (high means real), s a multiple of 32: the discriminator of a prior that sees few faces.
+    """B×3×s×s in 0..1 -> B×1 logits (high means real), s a multiple of 32; for few faces.
 
-    Spectral norm keeps it smooth (Miyato et al., ICLR 2018). `study` also redraws the picture at s/2 from the middle feature, s/8, which
-    it learns on real faces: who has to redraw a face must look at it (Liu et al., FastGAN, ICLR 2021, section 3.2).
+    Spectral norm keeps it smooth (Miyato et al., ICLR 2018). `study` also redraws the picture at
+    s/2 from the middle feature, s/8, which it learns on real faces: who has to redraw a face must
+    look at it (Liu et al., FastGAN, ICLR 2021, section 3.2).
     """
 
     multiple = 32
     minimum = 32
     MIDDLE = 2  # the block whose feature, s/8, is redrawn
-    LOG_SCALE = 4.0  # of the logits, learned from here: layers of norm 1 leave them within ±0.4, where no margin is ever reached
+    LOG_SCALE = 4.0  # of the logits, to begin with: layers of norm 1 alone reach no margin
 
     def __init__(self, widths: str | Sequence[int] = (12, 24, 64, 128, 192, 256)) -> None:
         super().__init__()
@@ -135,7 +143,10 @@ class SpectralCritic(Net):
 
 
 class PartCritic(Net):
-    """B×3×h×w in 0..1, a part of a face -> B×1 logits, the mean over its places: is this an eye, a mouth (Wang et al., GFPGAN, CVPR 2021, 3.3)?"""
+    """B×3×h×w in 0..1, an eye or a mouth -> B×1 logits, the mean over its places.
+
+    Wang et al., GFPGAN, CVPR 2021, section 3.3.
+    """
 
     multiple = 1
     minimum = 16
@@ -163,9 +174,8 @@ class PartCritic(Net):
 
 def spectral(
     cin: int, cout: int, kernel: int, stride: int = 1, pad: int | None = None
-) -> nn.Conv2d:
+) -> nn.Module:
     """A convolution of largest singular value 1."""
     layer = nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2 if pad is None else pad)
-    nn.init.kaiming_normal_(layer.weight, a=0.2)
-    nn.init.zeros_(layer.bias)
+    he(layer)
     return spectral_norm(layer)

@@ -1,12 +1,14 @@
-"""The face net: s×s down to s/32×s/32 and back, every skip joined by CONCAT (Yang et al., GPEN, CVPR 2021, section 3).
+"""The face net: s×s down to s/32×s/32 and back, every skip joined by CONCAT.
 
-Encoder and decoder are two modules because they are trained apart: the decoder alone is a generator that is fed random
-tensors in place of the encoder's features; then the encoder joins (`FaceNet`).
+Yang et al., GPEN, CVPR 2021, section 3. Encoder and decoder are two modules because they are
+trained apart: the decoder alone is a generator that is fed random tensors in place of the encoder's
+features; then the encoder joins (`FaceNet`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,11 @@ from torch import Tensor, nn
 from .blocks import Net, act, conv, up2, zero
 from .synthesis import Synthesis
 
-WIDTHS = {
+WIDTHS = {  # at full size in sixteens, as a CPU convolves
     "XS": (8, 16, 24, 32, 48, 64),
     "S": (16, 32, 64, 128, 192, 256),
     "M": (16, 48, 96, 160, 256, 320),
-}  # at full size in sixteens, as a CPU convolves
+}
 JOINS = ("concat", "add", "add-matched", "none")
 DECODERS = ("plain", "synthesis")
 
@@ -27,9 +29,8 @@ def plan_of(widths: str | Sequence[int]) -> Sequence[int]:
     """The six widths, s ... s/32, of a plan's name."""
     plan = WIDTHS.get(widths, ()) if isinstance(widths, str) else widths
     if not isinstance(plan, Sequence) or len(plan) != 6:
-        raise ValueError(
-            f"widths must be one of {', '.join(WIDTHS)} or six numbers, got {widths!r}"
-        )
+        names = ", ".join(WIDTHS)
+        raise ValueError(f"widths must be one of {names} or six numbers, got {widths!r}")
     return plan
 
 
@@ -54,8 +55,9 @@ class Encoder(nn.Module):
 class Join(nn.Module):
     """Bring a decoder feature up and join it with the encoder's feature of that size.
 
-    `add-matched` has two convolutions where `concat` has one of twice the input width: the same parameter count, so that an
-    ablation compares the join and not the budget. `none` ignores the skip.
+    `add-matched` has two convolutions where `concat` has one of twice the input width: the same
+    parameter count, so that an ablation compares the join and not the budget. `none` ignores the
+    skip.
     """
 
     def __init__(self, cin: int, cout: int, join: str) -> None:
@@ -77,7 +79,7 @@ class Join(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Six features (largest first) -> B×3×s×s. Fed with random tensors it is the generator of the face prior."""
+    """Six features (largest first) -> B×3×s×s. Fed with random tensors it is a generator."""
 
     def __init__(self, widths: Sequence[int], join: str = "concat") -> None:
         super().__init__()
@@ -85,9 +87,8 @@ class Decoder(nn.Module):
             raise ValueError(f"join must be one of {', '.join(JOINS)}, got {join!r}")
         self.widths = tuple(widths)
         self.start = nn.Sequential(conv(widths[-1], widths[-1]), act())
-        self.joins = nn.ModuleList(
-            Join(a, b, join) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=False)
-        )
+        pairs = zip(widths[:0:-1], widths[-2::-1], strict=False)
+        self.joins = nn.ModuleList(Join(a, b, join) for a, b in pairs)
         self.to_rgb = conv(widths[0], 3)
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
@@ -97,18 +98,20 @@ class Decoder(nn.Module):
         return self.to_rgb(y)  # B 3 s s
 
     def shapes(self, batch: int, size: int) -> list[tuple[int, int, int, int]]:
-        """The six feature shapes it takes at output size `size`: what the encoder gives, or what to draw at random."""
+        """The six feature shapes it takes at output size `size`."""
         return [(batch, w, size >> i, size >> i) for i, w in enumerate(self.widths)]
 
 
 class Generator(Net):
-    """The decoder alone: six random tensors -> a face B×3×s×s, 0..1 (Yang et al., CVPR 2021, section 3.1, with concatenated noise).
+    """The decoder alone: six random tensors -> a face B×3×s×s, 0..1.
 
-    decoder: `synthesis`, which can draw (synthesis.py), or `plain`, the face net's own, which never learned more than stripes.
+    Yang et al., CVPR 2021, section 3.1, with concatenated noise. decoder: `synthesis`, which can
+    draw (synthesis.py), or `plain`, the face net's own, which never learned more than stripes.
     """
 
     multiple = 32
     minimum = 32
+    decoder: Any  # Decoder or Synthesis
 
     def __init__(
         self, widths: str | Sequence[int] = "S", join: str = "concat", decoder: str = "plain"
@@ -122,17 +125,14 @@ class Generator(Net):
             self.decoder = Synthesis(plan_of(widths))
             return
         self.decoder = Decoder(plan_of(widths), join)
-        for layer in (
-            self.modules()
-        ):  # the deepest tensor is to be heard through eleven layers (He et al., ICCV 2015)
+        # The deepest tensor is to be heard through eleven layers (He et al., ICCV 2015).
+        for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, a=0.2)
                 nn.init.zeros_(layer.bias)
-        if (
-            join == "concat"
-        ):  # the noise at the joins begins faint, as StyleGAN's does, or the deepest tensor is drowned
-            for up in self.decoder.joins:
-                up.fuse[0].weight.data[:, up.fuse[0].out_channels :] *= 0.1
+        # The noise at the joins begins faint, as StyleGAN's does, or that tensor is drowned.
+        for up in self.decoder.joins if join == "concat" else ():
+            up.fuse[0].weight.data[:, up.fuse[0].out_channels :] *= 0.1
 
     def draw(
         self,
@@ -142,10 +142,8 @@ class Generator(Net):
         device: str | torch.device = "cpu",
     ) -> list[Tensor]:
         """Fresh N(0,1) tensors: one of s/32×s/32 and one of every join's shape."""
-        return [
-            torch.randn(shape, generator=generator, device=device)
-            for shape in self.decoder.shapes(batch, size)
-        ]
+        shapes = self.decoder.shapes(batch, size)
+        return [torch.randn(shape, generator=generator, device=device) for shape in shapes]
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
         picture = self.decoder(feats)
@@ -155,16 +153,18 @@ class Generator(Net):
 class FaceNet(Net):
     """A degraded face B×3×s×s in 0..1 -> the restored face, same shape; s any multiple of 32.
 
-    widths: a plan's name (`S` 4.3 M parameters, `M` 7.2 M, `XS` for tests and classes) or six numbers for s ... s/32.
-    join: how skips enter the decoder: `concat` (the paper's), `add`, `add-matched` (add, with concat's parameter count), `none`.
-    residual: the decoder's picture is added to the input and its last layer starts at zero, so that training starts from the
-    identity and a clean face costs nothing to learn; False gives the decoder's picture alone.
-    decoder: `plain`, or `synthesis`, the one that can draw: its face is mixed with the input by a mask m of its own,
-    m·x + (1 - m)·face, and `residual` says nothing.
+    widths: a plan's name (`S` 4.3 M parameters, `M` 7.2 M, `XS` for tests and classes) or six
+    numbers for s ... s/32. join: how skips enter the decoder: `concat` (the paper's), `add`,
+    `add-matched` (add, with concat's parameter count), `none`. residual: the decoder's picture is
+    added to the input and its last layer starts at zero, so that training starts from the identity
+    and a clean face costs nothing to learn; False gives the decoder's picture alone. decoder:
+    `plain`, or `synthesis`, the one that can draw: its face is mixed with the input by a mask m of
+    its own, m·x + (1 - m)·face, and `residual` says nothing.
     """
 
     multiple = 32
     minimum = 32
+    decoder: Any  # Decoder or Synthesis
 
     def __init__(
         self,
@@ -175,24 +175,27 @@ class FaceNet(Net):
     ) -> None:
         super().__init__()
         plan = plan_of(widths)
-        self.encoder, self.residual, self.draws = Encoder(plan), residual, decoder == "synthesis"
+        self.encoder, self.residual = Encoder(plan), residual
+        self.draws = decoder == "synthesis"
         if decoder not in DECODERS or (self.draws and join != "concat"):
-            raise ValueError(
-                f"decoder must be one of {', '.join(DECODERS)}, synthesis with join='concat', got {decoder!r} with {join!r}"
-            )
+            rule = f"decoder must be one of {', '.join(DECODERS)}, synthesis with join='concat'"
+            raise ValueError(f"{rule}, got {decoder!r} with {join!r}")
         if self.draws:
             self.decoder = Synthesis(plan, normalised=False)
             for level, width in enumerate(plan):
                 self.register_buffer(f"scale{level}", torch.ones(1, width, 1, 1))
             self.mask = zero(conv(plan[0], 1))
-            nn.init.constant_(self.mask.bias, -2.0)
+            nn.init.constant_(self.get_parameter("mask.bias"), -2.0)
             return
         self.decoder = Decoder(plan, join)
         if residual:
             zero(self.decoder.to_rgb)
 
     def take(self, generator: Generator) -> None:
-        """The trained generator's decoder becomes this net's: batch norm folded in, or, where the net is residual, all but the last layer."""
+        """The trained generator's decoder becomes this net's, batch norm folded in.
+
+        A residual net keeps its last layer.
+        """
         if self.draws:
             self.decoder.load_state_dict(generator.decoder.folded().state_dict())
             return
@@ -202,32 +205,39 @@ class FaceNet(Net):
 
     @torch.no_grad()
     def fit_scales(self, x: Tensor) -> None:
-        """Bring the encoder's features of B×3×s×s to unit variance for each channel: the noise's from which the decoder has learned.
+        """Bring each channel of the features of B×3×s×s to the noise's variance, 1.
 
-        Once, before training, from one batch (the idea of Salimans and Kingma, NeurIPS 2016, section 3).
+        Once, before training, from one batch (Salimans and Kingma, NeurIPS 2016, section 3).
         """
         for level, feature in enumerate(self.encoder(x)):
-            self.get_buffer(f"scale{level}").copy_(
-                1 / feature.std((0, 2, 3), keepdim=True).clamp(min=1e-3)
-            )
+            std = feature.std((0, 2, 3), keepdim=True).clamp(min=1e-3)
+            self.get_buffer(f"scale{level}").copy_(1 / std)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """noise: B booleans; those pictures' skips at s, s/2 and s/4 are replaced by fresh noise, so that they are drawn from the deep code."""
+        """noise: B booleans; those pictures' skips at s, s/2 and s/4 are fresh noise instead."""
         if x.shape[-1] % 32 or x.shape[-2] % 32:
             h, w = (-(-n // 32) * 32 for n in x.shape[-2:])
             raise ValueError(
-                f"the face net needs sides that are multiples of 32, got {x.shape[-2]}x{x.shape[-1]}; try {h}x{w}"
+                "the face net needs sides that are multiples of 32, "
+                f"got {x.shape[-2]}x{x.shape[-1]}; try {h}x{w}"
             )
         feats = self.encoder(x)  # s, s/2, ... s/32
         if self.draws:
-            feats = [f * self.get_buffer(f"scale{level}") for level, f in enumerate(feats)]
-            if noise is not None:
-                feats[:3] = [
-                    torch.where(noise[:, None, None, None], torch.randn_like(f), f)
-                    for f in feats[:3]
-                ]
-            face, y = self.decoder.paint(feats)
-            m = torch.sigmoid(self.mask(y))  # B 1 s s
-            return m * x + (1 - m) * face
+            return self._mixed(x, feats, noise)
         y = self.decoder(feats)  # B 3 s s
         return x + y if self.residual else (y + 1) / 2
+
+    def _mixed(self, x: Tensor, feats: Sequence[Tensor], noise: Tensor | None) -> Tensor:
+        """m·x + (1 - m)·face: the picture, and the face drawn from its features."""
+        scales = [self.get_buffer(f"scale{level}") for level in range(6)]
+        alone = len(x) == 1 and noise is None and not torch.jit.is_tracing()
+        if alone and torch.is_inference_mode_enabled():
+            face, m = self.decoder.paint_one(feats, scales, self.mask)
+            return torch.lerp(face, x, torch.sigmoid(m))
+        feats = [f * scale for f, scale in zip(feats, scales, strict=True)]
+        for level in range(3) if noise is not None else ():
+            fresh = torch.randn_like(feats[level])
+            feats[level] = torch.where(noise[:, None, None, None], fresh, feats[level])
+        face, y = self.decoder.paint(feats)
+        m = torch.sigmoid(self.mask(y))  # B 1 s s
+        return m * x + (1 - m) * face

@@ -1,4 +1,4 @@
-"""Dense landmarks: a small net that puts the 468 points of the face mesh on an upright, possibly badly degraded face."""
+"""Dense landmarks: the 468 points of the face mesh on an upright, perhaps badly degraded face."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .blocks import Net, act, conv
+from .blocks import Net, act, conv, he
 
 POINTS = 468
 
 
 class LandmarkNet(Net):
-    """B×3×128×128 in 0..1 -> B×468×2, x and y in units of the crop's side (0 and 1 are its outer edges).
+    """B×3×128×128 in 0..1 -> B×468×2, x and y in units of the crop's side (0, 1: its outer edges).
 
-    The last layer adds to `mean`, the mean shape of the training labels: an untrained net answers with an average face.
+    The last layer adds to `mean`, the mean shape of the training labels: an untrained net answers
+    with an average face.
     """
 
     size = multiple = minimum = 128
@@ -29,11 +30,11 @@ class LandmarkNet(Net):
         self.head = nn.Sequential(
             nn.Flatten(), nn.Linear(widths[-1] * 16, hidden), act(), nn.Linear(hidden, 2 * POINTS)
         )
-        for layer in self.modules():  # He et al., ICCV 2015: by torch's default the signal shrinks 80-fold and nothing is learned for 600 steps
+        # He et al., ICCV 2015: torch's default shrinks the signal 80-fold, which costs 600 steps.
+        for layer in self.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(layer.weight, a=0.2)
-                nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.head[-1].weight)
+                he(layer)
+        nn.init.zeros_(self.head[-1].get_parameter("weight"))
         self.register_buffer("mean", torch.full((POINTS, 2), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""The whole-photo restorer: a plain residual U-Net of 3x3 convolutions (Ronneberger et al., MICCAI 2015).
+"""The whole-photo restorer: a plain residual U-Net (Ronneberger et al., MICCAI 2015).
 
-Plain on purpose: on a CPU 3x3 convolutions reach four times the arithmetic rate of depthwise or attention blocks.
+Plain on purpose: on a CPU 3x3 convolutions reach four times the arithmetic rate of depthwise or
+attention blocks.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from .blocks import Net, ResBlock, act, conv, up2, zero
 
 
 class RestorerNet(Net):
-    """A degraded picture B×3×H×W in 0..1 -> x + f(x), the clean one; sides multiples of 8 with four widths.
+    """A degraded picture B×3×H×W in 0..1 -> x + f(x), the clean one; sides multiples of 8.
 
-    Blind to kind and strength of degradation. `f` ends in a zero layer: an untrained net is the identity.
+    (Of 2 to the number of widths - 1.) Blind to kind and strength of degradation. `f` ends in a
+    zero layer: an untrained net is the identity.
     """
 
     minimum = 8
@@ -24,9 +26,8 @@ class RestorerNet(Net):
     def __init__(self, widths: Sequence[int] = (16, 32, 64, 128), blocks: int = 1) -> None:
         super().__init__()
         self.multiple = m = 2 ** (len(widths) - 1)
-        sight = (
-            2 + (m - 1) * (2 * blocks + 2) + 2 * m * (blocks + 1)
-        )  # receptive field to each side: stem, levels down and up, middle
+        # Receptive field to each side: stem, levels down and up, middle.
+        sight = 2 + (m - 1) * (2 * blocks + 2) + 2 * m * (blocks + 1)
         self.reach = -(-sight // m) * m  # the context a tile needs to equal the whole
         self.stem = conv(3, widths[0])
         self.enc = nn.ModuleList(
@@ -37,9 +38,8 @@ class RestorerNet(Net):
         )
         self.middle = nn.Sequential(*(ResBlock(widths[-1]) for _ in range(blocks + 1)))
         ups = list(zip(widths[-2::-1], widths[:0:-1], strict=False))
-        self.thin = nn.ModuleList(
-            nn.Conv2d(b, a, 1) for a, b in ups
-        )  # before enlarging: a quarter of the work
+        # Before enlarging: a quarter of the work.
+        self.thin = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in ups)
         self.fuse = nn.ModuleList(nn.Sequential(conv(2 * a, a), act()) for a, b in ups)
         self.to_rgb = zero(conv(widths[0], 3))
 

@@ -1,4 +1,4 @@
-"""The sharpener, last in the flow: a small super-resolution net, x1 or x2, that computes at half the size.
+"""The sharpener, last in the flow: a small super-resolution net that computes at half the size.
 
 Pixel (un)shuffle as in Shi et al., ESPCN (CVPR 2016).
 """
@@ -12,7 +12,10 @@ from .blocks import Net, ResBlock, act, conv, zero
 
 
 class Sharpener(Net):
-    """B×3×H×W in 0..1 -> B×3×kH×kW, k = `scale` (1 or 2); sides even. Fresh: the picture itself, or its bicubic enlargement."""
+    """B×3×H×W in 0..1 -> B×3×kH×kW, k = `scale` (1 or 2); sides even.
+
+    Fresh: the picture itself, or its bicubic enlargement.
+    """
 
     multiple = 2
     minimum = 2
@@ -34,9 +37,7 @@ class Sharpener(Net):
         self.reach = 2 * (2 + 2 * blocks) + 2  # receptive field to each side, input px
 
     def forward(self, x: Tensor) -> Tensor:
-        base = (
-            x
-            if self.scale == 1
-            else F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
-        )
+        if self.scale == 1:
+            return x + self.body(x)
+        base = F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
         return base + self.body(x)

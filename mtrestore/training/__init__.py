@@ -1,1 +1,4 @@
-"""How the shipped weights are made: one loop, stages, losses, batches. May be touched: all of learning; knows nothing of the pipeline."""
+"""How the shipped weights are made: one loop, stages, losses, batches.
+
+May be touched: all of learning. Knows nothing of the pipeline.
+"""

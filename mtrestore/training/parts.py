@@ -1,8 +1,8 @@
 """Parts of faces as tensors, cut so that a gradient finds its way back, for losses to look at.
 
 Points are B×468×2 in units of the picture's side, 0 and 1 its outer edges, as LandmarkNet gives
-them, so they hold at every size. A part is a square, upright in the face: a similarity (B×2×3) takes its
-units to the picture's.
+them, so they hold at every size. A part is a square, upright in the face: a similarity (B×2×3)
+takes its units to the picture's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..crop import EYE_RULE
 
-LEFT_EYE, RIGHT_EYE, MOUTH = (33, 133), (362, 263), (61, 291)  # the viewer's; corners of each
+LEFT_EYE, RIGHT_EYE = (33, 133), (362, 263)  # the viewer's; corners of each
+MOUTH = (61, 291)
 NOSE = 1
 EYE_SIDE, MOUTH_SIDE = 40, 60  # px of a face of 256 px, at which GFPGAN looks, too
 
@@ -57,10 +58,10 @@ def eye_square(points: Tensor) -> Tensor:
     return square(eyes + EYE_RULE[1] * (mouth - eyes), EYE_RULE[0] * unit, axis)
 
 
-def fitted(points: Tensor, wanted: Tensor) -> Tensor:
-    """The square in which points (B×N×2) lie nearest to `wanted` (N×2, in its own units)."""
-    middle, mean = wanted.mean(0), points.mean(1)
-    z, w = wanted - middle, points - mean[:, None]
+def fitted(points: Tensor, places: Tensor) -> Tensor:
+    """The square in which points (B×N×2) lie nearest to `places` (N×2, in its own units)."""
+    middle, mean = places.mean(0), points.mean(1)
+    z, w = places - middle, points - mean[:, None]
     scale = z.square().sum()
     a = (w * z).sum((1, 2)) / scale  # the turn and scale a + ib that takes z to w, least squares
     b = (w[..., 1] * z[:, 0] - w[..., 0] * z[:, 1]).sum(1) / scale
@@ -104,7 +105,7 @@ def placed(points: Tensor, squares: Tensor) -> Tensor:
     return torch.linalg.solve(turn, (points - shift[:, None]).transpose(1, 2)).transpose(1, 2)
 
 
-def chips(pictures: Tensor, points: Tensor, wanted: Sequence[Sequence[float]], size: int) -> Tensor:
-    """B×C×size×size with eyes and mouth corners at `wanted` (4×2, px centres of the chip)."""
-    goal = (torch.as_tensor(wanted, dtype=points.dtype, device=points.device) + 0.5) / size
+def chips(pictures: Tensor, points: Tensor, places: Sequence[Sequence[float]], size: int) -> Tensor:
+    """B×C×size×size with eyes and mouth corners at `places` (4×2, px centres of the chip)."""
+    goal = (torch.as_tensor(places, dtype=points.dtype, device=points.device) + 0.5) / size
     return cut(pictures, fitted(five(points)[:, [0, 1, 3, 4]], goal), size)

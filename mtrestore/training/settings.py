@@ -1,4 +1,4 @@
-"""From a settings file to a training: which net, which batches, which losses, how many steps, where the weights go.
+"""From a settings file to a training: net, batches, losses, steps, and where the weights go.
 
 A settings file (YAML, see experiments/train/) says only what its stage needs:
 
@@ -7,13 +7,14 @@ A settings file (YAML, see experiments/train/) says only what its stage needs:
     batches: {sizes: [128], batch: 16}          # the batch class's keyword arguments
     train: {lr: 6.0e-4, weights: {pixel: 1.0}}  # Supervised's keyword arguments
     steps: 9000
-    weights: mtrestore/weights/face.safetensors # where the averaged net goes when the last step is done
+    weights: mtrestore/weights/face.safetensors # the averaged net goes there after the last step
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,90 +24,90 @@ import torch
 
 from .. import nets, weights
 from ..io import files
-from ..io.text import shown
+from ..io.claims import Claims
+from ..io.text import nearest, shown
 from ..nets.blocks import Net, padded
-from . import batches as data
-from . import stages
+from . import batches, likeness, stages
 from .fit import Record, fit
 
-KEYS = {
-    "stage",
-    "net",
-    "batches",
-    "train",
-    "steps",
-    "schedule",
-    "seed",
-    "ema",
-    "save_every",
-    "init",
-    "prior",
-    "critic",
-    "restorer",
-    "faces",
-    "weights",
-}
+KEYS = {"stage", "net", "batches", "train", "steps", "schedule", "seed", "ema", "save_every"}
+KEYS |= {"init", "prior", "critic", "restorer", "faces", "weights"}
 MOST_STEPS, MOST_SEED = 10**8, 2**63 - 1
 MOST_NUMBER, MOST_LENGTH = 4096, 64  # of a setting in net, batches and train; of a list there
 MOST_PIXELS = 2**26  # of a batch: 0.8 GB as float32
-STAGES: dict[str, tuple[type[Net], Callable[..., Any]]] = {  # name -> its net, and how that is trained
-    "prior": (nets.Generator, stages.GanPrior), "restoration": (nets.FaceNet, stages.FaceRestoration), "face": (nets.FaceNet, stages.Supervised),
-    "landmarks": (nets.LandmarkNet, stages.Supervised), "embedding": (nets.FaceEmbedding, stages.Supervised),
-    "restorer": (nets.RestorerNet, stages.Supervised), "refiner": (nets.GuidedUpsampler, stages.Supervised),
+STAGES: dict[str, tuple[type[Net], Callable[..., Any]]] = {  # name -> its net, how that is trained
+    "prior": (nets.Generator, stages.GanPrior),
+    "restoration": (nets.FaceNet, stages.FaceRestoration),
+    "face": (nets.FaceNet, stages.Supervised),
+    "landmarks": (nets.LandmarkNet, stages.Supervised),
+    "embedding": (nets.FaceEmbedding, stages.Supervised),
+    "restorer": (nets.RestorerNet, stages.Supervised),
+    "refiner": (nets.GuidedUpsampler, stages.Supervised),
     "sharpener": (nets.Sharpener, stages.Supervised),
-}  # fmt: skip
+}
+ONLY_FOR = {"prior": ("restoration", "face"), "critic": ("prior", "restoration")}
+
+
+# ---- the file
 
 
 def read_settings(path: str | Path, stage: str | None = None) -> dict[str, Any]:
-    """The settings in a YAML file, checked: known keys, a known stage (`stage`, when given), steps at least 1."""
+    """The settings in a YAML file; ValueError for what cannot be trained with.
+
+    Known keys, a known stage (`stage`, when given), numbers and sizes within bounds.
+    """
     settings = files.read_yaml(path)
+    for fault in faults(settings, stage):
+        raise ValueError(f"{path}{fault}")
+    return settings
+
+
+def faults(settings: Any, stage: str | None) -> Iterator[str]:
+    """What is wrong with settings, each to be read behind the file's name."""
     if not isinstance(settings, dict) or not {"stage", "steps"} <= settings.keys():
-        raise ValueError(
-            f"{path} must be a mapping with at least stage and steps; see experiments/train/"
-        )
+        yield " must be a mapping with at least stage and steps; see experiments/train/"
     if unknown := sorted(set(map(str, settings)) - KEYS):
-        raise ValueError(
-            f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(KEYS))}"
-        )
-    if str(settings["stage"]) not in STAGES or stage not in (None, settings["stage"]):
-        raise ValueError(
-            f"{path} trains {settings['stage']!r}, expected {stage or ' or '.join(STAGES)}"
-        )
+        known = f"{', '.join(sorted(KEYS))}{nearest(unknown[0], KEYS)}"
+        yield f": unknown setting {unknown[0]!r}; known are {known}"
+    name = settings["stage"]
+    if str(name) not in STAGES or stage not in (None, name):
+        expected = f"{stage or ' or '.join(STAGES)}{nearest(str(name), STAGES)}"
+        yield f" trains {name!r}, expected {expected}"
+    yield from number_faults(settings)
+    for key, kinds in ONLY_FOR.items():
+        if key in settings and name not in kinds:
+            yield f": {key} is for {' or '.join(kinds)}, not for {name}"
+    for key in ("net", "batches", "train"):
+        yield from option_faults(key, settings.get(key, {}))
+    if wrong := weights.immodest(settings.get("net", {})):
+        yield f": net: {wrong}"
+    if pixels(settings.get("batches", {})) > MOST_PIXELS:
+        most = f"a batch has more than {MOST_PIXELS:,} pixels"
+        yield f": batches: {most}; lower batch or the size"
+
+
+def number_faults(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The same of steps, seed and the like."""
     for key, least in {"steps": 1, "schedule": 1, "save_every": 1, "seed": 0}.items():
         value, most = settings.get(key, least), MOST_SEED if key == "seed" else MOST_STEPS
         if type(value) is not int or value < least:
-            raise ValueError(f"{path}: {key} must be a whole number from {least} up, got {value!r}")
+            yield f": {key} must be a whole number from {least} up, got {value!r}"
         if value > most:
-            raise ValueError(f"{path}: {key} must be at most {most:,}, got a larger number")
+            yield f": {key} must be at most {most:,}, got a larger number"
     ema = settings.get("ema", 0)
     if type(ema) not in (int, float) or not 0 <= ema <= 1:
-        raise ValueError(f"{path}: ema must be a number from 0 to 1, got {ema!r}")
-    for key, kinds in {
-        "prior": ("restoration", "face"),
-        "critic": ("prior", "restoration"),
-    }.items():
-        if key in settings and settings["stage"] not in kinds:
-            raise ValueError(
-                f"{path}: {key} is for {' or '.join(kinds)}, not for {settings['stage']}"
-            )
-    for key in ("net", "batches", "train"):
-        if not isinstance(settings.get(key, {}), dict):
-            raise ValueError(f"{path}: {key} must be a mapping of options, got {settings[key]!r}")
-        for name, value in settings.get(key, {}).items():
-            if not modest(value):
-                raise ValueError(
-                    f"{path}: {key}: {shown(str(name)[:40])} must hold finite numbers up to "
-                    f"{MOST_NUMBER} and lists up to {MOST_LENGTH} long, "
-                    f"got {shown(repr(value)[:60])}"
-                )
-    if wrong := weights.immodest(settings.get("net", {})):
-        raise ValueError(f"{path}: net: {wrong}")
-    if pixels(settings.get("batches", {})) > MOST_PIXELS:
-        raise ValueError(
-            f"{path}: batches: a batch has more than {MOST_PIXELS:,} pixels; "
-            "lower batch or the size"
-        )
-    return settings
+        yield f": ema must be a number from 0 to 1, got {ema!r}"
+
+
+def option_faults(key: str, options: Any) -> Iterator[str]:
+    """The same of what is handed on to a class."""
+    if not isinstance(options, dict):
+        yield f": {key} must be a mapping of options, got {options!r}"
+    rule = f"finite numbers up to {MOST_NUMBER} and lists up to {MOST_LENGTH} long"
+    for name, value in options.items():
+        if not modest(value):
+            came = shown(repr(value)[:60])
+            yield f": {key}: {shown(str(name)[:40])} must hold {rule}, got {came}"
 
 
 def modest(value: Any, depth: int = 3) -> bool:
@@ -117,29 +118,30 @@ def modest(value: Any, depth: int = 3) -> bool:
     return not isinstance(value, (int, float)) or abs(value) <= MOST_NUMBER
 
 
-def pixels(batches: Mapping[str, Any]) -> int:
+def pixels(options: Mapping[str, Any]) -> int:
     """How many pixels a batch of these options has at most, as far as its options say it."""
-    sides = [batches.get(name, 0) for name in ("size", "sizes", "small", "most")]
+    sides = [options.get(name, 0) for name in ("size", "sizes", "small", "most")]
     sides = [v for side in sides for v in (side if isinstance(side, list) else [side])]
-    batch = batches.get("batch", 16)
+    batch = options.get("batch", 16)
     numbers = [v for v in (*sides, batch) if isinstance(v, (int, float))]
     return int(batch * max(numbers[:-1], default=0) ** 2) if batch in numbers else 0
 
 
+# ---- what it names
+
+
 def make(kind: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """kind(*args, **options), where an option that it does not take (or not so) is a ValueError that names it."""
+    """kind(*args, **options); ValueError names an option that it does not take, or not so."""
     defaults = {k: p.default for k, p in inspect.signature(kind).parameters.items()}
     for name, value in options.items():
         if not alike(value, defaults.get(name)):
-            raise ValueError(
-                f"{kind.__name__}: {name} must be like {defaults[name]!r}, "
-                f"got {shown(repr(value)[:60])}"
-            )
+            came = shown(repr(value)[:60])
+            raise ValueError(f"{kind.__name__}: {name} must be like {defaults[name]!r}, got {came}")
     try:
         return kind(*args, **options)
     except TypeError as e:
-        given = ", ".join(f"{k}: {v}" for k, v in options.items())
-        raise ValueError(f"{kind.__name__} cannot be made with {{{given}}}: {e}") from e
+        came = ", ".join(f"{k}: {v}" for k, v in options.items())
+        raise ValueError(f"{kind.__name__} cannot be made with {{{came}}}: {e}") from e
 
 
 def alike(value: Any, default: Any) -> bool:
@@ -151,37 +153,51 @@ def alike(value: Any, default: Any) -> bool:
     return type(default) is not float or type(value) in (int, float)
 
 
-def make_batches(settings: Mapping[str, Any], root: Path, net: Net) -> Callable[[int], data.Batch]:
+def make_batches(
+    settings: Mapping[str, Any], root: Path, net: Net
+) -> Callable[[int], batches.Batch]:
     """The batches of a stage; `root` holds train_faces/ and train_photos/."""
-    stage, options = (
-        settings["stage"],
-        {"seed": settings.get("seed", 0), **settings.get("batches", {})},
-    )
+    stage, faces = settings["stage"], root / "train_faces"
+    options = {"seed": settings.get("seed", 0), **settings.get("batches", {})}
     if stage in ("face", "prior", "restoration"):
         folders = [root / name for name in options.pop("folders", ["train_faces"])]
-        return make(data.FaceBatches, folders, **options)
+        return make(batches.FaceBatches, folders, **options)
     if stage == "embedding":
-        return make(data.PersonBatches, root / "train_faces", **options)
+        return make(batches.PersonBatches, faces, **options)
     if stage == "landmarks":
-        batches = make(data.LandmarkBatches, root / "train_faces", **options)
-        net.mean.copy_(torch.from_numpy(batches.mean))
-        return batches
-    photos = data.Photos(
-        root / "train_photos", root / "train_faces" if settings.get("faces", True) else None
-    )
+        marks = make(batches.LandmarkBatches, faces, **options)
+        net.mean.copy_(torch.from_numpy(marks.mean))
+        return marks
+    photos = batches.Photos(root / "train_photos", faces if settings.get("faces", True) else None)
     if stage == "restorer":
-        return make(data.PhotoBatches, photos, **options)
+        return make(batches.PhotoBatches, photos, **options)
     name = settings.get("restorer", "restorer" if stage == "refiner" else None)
     restorer = partial(padded, weights.load(name, nets.RestorerNet)) if name else None
     if stage == "refiner":
-        return make(data.UpsamplerBatches, photos, restorer, **options)
-    return make(data.SharpenerBatches, photos, scale=net.scale, restorer=restorer, **options)
+        return make(batches.UpsamplerBatches, photos, restorer, **options)
+    return make(batches.SharpenerBatches, photos, scale=net.scale, restorer=restorer, **options)
 
 
 def make_stage(settings: Mapping[str, Any]) -> Any:
-    """The stage with its fresh net, or one that begins from `init`; `prior` gives the decoder and `critic` the discriminator of a restoration."""
-    kind, trained_by = STAGES[settings["stage"]]
-    options = settings.get("net", {})
+    """The stage with its net, fresh or from `init`.
+
+    `prior` gives the decoder and `critic` the discriminator of a restoration.
+    """
+    _, trainer = STAGES[settings["stage"]]
+    net, options = make_net(settings), dict(settings.get("train", {}))
+    if critic := settings.get("critic"):
+        loaded = weights.load(critic)
+        if not isinstance(loaded, (nets.Critic, nets.SpectralCritic)):
+            came = f"those of a {type(loaded).__name__}: {critic}"
+            raise ValueError(f"critic must be the weights of a discriminator, got {came}")
+        options["critic"] = loaded.requires_grad_(True).train()
+    if settings["stage"] == "restoration":
+        options["judges"] = judges(options.get("weights", {}))
+    return make(trainer, net, **options)
+
+
+def make_net(settings: Mapping[str, Any]) -> Net:
+    kind, options = STAGES[settings["stage"]][0], settings.get("net", {})
     with contextlib.suppress(TypeError):  # of which make says more
         shapes = weights.sketch(kind, options, weights.MOST_TENSORS)
         count = sum(p.numel() for p in shapes.parameters())
@@ -191,79 +207,96 @@ def make_stage(settings: Mapping[str, Any]) -> Any:
                 f"({weights.MOST_PARAMETERS:,}); choose smaller widths"
             )
     net = make(kind, **options)
+    init, prior = settings.get("init"), settings.get("prior")
     try:
-        if init := settings.get("init"):
+        if init:
             net.load_state_dict(weights.load(init, kind).state_dict())
-        if prior := settings.get("prior"):
+        if prior:
             net.take(weights.load(prior, nets.Generator))
     except RuntimeError as e:
-        raise ValueError(
-            f"{settings.get('prior') or init} was made with other widths or joins than net: {settings.get('net', {})}"
-        ) from e
-    options = dict(settings.get("train", {}))
-    if critic := settings.get("critic"):
-        loaded = weights.load(critic)
-        if not isinstance(loaded, (nets.Critic, nets.SpectralCritic)):
-            raise ValueError(
-                f"critic must be the weights of a discriminator, got those of a {type(loaded).__name__}: {critic}"
-            )
-        options["critic"] = loaded.requires_grad_(True).train()
-    if settings["stage"] == "restoration":
-        options["judges"] = judges(options.get("weights", {}))
-    return make(trained_by, net, **options)
+        other = f"{prior or init} was made with other widths or joins"
+        raise ValueError(f"{other} than net: {options}") from e
+    return net
 
 
 def judges(terms: Mapping[str, float]) -> dict[str, torch.nn.Module]:
-    """The nets that losses ask and that do not learn: our landmarks, and the third party's face net, an extra."""
-    nets_by_name: dict[str, torch.nn.Module] = {}
+    """The nets that losses ask and that do not learn: our landmarks, and dlib's face net."""
+    judges_by_name: dict[str, torch.nn.Module] = {}
     if terms.get("landmarks"):
-        nets_by_name["landmarks"] = weights.load("landmarks", nets.LandmarkNet)
+        judges_by_name["landmarks"] = weights.load("landmarks", nets.LandmarkNet)
     if terms.get("identity") or terms.get("perception"):
-        from . import likeness
+        judges_by_name["likeness"] = likeness.dlib()
+    return judges_by_name
 
-        nets_by_name["likeness"] = likeness.dlib()
-    return nets_by_name
+
+# ---- the training
 
 
 def run(
-    settings: Mapping[str, Any], root: str | Path, out: str | Path, *, resume: bool = True, workers: int = 1, fabric: Any = None,
-    tensorboard: bool = False,
-) -> Iterator[Record]:  # fmt: skip
-    """Train as `settings` say, yielding each step's Record; after the last step the averaged weights are written, settings inside.
+    settings: Mapping[str, Any],
+    root: str | Path,
+    out: str | Path,
+    *,
+    fabric: Any = None,
+    **how: Any,
+) -> Iterator[Record]:
+    """Train as `settings` say, yielding each step's Record; then the averaged weights are written.
 
-    An adversarial stage leaves its discriminator in out/critic.safetensors.
+    how: resume, workers (1 by default) and tensorboard of `fit`. An adversarial stage leaves its
+    discriminator in out/critic.safetensors.
     """
     torch.manual_seed(settings.get("seed", 0))
     stage = make_stage(settings)
-    batches = make_batches(settings, Path(root), stage.averaged)
+    source = make_batches(settings, Path(root), stage.averaged)
     if settings.get("prior") and stage.averaged.draws:
-        stage.averaged.fit_scales(batches(0)["inputs"][0])
+        stage.averaged.fit_scales(source(0)["inputs"][0])
     options = {k: settings[k] for k in ("seed", "schedule", "ema", "save_every") if k in settings}
-    yield from fit(
-        stage,
-        batches,
-        settings["steps"],
-        out,
-        resume=resume,
-        workers=workers,
-        fabric=fabric,
-        tensorboard=tensorboard,
-        **options,
-    )
+    options |= {"workers": 1, "fabric": fabric, **how}
+    yield from fit(stage, source, settings["steps"], out, **options)
     if fabric is None or fabric.global_rank == 0:
         write_weights(settings, stage, Path(out))
     if fabric is not None:
         fabric.barrier()  # no process goes on before the files are there
 
 
+def check_target(
+    settings: Mapping[str, Any], file: str | Path, out: Path, overwrite: bool = False
+) -> None:
+    """Raises ImageError where the weights would replace what is read, or others than their own.
+
+    file: of the settings. Weights that the same settings made before, for whatever steps, are
+    replaced; others only with `overwrite`.
+    """
+    allowed = Claims(overwrite)
+    allowed.reads(file, "the settings")
+    for name in ("init", "prior", "critic", "restorer"):
+        if settings.get(name):
+            allowed.reads(weights.find(settings[name]), f"the weights of {name}")
+    target = target_of(settings, out)
+    allowed.claim(target, "the weights", replace=made_by(target, settings))
+
+
+def target_of(settings: Mapping[str, Any], out: Path) -> Path:
+    """Where the averaged net goes."""
+    return Path(settings.get("weights") or out / f"{settings['stage']}.safetensors")
+
+
+def made_by(target: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a file holds the weights of a training with these settings."""
+    if not target.is_file():
+        return False
+    try:
+        then = json.loads(weights.check(target)[0]["notes"])["settings"]
+        return {**then, "steps": 0} == json.loads(json.dumps({**settings, "steps": 0}))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def write_weights(settings: Mapping[str, Any], stage: Any, out: Path) -> None:
-    """The averaged net, where the settings say or in `out`, and the discriminator of an adversarial stage in `out`."""
-    notes = {
-        "settings": dict(settings),
-        "steps": settings["steps"],
-        "device": str(next(stage.averaged.parameters()).device),
-    }
-    target = Path(settings.get("weights") or out / f"{settings['stage']}.safetensors")
+    """The averaged net, where the settings say or in `out`; a discriminator in `out`."""
+    device = str(next(stage.averaged.parameters()).device)
+    notes = {"settings": dict(settings), "steps": settings["steps"], "device": device}
+    target = target_of(settings, out)
     target.parent.mkdir(parents=True, exist_ok=True)
     weights.save(stage.ema, target, **notes)
     if hasattr(stage, "adversary"):

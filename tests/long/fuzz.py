@@ -126,9 +126,9 @@ def yaml() -> tuple[list[Reader], set[type]]:
 
 def notebook() -> tuple[list[Reader], set[type]]:
     from mtrestore.io import files
-    from mtrestore.lab import execute as notebook
+    from mtrestore.lab import execute
 
-    return [lambda path: None if "out" in notebook.inspect(path)[0] else "no out"], {
+    return [lambda path: None if "out" in execute.inspect(path)[0] else "no out"], {
         ValueError,
         files.ImageError,
     }
@@ -147,14 +147,13 @@ def unfold(data: bytes, folder: Path) -> None:
 def runs() -> tuple[list[Reader], set[type]]:
     """The files of two runs and their sweep, without the figures: they take a second."""
     from mtrestore.io import files
-    from mtrestore.lab import record as run
-    from mtrestore.lab import statistics as results
+    from mtrestore.lab import record, statistics
 
     def gather(path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             unfold(path.read_bytes(), Path(folder))
-            run.runs(folder)
-            results.gather(Path(folder))
+            record.runs(folder)
+            statistics.gather(Path(folder))
 
     return [gather], {ValueError, FileNotFoundError, files.ImageError}
 

@@ -5,11 +5,14 @@ Each prints what it did and what it found, and exits 1 when something did not ho
 sizes are small; `--full` takes those that are promised. Pictures are crops of a public-domain
 portrait with noise, made from a seed.
 
-    kills           kill -9 of a folder run at random moments, then --resume; every output equals an unbroken run's
-    folder          a folder in which every tenth file is bad, on this machine and on a local Dask cluster of two workers
+    kills           kill -9 of a folder run at random moments, then --resume; every output equals an
+                    unbroken run's
+    folder          a folder in which every tenth file is bad, on this machine and on a local Dask
+                    cluster of two workers
     doubles         two runs begun at once on one output folder
     throughput      pictures a second with two workers, with one, and of the bare models
-    training-kills  kill -9 of a training, two of three inside the save (through strace), then resumed; the weights equal an unbroken run's
+    training-kills  kill -9 of a training, two of three inside the save (through strace), then
+                    resumed; the weights equal an unbroken run's
 """
 
 from __future__ import annotations
@@ -30,12 +33,14 @@ from collections import Counter
 from pathlib import Path
 
 FULL = {
-    "kills": {"count": 50, "pictures": 40}, "folder": {"pictures": 500}, "doubles": {"count": 20, "pictures": 10},
-    "throughput": {"pictures": 100, "megapixels": 2.0}, "training-kills": {"count": 25},
+    "kills": {"count": 50, "pictures": 40}, "folder": {"pictures": 500},
+    "doubles": {"count": 20, "pictures": 10}, "throughput": {"pictures": 100, "megapixels": 2.0},
+    "training-kills": {"count": 25},
 }  # fmt: skip
 SMALL = {
-    "kills": {"count": 3, "pictures": 6}, "folder": {"pictures": 20}, "doubles": {"count": 2, "pictures": 3},
-    "throughput": {"pictures": 4, "megapixels": 0.1}, "training-kills": {"count": 3},
+    "kills": {"count": 3, "pictures": 6}, "folder": {"pictures": 20},
+    "doubles": {"count": 2, "pictures": 3}, "throughput": {"pictures": 4, "megapixels": 0.1},
+    "training-kills": {"count": 3},
 }  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,8 +142,13 @@ def kills(work: Path, count: int, pictures: int, seed: int, jobs: int) -> int:
     while killed < count:
         out, folders = work / f"out{folders}", folders + 1
         while killed < count:
-            process = subprocess.Popen(command(source, out, "--jobs", jobs, "--resume"), cwd=ROOT, start_new_session=True,
-                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+            process = subprocess.Popen(
+                command(source, out, "--jobs", jobs, "--resume"),
+                cwd=ROOT,
+                start_new_session=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
             there = len(digests(out)) if out.exists() else 0
             enough = (
                 there + rng.randrange(max(1, min(len(truth) - there, pictures // 4) + 1))
@@ -174,7 +184,8 @@ def kills(work: Path, count: int, pictures: int, seed: int, jobs: int) -> int:
         )
         shutil.rmtree(out)
     return report(kills=killed, folders=folders, outputs_compared=folders * len(truth),
-                  **{f"bad_{k}": total[k] for k in ("torn", "lost", "different", "unaccounted", "orphans", "tracebacks")})  # fmt: skip
+                  **{f"bad_{k}": total[k] for k in ("torn", "lost", "different", "unaccounted",
+                  "orphans", "tracebacks")})  # fmt: skip
 
 
 def spoil(folder: Path) -> int:
@@ -233,8 +244,10 @@ def folder(work: Path, pictures: int, jobs: int) -> int:
             and status == {"restored": pictures - bad, "failed": bad}
             and len(digests(out)) == pictures - bad
         )
-        print(f"{place}: {status['restored']} restored, {status['failed']} told ({Counter(r['code'] for r in rows if r['code'])}), exit {exit_code}, "
-              f"every input once: {once}, {time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
+        print(f"{place}: {status['restored']} restored, {status['failed']} told "
+              f"({Counter(r['code'] for r in rows if r['code'])}), exit {exit_code}, "
+              f"every input once: {once}, {time.monotonic() - began:.0f} s",
+              flush=True)  # fmt: skip
         code |= not right
     print(f"the same report on the cluster: {kept['local'] == kept['dask']}")
     return code | (kept["local"] != kept["dask"])
@@ -292,7 +305,8 @@ def throughput(work: Path, pictures: int, megapixels: float) -> int:
     source = make_pictures(work / "in", pictures, height, round(height / 0.75))
     cores = sorted(os.sched_getaffinity(0))[:2]
     print(
-        f"{pictures} pictures of {megapixels:g} MP on processors {cores}, one thread for each worker",
+        f"{pictures} pictures of {megapixels:g} MP on processors {cores}, one thread for each "
+        "worker",
         flush=True,
     )
     seconds = {}
@@ -305,19 +319,30 @@ def throughput(work: Path, pictures: int, megapixels: float) -> int:
         seconds[jobs] = time.monotonic() - began
     os.sched_setaffinity(0, cores)
     files = [str(p) for p in sorted(source.rglob("*")) if p.is_file()]
-    pair = [subprocess.Popen([sys.executable, "-c", BARE, *files[i::2]], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                             preexec_fn=lambda i=i: os.sched_setaffinity(0, cores[i : i + 1])) for i in range(2)]  # fmt: skip
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", BARE, *files[i::2]],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda i=i: os.sched_setaffinity(0, cores[i : i + 1]),
+        )
+        for i in range(2)
+    ]
     for p in pair:
         p.stdout.readline()
     for p in pair:
         p.stdin.write("go\n")
         p.stdin.flush()
     bare = max(float(p.communicate()[0]) for p in pair)
-    print(f"one worker {pictures / seconds[1]:.3f}/s ({seconds[1]:.1f} s), two workers {pictures / seconds[2]:.3f}/s ({seconds[2]:.1f} s), "
+    print(f"one worker {pictures / seconds[1]:.3f}/s ({seconds[1]:.1f} s), two workers "
+          f"{pictures / seconds[2]:.3f}/s ({seconds[2]:.1f} s), "
           f"bare models on both processors {pictures / bare:.3f}/s ({bare:.1f} s)")  # fmt: skip
     gain, share = seconds[1] / seconds[2], bare / seconds[2]
     print(
-        f"two workers are {gain:.2f} times one (at least 1.7), and {share:.0%} of the bare models (at least 85 %)"
+        f"two workers are {gain:.2f} times one (at least 1.7), and {share:.0%} of the bare models "
+        "(at least 85 %)"
     )
     return int(gain < 1.7 or share < 0.85)
 
@@ -330,8 +355,10 @@ def training_kills(work: Path, count: int, seed: int) -> int:
         + "".join(f"{p.relative_to(data).as_posix()}\n" for p in sorted(data.rglob("*.*g")))
     )
     settings = work / "tiny.yaml"
-    settings.write_text("stage: restorer\nnet: {widths: [4, 8], blocks: 1}\nbatches: {size: 32, batch: 2, real: 0}\nfaces: false\n"
-                        "train: {lr: 1.0e-3, weights: {pixel: 1.0}}\nsteps: 40\nseed: 3\nsave_every: 2\n")  # fmt: skip
+    settings.write_text("stage: restorer\nnet: {widths: [4, 8], blocks: 1}\nbatches: {size: 32, "
+                        "batch: 2, real: 0}\nfaces: false\n"
+                        "train: {lr: 1.0e-3, weights: {pixel: 1.0}}\nsteps: 40\nseed: 3\n"
+                        "save_every: 2\n")  # fmt: skip
     strace = shutil.which("strace")
 
     def start(out: Path, *before: str) -> subprocess.Popen:
@@ -368,7 +395,8 @@ def training_kills(work: Path, count: int, seed: int) -> int:
     truth = finish(work / "unbroken")
     span, total, folders = time.monotonic() - began, Counter(), 0
     print(
-        f"an unbroken training took {span:.1f} s; strace: {strace or 'not here, all kills are at random moments'}",
+        f"an unbroken training took {span:.1f} s; strace: "
+        f"{strace or 'not here, all kills are at random moments'}",
         flush=True,
     )
     while total["kills"] < count:
@@ -377,7 +405,9 @@ def training_kills(work: Path, count: int, seed: int) -> int:
             if total["kills"] == count:
                 break
             call = ("fsync", "rename", None)[total["kills"] % 3] if strace else None
-            if call:  # in the middle of a save: the file is written but not yet safe, or safe but not yet under its name
+            # in the middle of a save: the file is written but not yet safe, or safe but not yet
+            # under its name
+            if call:
                 inject = f"inject={call}:signal=SIGKILL:when={rng.randrange(2, 9)}"
                 process = start(
                     out, strace, "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject
