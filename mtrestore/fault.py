@@ -67,7 +67,7 @@ class Fault:
 
     noise: standard deviation of the finest detail in the flattest squares; grain: the same twice
     as coarse. jpeg: steps across the borders of 8×8 blocks over those inside, 1 where none shows.
-    blur: width (sigma, px) of the sharpest quarter of the edges, 0 where there is no edge. contrast:
+    blur: width (sigma, px) of the sharpest quarter of the edges, 0 where there is none. contrast:
     the 2nd to 98th percentile of grey, before it was brought to a normal range. change: what the
     restorer takes from the flattest tenth, RMS. screen: the pitch of a print's screen, px, or 0.
     """
