@@ -98,7 +98,7 @@ def faults(rows: list[dict]) -> str:
         levels = " ".join(f"{255 * v:5.2f}" for v in (f.noise, f.grain, f.change))
         lines.append(
             f"{r['kind']:6} noise, grain, change {levels}  jpeg {f.jpeg:.2f}  blur {f.blur:.2f}  "
-            f"contrast {f.contrast:.2f}  screen {f.screen:.1f}  {r['name']}"
+            f"contrast {f.contrast:.2f}  {r['name']}"
         )
     return "\n".join(lines)
 

@@ -1,6 +1,5 @@
 """The whole system: two branches at the same time, joined and sharpened.
 
-photo  = descreened(photo)                          # only where a print's screen is sure
 faces  = detect(photo)                              # CNN detector, then dense landmarks
 crops  = [landmark_crop(f, size) for f in faces]    # upright, minimum-area rectangle, expanded
 fixed  = [face_net(c.cut(photo)) for c in crops]    # s x s -> s/32 -> s x s   } the two branches
@@ -44,6 +43,7 @@ from .fault import (
     estimate,
     face_mask,
     facing,
+    given_back,
     patches,
     restoring,
     sharpening,
@@ -61,6 +61,10 @@ RULES = {"landmark": landmark_crop, "eye": eye_crop}
 GREY = 4 / 255  # channels that differ by less than this everywhere make a grey picture
 FUSED = 2**19  # pixels from which the upsampler runs fused: that is compiled at first use
 HEADROOM = 1.2  # crop pixels for a photo pixel: at 1 an untouched face comes back at 44 dB, not 49
+SOFT = 64  # px: a face whose crop holds no more, having been restored, is hopeless
+SOFT_LOSS = (
+    2.2 / 255
+)  # what it loses at that size: unreadable eyes to 2.0, small clear ones from 2.5
 MOST_FACE = 512  # the face net's largest size; beyond, the guided filter brings a face back up
 Size = tuple[int, int]  # height, width
 
@@ -239,18 +243,19 @@ class Restorer:
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
             face_branch = self.pool.submit(self._face_branch, photo, faces, sum(k) / 2, step)
             small = step("shrink", _shrunk, photo, self.working_size)
-            tone = Tone.of(small)
-            clean = step("restore", self._restore_toned, small, tone)
-            fault, close = step("restore", self._faults, photo, small, clean, tone)
+            tone = Tone.of(small) if self.restorer in self.damped else Tone()
+            even = tone(small)
+            clean, fault, close = step("restore", self._clean, photo, even, tone)
             large = step("upsample", image.resize, photo, size)
             share = self._share(fault, close)
-            whole = step("upsample", self._bring_back, small, clean, large, tone, share)
+            whole = step("upsample", self._bring_back, even, clean, large, tone, share)
             faces, crops, fixed, shares = face_branch.result()
             placed = [c.scaled(k) for c in crops]
             pasted = step("paste", self._paste, whole, fixed, placed, shares)
             names = ("photo", "small", "clean", "large", "whole", "pasted")
             pictures = {}
             if self.keep_steps:
+                clean = tone.back(small, even, clean)
                 pictures |= zip(names, (photo, small, clean, large, whole, pasted), strict=True)
             del large, whole  # where they are not kept, the sharpener needs the room
             crisp = sharpening(close, sum(k) / 2) if self.sharpeners[factor] in self.damped else 1
@@ -351,7 +356,12 @@ class Restorer:
             width = fault.blur * size / len(poor)
             share = facing(fault, min(1, wide / len(poor)))
             fixed = agreed(x, fixed, near, width) if self.agree and net is self.face else fixed
-        fixed = tone.back(poor, even, image.resize(fixed, poor.shape[:2]))
+        fixed = image.resize(fixed, poor.shape[:2])
+        if own:
+            fixed = given_back(even, fixed, fault)
+            holds = detail_size(fixed, (SOFT,), SOFT_LOSS, mask)
+            status = "soft" if holds < len(fixed) else status
+        fixed = tone.back(poor, even, fixed)
         full = round(crop.side * max(k, HEADROOM))
         if full > MOST_FACE:
             guide = crop.resized(full).cut(photo)
@@ -372,22 +382,21 @@ class Restorer:
 
         return sparingly(work, "the restorer")
 
-    def _restore_toned(self, small: Photo, tone: Tone) -> Photo:
-        even = tone(small)
-        return tone.back(small, even, self._restore(even))
-
     def _tile(self, part: Photo) -> Photo:
         return self._whole(self.restorer, part)
 
-    def _faults(
-        self, photo: np.ndarray, small: Photo, clean: Photo, tone: Tone
-    ) -> tuple[Fault, Fault]:
-        """What is wrong with the small picture, and with the photo at its own size."""
-        even = tone(small)
-        fault = replace(estimate(even), change=tone.gain * change(small, clean))
-        if photo.shape == small.shape:
-            return fault, fault
-        return fault, typical([estimate(tone(image.as_photo(p))) for p in patches(photo)])
+    def _clean(self, photo: np.ndarray, even: Photo, tone: Tone) -> tuple[Photo, Fault, Fault]:
+        """The small picture restored, its fault, and the photo's fault at its own size.
+
+        All is in a normal range (`tone`).
+        """
+        clean = self._restore(even)
+        fault = replace(estimate(even), change=change(even, clean))
+        if self.restorer in self.damped:
+            clean = given_back(even, clean, fault)
+        if photo.shape == even.shape:
+            return clean, fault, fault
+        return clean, fault, typical([estimate(tone(image.as_photo(p))) for p in patches(photo)])
 
     def _share(self, fault: Fault, close: Fault) -> float:
         """How much of the photo's restoration is wanted."""
@@ -403,19 +412,20 @@ class Restorer:
         return int(np.clip((free * share / 1024) ** 0.5, 2 * overlap + 64, most))
 
     def _bring_back(
-        self, small: Photo, clean: Photo, large: np.ndarray, tone: Tone, share: float
+        self, even: Photo, clean: Photo, large: np.ndarray, tone: Tone, share: float
     ) -> np.ndarray:
-        """The clean picture at the large one's size, as strong as `share` says."""
+        """The clean picture, of a normal range, at the large one's size and in its range, as strong
+        as `share` says.
+        """
         if share == 0:
             return large
+        before = large if tone.gain == 1 else by_rows(tone, large)
         if clean.shape == large.shape:
             whole = image.as_samples(clean, large.dtype)
-        elif tone.gain == 1:
-            whole = self._upsample(small, clean, large)
         else:
-            even = by_rows(tone, large)
-            whole = self._upsample(tone(small), tone(clean), even)
-            whole = by_rows(tone.back, large, even, whole)
+            whole = self._upsample(even, clean, before)
+        if tone.gain > 1:
+            whole = by_rows(tone.back, large, before, whole)
         return whole if share == 1 else cv2.addWeighted(whole, share, large, 1 - share, 0)
 
     def _upsample(self, small: Photo, clean: Photo, large: np.ndarray) -> np.ndarray:
