@@ -361,12 +361,13 @@ class Restorer:
             fixed = given_back(even, fixed, fault)
             holds = detail_size(fixed, (SOFT,), SOFT_LOSS, mask)
             status = "soft" if holds < len(fixed) else status
-        fixed = tone.back(poor, even, fixed)
         full = round(crop.side * max(k, HEADROOM))
         if full > MOST_FACE:
-            guide = crop.resized(full).cut(photo)
-            fixed = keep_detail(poor, fixed, guide, self._upsample(poor, fixed, guide))
-        return crop, fixed, share, status
+            poor = crop.resized(full).cut(photo)
+            guide = tone(poor)
+            fixed = keep_detail(even, fixed, guide, self._upsample(even, fixed, guide))
+            even = guide
+        return crop, tone.back(poor, even, fixed), share, status
 
     def _whole(self, net: Callable[[Tensor], Tensor], picture: Photo) -> Photo:
         return image.to_photo(self._run(net, image.to_tensor(picture)))
