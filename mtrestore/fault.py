@@ -228,7 +228,7 @@ def facing(fault: Fault, k: float = 1.0) -> float:
 def sharpening(fault: Fault, k: float = 1.0) -> float:
     """How much of the sharpener's change a photo enlarged k times needs, 0..1: as blurred as it
     is, and less where it was noisy: what the restorer left of the noise would come back."""
-    return ramp(k * fault.blur, BLUR) / (1 + (max(fault.noise, fault.change) / LEFT_NOISE) ** 2)
+    return ramp(k * fault.blur, BLUR) / (1 + (max(fault.noise, fault.change) / LEFT_NOISE) ** 4)
 
 
 def agreed(poor: Photo, living: Photo, near: Photo, width: float) -> Photo:
