@@ -253,7 +253,7 @@ class Workbench(w.VBox):
                 f if f.status == "too_small" else replace(f, status="found") for f in result.faces
             ]
             self._put(self.faces)
-            count = sum(f.status == "restored" for f in result.faces)
+            count = sum(f.status in ("restored", "soft") for f in result.faces)
             words = f"restored in {result.timings['total']:.1f} s, {count} of {len(cards)} faces"
             self._say(words + (self._gain(result, recipe, worn) if recipe.steps else ""))
             return result
