@@ -143,7 +143,8 @@ def faces(args: argparse.Namespace) -> int:
     out = Path(args.output or run.beside(args.photo, "faces", args.overwrite))
     may_write(out, "the overview", args.overwrite, files=[args.photo])
     samples = image.load(args.photo).samples
-    from . import choice, face, overview  # torch, which a bad file does not wait for
+    from . import choice, face  # torch, which a bad file does not wait for
+    from .lab import overview
 
     people = face.detect(samples, chosen.detector)
     people = choice.Choice.of(chosen).with_boxes(people, samples.shape[:2])
