@@ -46,7 +46,8 @@ class Face:
 
     Five points are viewer's left eye, right eye, nose tip, left and right mouth corner of the
     upright face; 468 are MediaPipe's mesh. `status` is "found", "too_small" (box side under 16 px),
-    "restored", "left_out" (nobody asked for it) or "failed: <reason>".
+    "restored", "soft" (restored, and too blurred still to hold its features), "left_out" (nobody
+    asked for it) or "failed: <reason>".
     """
 
     box: tuple[float, float, float, float]

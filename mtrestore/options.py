@@ -155,7 +155,7 @@ class Options:
         None,
         "everyday",
         "0 gives living texture, 1 the smoother face nearest to the truth; "
-        "by default 0, and 1 for much blurred faces",
+        "by default between them, as much as detail is missing, and 1 for much blurred faces",
         kind=float,
         **SHARE,
     )

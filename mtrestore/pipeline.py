@@ -9,6 +9,9 @@ large  = enlarge(photo, scale)                      # cubic
 whole  = upsampler(small, clean, large)             # guided filter -> OH0, refiner -> OH; in strips
 pasted = paste(whole, fixed, crops)                 # feathered mask, colour matched
 out    = sharpener(pasted)                          # super-resolution net, x1 or x2; in tiles
+
+Each shipped net acts as far as the picture's own fault says (`fault`): a clean picture is left as
+it is. Nets that are given are used as they are.
 """
 
 from __future__ import annotations
@@ -32,6 +35,20 @@ from .choice import Choice, no_face, strength_of
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
 from .face import Face, dense, detect
 from .fast.onnx import onnx_net
+from .fault import (
+    Fault,
+    Tone,
+    agreed,
+    change,
+    estimate,
+    face_mask,
+    facing,
+    given_back,
+    patches,
+    restoring,
+    sharpening,
+    typical,
+)
 from .guard import forks
 from .image import Photo, Picture
 from .nets.blocks import padded
@@ -44,6 +61,10 @@ RULES = {"landmark": landmark_crop, "eye": eye_crop}
 GREY = 4 / 255  # channels that differ by less than this everywhere make a grey picture
 FUSED = 2**19  # pixels from which the upsampler runs fused: that is compiled at first use
 HEADROOM = 1.2  # crop pixels for a photo pixel: at 1 an untouched face comes back at 44 dB, not 49
+SOFT = 64  # px: a face whose crop holds no more, having been restored, is hopeless
+SOFT_LOSS = (
+    2.2 / 255
+)  # what it loses at that size: unreadable eyes to 2.0, small clear ones from 2.5
 MOST_FACE = 512  # the face net's largest size; beyond, the guided filter brings a face back up
 Size = tuple[int, int]  # height, width
 
@@ -62,6 +83,20 @@ def sampled(samples: np.ndarray, most: int = 2**20) -> np.ndarray:
     return samples[np.stack([first, first + 1], 1).ravel()]
 
 
+def by_rows(
+    fn: Callable[..., Photo], *pictures: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
+    """fn of photos, pixel by pixel, run over samples of one size strip by strip.
+
+    `out` may be one of the pictures, which the result then replaces.
+    """
+    out = np.empty_like(pictures[0]) if out is None else out
+    for y in range(0, len(out), 64):
+        strip = fn(*(image.as_photo(p[y : y + 64]) for p in pictures))
+        out[y : y + 64] = image.as_samples(strip, out.dtype)
+    return out
+
+
 def greyed(samples: np.ndarray) -> np.ndarray:
     """Three equal channels, their mean; strip by strip."""
     out = np.empty_like(samples)
@@ -77,16 +112,19 @@ def keep_large(small: Tensor, clean: Tensor, large: Tensor) -> Tensor:
 
 
 def detail_size(
-    face: Photo, sizes: Sequence[int] = (128, 192, 256, 384), loss: float = 0.75 / 255
+    face: Photo,
+    sizes: Sequence[int] = (128, 192, 256, 384),
+    loss: float = 0.75 / 255,
+    mask: np.ndarray | None = None,
 ) -> int:
     """The smallest of `sizes` that holds all of a square picture's detail.
 
-    Shrunk to it and enlarged again the picture differs by at most `loss` (RMS).
+    Shrunk to it and enlarged again the picture differs by at most `loss` (RMS, inside `mask`).
     """
     for size in sizes:
         if size < len(face):
-            back = image.resize(image.resize(face, (size, size)), face.shape[:2])
-            if np.sqrt(np.mean((back - face) ** 2)) <= loss:
+            error = image.resize(image.resize(face, (size, size)), face.shape[:2]) - face
+            if np.sqrt(np.mean((error if mask is None else error[mask]) ** 2)) <= loss:
                 return size
     return len(face)
 
@@ -174,6 +212,9 @@ class Restorer:
         self.sharpeners = {1: as_net(o.sharpener, "sharpener_x1", self.device)}
         if o.sharpener is None and o.scale >= 2:
             self.sharpeners[2] = as_net(None, "sharpener_x2", self.device)
+        # The nets that are damped by what is wrong with a picture: ours, never those given.
+        self.damped = [self.sharpeners[1]] if o.sharpener is None else []
+        self.damped += [] if o.restorer or o.upsampler else [self.restorer]
         if self.with_faces:
             self._load_face_nets(o)
 
@@ -182,13 +223,16 @@ class Restorer:
         if net is None and self.device.type == "cpu" and weights.exported("face").is_file():
             net = weights.exported("face")
         self.face = self.blurred_face = as_net(net, "face", self.device)
-        if o.face_fidelity or (o.face_fidelity is None and o.face is None):
+        if o.face_fidelity or o.face is None:
             weights.find("face_fidelity")
-            smooth = cache(partial(as_net, None, "face_fidelity", self.device))  # few faces need it
-            share = 1 if o.face_fidelity is None else o.face_fidelity
-            self.blurred_face = mixed(self.face, lambda x: padded(smooth(), x), share)
+            near = cache(partial(as_net, None, "face_fidelity", self.device))  # loaded when needed
+            self.near_face = lambda x: padded(near(), x)
         if o.face_fidelity:
-            self.face = self.blurred_face
+            self.face = self.blurred_face = mixed(self.face, self.near_face, o.face_fidelity)
+        elif o.face_fidelity is None and o.face is None:
+            self.blurred_face = self.near_face
+        self.damped += [] if o.face else [self.face, self.blurred_face]
+        self.agree = o.face_fidelity is None
         dense = o.landmarks is not False
         self.landmarks = as_net(o.landmarks, "landmarks", self.device) if dense else None
 
@@ -204,18 +248,23 @@ class Restorer:
             k = (size[1] / photo.shape[1], size[0] / photo.shape[0])
             face_branch = self.pool.submit(self._face_branch, photo, faces, sum(k) / 2, step)
             small = step("shrink", _shrunk, photo, self.working_size)
-            clean = step("restore", self._restore, small)
+            tone = Tone.of(small) if self.restorer in self.damped else Tone()
+            even = tone(small)
+            clean, fault, close = step("restore", self._clean, photo, even, tone)
             large = step("upsample", image.resize, photo, size)
-            whole = step("upsample", self._bring_back, small, clean, large)
-            faces, crops, fixed = face_branch.result()
+            share = self._share(fault, close)
+            whole = step("upsample", self._bring_back, even, clean, large, tone, share)
+            faces, crops, fixed, shares = face_branch.result()
             placed = [c.scaled(k) for c in crops]
-            pasted = step("paste", self._paste, whole, fixed, placed, faces)
+            pasted = step("paste", self._paste, whole, fixed, placed, shares)
             names = ("photo", "small", "clean", "large", "whole", "pasted")
             pictures = {}
             if self.keep_steps:
+                clean = tone.back(small, even, clean)
                 pictures |= zip(names, (photo, small, clean, large, whole, pasted), strict=True)
             del large, whole  # where they are not kept, the sharpener needs the room
-            out = step("sharpen", self._sharpen, pasted, factor)
+            crisp = sharpening(close, sum(k) / 2) if self.sharpeners[factor] in self.damped else 1
+            out = step("sharpen", self._sharpen, pasted, factor, crisp)
         if source.grey or np.ptp(small, axis=-1).max() < GREY:  # also of three equal channels
             out = greyed(out)
         pictures["out"] = out = image.with_hidden(out, source)
@@ -226,7 +275,9 @@ class Restorer:
         mask = partial(mask_of, placed, pasted.shape[:2], out.shape[:2], reach)
         crops = [c.scaled(self.scale) for c in crops]
         notes = source.notes if faces or not looks else (*source.notes, no_face(self.detector))
-        return Restored(out, faces, Steps(pictures), step.total(), source, crops, notes, mask)
+        return Restored(
+            out, faces, Steps(pictures), step.total(), source, crops, notes, mask, fault
+        )
 
     def _sharpener_takes(self, shape: Sequence[int]) -> tuple[Size, int]:
         """Size before the sharpener and its factor: 2 where that reaches the output, else 1."""
@@ -241,10 +292,13 @@ class Restorer:
     @torch.inference_mode()
     def _face_branch(
         self, photo: np.ndarray, faces: Sequence[Face] | None, k: float, step: Watch
-    ) -> tuple[list[Face], list[Crop], list[Photo]]:
-        """Faces with their status, crops and restored faces; `k` output pixels a photo pixel."""
+    ) -> tuple[list[Face], list[Crop], list[Photo], list[float]]:
+        """Faces with their status, crops, restored faces and how much of each is wanted.
+
+        `k`: output pixels a photo pixel.
+        """
         if not self.with_faces:
-            return list(faces or []), [], []
+            return list(faces or []), [], [], []
         faces = step("detect", self._detect, photo, faces)
         return step("faces", self._restore_faces, photo, faces, k)
 
@@ -260,45 +314,68 @@ class Restorer:
 
     def _restore_faces(
         self, photo: np.ndarray, faces: list[Face], k: float
-    ) -> tuple[list[Face], list[Crop], list[Photo]]:
-        crops, fixed = [], []
+    ) -> tuple[list[Face], list[Crop], list[Photo], list[float]]:
+        crops, fixed, shares = [], [], []
         for i, face in enumerate(faces):
             if face.status in ("too_small", "left_out"):
                 continue
             try:
-                crop, picture = self._face(photo, face, k)
+                crop, picture, share, status = self._face(photo, face, k)
             except Exception as e:  # the photo and the other faces go on, and it is said
                 words = " ".join(str(e).split())[:200] or type(e).__name__
                 faces[i] = replace(face, status=f"failed: {words}")
                 continue
             crops.append(crop)
             fixed.append(picture)
-            faces[i] = replace(face, status="restored")
-        return faces, crops, fixed
+            shares.append(share * strength_of(self.face_strength, i + 1))
+            faces[i] = replace(face, status=status)
+        return faces, crops, fixed, shares
 
     def _landmark_net(self, x: Tensor) -> Tensor:
         assert self.landmarks is not None
         return self.landmarks(x.to(self.device)).cpu()
 
-    def _face(self, photo: Photo, f: Face, k: float) -> tuple[Crop, Photo]:
-        """One face at a size that follows it: beyond 512 px with the full crop as a guide.
+    def _face(self, photo: Photo, f: Face, k: float) -> tuple[Crop, Photo, float, str]:
+        """One face at a size that follows it, how much of it is wanted, and its status.
 
         A crop too blurred to need its size is shown to the net smaller, where the same blur is
-        narrower and the net can undo more of it.
+        narrower and the net can undo more of it. A pale or dark one is shown in a normal range.
+        Beyond 512 px the full crop is a guide.
         """
         crop = self.rule(f)
-        k = max(k, HEADROOM)
-        crop = crop.resized(fit_size(crop.side, k, most=MOST_FACE))
+        wide = crop.side * k
+        crop = crop.resized(fit_size(crop.side, max(k, HEADROOM), most=MOST_FACE))
         poor = crop.cut(photo)
-        size = detail_size(poor)
+        mask = face_mask(len(poor))
+        own = self.face in self.damped
+        tone = Tone.of(poor, mask) if own else Tone()
+        even = tone(poor)
+        size = detail_size(even, mask=mask)
         net = self.blurred_face if 2 * size <= len(poor) else self.face
-        fixed = image.to_photo(self._run(net, image.to_tensor(image.resize(poor, (size, size)))))
+        x = image.resize(even, (size, size))
+        fixed = self._whole(net, x)
+        share, status = 1.0, "restored"
+        if own:
+            near = fixed if net is self.near_face else self._whole(self.near_face, x)
+            fault = replace(estimate(even, mask), change=change(x, near, face_mask(size)))
+            width = fault.blur * size / len(poor)
+            share = facing(fault, min(1, wide / len(poor)))
+            fixed = agreed(x, fixed, near, width) if self.agree and net is self.face else fixed
         fixed = image.resize(fixed, poor.shape[:2])
-        full = round(crop.side * k)
+        if own:
+            fixed = given_back(even, fixed, fault)
+            holds = detail_size(fixed, (SOFT,), SOFT_LOSS, mask)
+            status = "soft" if holds < len(fixed) else status
+        full = round(crop.side * max(k, HEADROOM))
         if full > MOST_FACE:
-            guide = crop.resized(full).cut(photo)
-            fixed = keep_detail(poor, fixed, guide, self._upsample(poor, fixed, guide))
-        return crop, fixed
+            poor = crop.resized(full).cut(photo)
+            guide = tone(poor)
+            fixed = keep_detail(even, fixed, guide, self._upsample(even, fixed, guide))
+            even = guide
+        return crop, tone.back(poor, even, fixed), share, status
+
+    def _whole(self, net: Callable[[Tensor], Tensor], picture: Photo) -> Photo:
+        return image.to_photo(self._run(net, image.to_tensor(picture)))
 
     # ---- the whole photo's branch
 
@@ -312,7 +389,25 @@ class Restorer:
         return sparingly(work, "the restorer")
 
     def _tile(self, part: Photo) -> Photo:
-        return image.to_photo(self._run(self.restorer, image.to_tensor(part)))
+        return self._whole(self.restorer, part)
+
+    def _clean(self, photo: np.ndarray, even: Photo, tone: Tone) -> tuple[Photo, Fault, Fault]:
+        """The small picture restored, its fault, and the photo's fault at its own size.
+
+        All is in a normal range (`tone`).
+        """
+        clean = self._restore(even)
+        fault = replace(estimate(even), change=change(even, clean))
+        if self.restorer in self.damped:
+            clean = given_back(even, clean, fault)
+        if photo.shape == even.shape:
+            return clean, fault, fault
+        return clean, fault, typical([estimate(tone(image.as_photo(p))) for p in patches(photo)])
+
+    def _share(self, fault: Fault, close: Fault) -> float:
+        """How much of the photo's restoration is wanted."""
+        needed = restoring(fault, close) if self.restorer in self.damped else 1.0
+        return needed * self.photo_strength
 
     def _tile_side(self, share: float, overlap: int) -> int:
         """The restorer's tile, at about 1 KiB a pixel: what `memory_mb` or a GPU allow."""
@@ -322,16 +417,22 @@ class Restorer:
             free, most = (self.memory_mb or 512) * 2**20, 640
         return int(np.clip((free * share / 1024) ** 0.5, 2 * overlap + 64, most))
 
-    def _bring_back(self, small: Photo, clean: Photo, large: np.ndarray) -> np.ndarray:
-        """The clean picture at the large one's size, as strong as asked for."""
+    def _bring_back(
+        self, even: Photo, clean: Photo, large: np.ndarray, tone: Tone, share: float
+    ) -> np.ndarray:
+        """The clean picture, of a normal range, at the large one's size and in its range, as strong
+        as `share` says.
+        """
+        if share == 0:
+            return large
+        before = large if tone.gain == 1 else by_rows(tone, large)
         if clean.shape == large.shape:
             whole = image.as_samples(clean, large.dtype)
         else:
-            whole = self._upsample(small, clean, large)
-        if self.photo_strength < 1:
-            s = self.photo_strength
-            whole = cv2.addWeighted(whole, s, large, 1 - s, 0)
-        return whole
+            whole = self._upsample(even, clean, before)
+        if tone.gain > 1:
+            by_rows(tone.back, large, before, whole, out=whole)
+        return whole if share == 1 else cv2.addWeighted(whole, share, large, 1 - share, 0, whole)
 
     def _upsample(self, small: Photo, clean: Photo, large: np.ndarray) -> np.ndarray:
         """Guided filter and refiner over `large`, fused or in strips; other callables at once."""
@@ -356,16 +457,17 @@ class Restorer:
         return self._in_tiles(strip, large, width, net.reach, 1, "the guided filter")
 
     def _paste(
-        self, whole: np.ndarray, fixed: list[Photo], crops: list[Crop], faces: list[Face]
+        self, whole: np.ndarray, fixed: list[Photo], crops: list[Crop], shares: list[float]
     ) -> np.ndarray:
-        numbers = [i for i, face in enumerate(faces, 1) if face.status == "restored"]
-        strengths = [strength_of(self.face_strength, i) for i in numbers]
-        return paste(whole, fixed, crops, strengths) if fixed else whole
+        return paste(whole, fixed, crops, shares) if any(shares) else whole
 
-    def _sharpen(self, pasted: np.ndarray, scale: int) -> np.ndarray:
-        """The sharpener in tiles, mirrored at the borders: it would take the dark for an edge."""
+    def _sharpen(self, pasted: np.ndarray, scale: int, share: float = 1.0) -> np.ndarray:
+        """The sharpener in tiles, mirrored at the borders: it would take the dark for an edge.
+
+        `share` of what it changes is kept; below 1 it must keep the size.
+        """
         net = self.sharpeners[scale]
-        if net is identity:
+        if net is identity or share == 0:
             return pasted
         height, width = pasted.shape[:2]
         reach = getattr(net, "reach", 32)
@@ -376,7 +478,8 @@ class Restorer:
             ends = (x0 == 0, x0 + x.shape[-1] == width, y0 == 0, y0 + x.shape[-2] == height)
             y = padded(net, F.pad(x, [margin * end for end in ends], mode))
             left, right, above, below = (margin * end * scale for end in ends)
-            return y[..., above : y.shape[-2] - below, left : y.shape[-1] - right]
+            y = y[..., above : y.shape[-2] - below, left : y.shape[-1] - right]
+            return y if share == 1 else torch.lerp(x, y.to(x.dtype), share)
 
         columns = 512  # what a processor's cache holds
         return self._in_tiles(mirrored, pasted, columns, margin, scale, "the sharpener")

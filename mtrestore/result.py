@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from . import image
 from .crop import Crop
 from .face import Face
+from .fault import Fault
 from .image import Photo, Picture
 from .io.claims import Claims
 from .tile import NoMemory, out_of_memory
@@ -97,7 +98,8 @@ class Restored:
     them, float32, 0..1, anew each time. faces: largest first, each with box, landmarks, score and
     status. steps: name -> picture, in order. spans: when each step, and the total, began and ended,
     in seconds. timings: seconds by step (the branches overlap, so they add up to more than
-    `total`). mask: H×W, above 0 where a face was pasted.
+    `total`). mask: H×W, above 0 where a face was pasted. fault: what was wrong with the photo, as
+    estimated at the working size.
     """
 
     samples: np.ndarray
@@ -108,6 +110,7 @@ class Restored:
     crops: list[Crop] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     mask_of: Callable[[], np.ndarray] = field(repr=False, default=no_mask)
+    fault: Fault = field(default_factory=Fault)
 
     @property
     def image(self) -> Photo:

@@ -205,7 +205,7 @@ def account(job: Job, settings: Settings, picture: Any, result: Any, seconds: fl
         "boxes": [",".join(f"{v:.0f}" for v in face.box) for face in result.faces],
         "flags": flags(result.samples, states, looked),
         "faces_found": len(states),
-        "faces_restored": states.count("restored"),
+        "faces_restored": sum(state in ("restored", "soft") for state in states),
         "faces_failed": sum(state.startswith("failed") for state in states),
         "notes": notes,
         "seconds": round(seconds, 3),

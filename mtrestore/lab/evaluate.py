@@ -168,8 +168,9 @@ def default_face(restorer: Restorer) -> Method:
     def method(photo: np.ndarray, points: np.ndarray) -> np.ndarray:
         face = Face((*points.min(0), *points.max(0)), points)
         with torch.inference_mode():
-            crop, out = restorer._face(photo, face, 1.0)
-        return warp(out, crop.resized(len(out)).inverse, photo.shape[:2], crisp=1.25)
+            crop, fixed, share, _ = restorer._face(photo, face, 1.0)
+        new = warp(fixed, crop.resized(len(fixed)).inverse, photo.shape[:2], crisp=1.25)
+        return photo + np.float32(share) * (new - photo)
 
     return method
 

@@ -322,7 +322,8 @@ class Workbench(w.VBox):
                 f if f.status == "too_small" else replace(f, status="found") for f in result.faces
             ]
             self._put(self.faces)
-            count, worse = (states.count(state) for state in ("restored", "made worse"))
+            count = sum(state in ("restored", "soft") for state in states)
+            worse = states.count("made worse")
             words = f"restored in {result.timings['total']:.1f} s, {count} of {len(cards)} faces"
             words += f", {worse} made worse" if worse else ""
             if truth is not None:

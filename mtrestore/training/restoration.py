@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from ..nets import FaceNet, PartCritic
 from . import losses
 from .adversary import Adversarial, Adversary, still
-from .descent import Descent, Losses, add, check_names, cosine, micro
+from .descent import Descent, Groups, Losses, add, check_names, cosine, micro
 from .parts import crop_parts
+
+USUAL = 0.04  # RMS of a convolution's weights (He et al.) from 128 channels
 
 
 class FaceRestoration(Adversarial):
@@ -27,9 +29,10 @@ class FaceRestoration(Adversarial):
     losses wait until the discriminator has told restored from real; without adversarial losses it
     does not learn. Those of LABELLED need the batch's `points`.
 
-    frozen: so many steps at first in which only the encoder learns (and the mask, where the net has
-    one). noise: the chance that a much blurred face (to a quarter of its size or less) is drawn
-    from the deep code alone, its finest three skips replaced by noise.
+    frozen: so many steps at first in which only the encoder learns. A mask that learned with it
+    would hand the input through before the decoder was asked to draw anything. noise: the chance
+    that a much blurred face (to a quarter of its size or less) is drawn from the deep code alone,
+    its finest three skips replaced by noise.
     """
 
     TERMS = {"pixel": 1.0, "frequency": 0.0, "features": 0.02, "adversarial": 0.01, "ldl": 0.0}
@@ -51,6 +54,7 @@ class FaceRestoration(Adversarial):
         accumulate: int = 1,
         frozen: int = 0,
         noise: float = 0.0,
+        betas: tuple[float, float] = (0.0, 0.99),
         judges: Mapping[str, nn.Module] | None = None,
     ) -> None:
         check_names(weights or {}, self.TERMS, "weights must name losses out of")
@@ -58,9 +62,9 @@ class FaceRestoration(Adversarial):
         self.averaged, self.accumulate = net, accumulate
         self.frozen, self.noise = frozen, noise
         self.steps = 0
-        groups = [(net.encoder, lr), (net.decoder, decoder_lr)]
-        groups += [(net.mask, lr)] if net.draws else []
-        self.descent = Descent(net, groups, (0.0, 0.99), clip)
+        groups: Groups = [(net.encoder.parameters(), lr)]
+        groups += rates(net, lr, decoder_lr)
+        self.descent = Descent(net, groups, betas, clip)
         self.adversary = Adversary(
             critic or net.decoder.widths, critic_lr, r1, every, augment, paired=True
         )
@@ -90,7 +94,8 @@ class FaceRestoration(Adversarial):
         frozen = self.steps < self.frozen
         self.descent.start(factor)
         if frozen:
-            self.descent.adam.param_groups[1]["lr"] = 0.0
+            for group in self.descent.adam.param_groups[1:]:
+                group["lr"] = 0.0
         with still(self.adversary, *self.parts.values()):
             restored, totals = self._restore(parts)
         self.descent.step()
@@ -188,6 +193,22 @@ class FaceRestoration(Adversarial):
     def picture(self) -> Tensor | None:
         """Inputs, restorations and truths of the last batch, up to six each, in this order."""
         return None if self.last is None else self.last.float().clamp(0, 1).cpu()
+
+
+def rates(net: FaceNet, lr: float, decoder_lr: float) -> Groups:
+    """The decoder's parameters, and at which rate they learn.
+
+    Those of a decoder that draws follow their size, as in LAMB (You et al., ICLR 2020): folded
+    batch norm left weights of 0.007 and of 0.5, and a step that moves the large ones breaks the
+    small. The gains of the joins, near 0 in a prior, learn as fast as the encoder they let in.
+    """
+    if not net.draws:
+        return [(net.decoder.parameters(), decoder_lr)]
+    groups: Groups = [(net.decoder.gain, lr), (net.mask.parameters(), decoder_lr)]
+    layers = [m for m in net.decoder.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    sizes = [layer.weight.detach().square().mean().sqrt().item() / USUAL for layer in layers]
+    groups += [(m.parameters(), decoder_lr * size) for m, size in zip(layers, sizes, strict=True)]
+    return [*groups, ([net.decoder.start_place, net.decoder.place], decoder_lr)]
 
 
 def halvings(blur: Tensor) -> Tensor:
