@@ -196,6 +196,22 @@ def test_runs_and_leaves_its_numbers(path, tmp_path):
     assert len(said) >= 3
 
 
+def test_the_joint_stage_begins_with_the_prior_and_its_discriminator(tmp_path, root):
+    """Notebook 13 up to its short training, as experiments/prior.yaml asks for it."""
+    whole = json.loads((root / "notebooks/13_face_restoration.ipynb").read_text())
+    names = [cell["id"] for cell in whole["cells"]]
+    cells = whole["cells"][: names.index("13-09") + 1]
+    said = "print(type(stage.adversary.critic).__name__, net.draws, stage.adversary.ready)"
+    cells.append(copy.deepcopy(cells[-1]) | {"id": "said", "source": said})
+    short = tmp_path / "short.ipynb"
+    short.write_text(json.dumps(whole | {"cells": cells}))
+    parameters = {"size": 32, "steps": 2, "batch": 2, "start": "prior", "out": str(tmp_path)}
+    parameters["critic"] = str(root / "experiments/train/state/critic.safetensors")
+    options = {"cwd": tmp_path, "progress_bar": False, "kernel_name": "python3"}
+    ran = papermill.execute_notebook(short, None, parameters, **options)
+    assert ran.cells[-1].outputs[-1]["text"] == "SpectralCritic True True\n"
+
+
 def answered(notebook):
     """The notebook with each exercise asked thrice: unanswered, with its solution, and wrongly."""
     cells = []
