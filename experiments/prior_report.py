@@ -24,12 +24,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mtrestore import face, image, metrics, weights
 from mtrestore.crop import five_from_mesh, landmark_crop
 from mtrestore.io.text import one_line
 from mtrestore.lab import evaluate
+from mtrestore.lab.draws import variance_shares
 from mtrestore.nets import Generator, SpectralCritic
 from mtrestore.training import batches as data
 from mtrestore.training import fit as train
@@ -74,27 +75,6 @@ def from_checkpoint(folder: Path) -> tuple[Generator, SpectralCritic | None, int
     for part in filter(None, (net, critic)):
         part.eval().requires_grad_(False)
     return net, critic, state["step"]
-
-
-def variance_shares(
-    net: Generator, size: int, random: torch.Generator, count: int = 64
-) -> dict[str, float]:
-    """Of each random tensor, s/32 first: the variance that renewing it alone makes, over that of
-    renewing all.
-    """
-    with torch.inference_mode():
-        first, second = (net.draw(count, size, random) for _ in range(2))
-        base = net(first)
-
-        def moved(feats: Sequence[Tensor]) -> float:
-            return float((net(feats) - base).square().mean()) / 2
-
-        whole = moved(second)
-        levels = range(len(first) - 1, -1, -1)
-        return {
-            f"s/{2**i}": moved([*first[:i], second[i], *first[i + 1 :]]) / max(whole, 1e-12)
-            for i in levels
-        }
 
 
 def mean_five(points: Sequence[np.ndarray], size: int) -> np.ndarray:

@@ -170,7 +170,8 @@ def sketch(kind: type[Net], config: dict[str, Any], tensors: int) -> Net:
             self.left -= func in (torch.empty, torch.randn)  # what weights begin as
             if self.left < 0:
                 raise ValueError(f"its net has more tensors than the {tensors} that there may be")
-            if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            scaled = (torch.Tensor.mul, torch.Tensor.mul_, torch.Tensor.__imul__)
+            if func in (torch.Tensor.normal_, torch.Tensor.uniform_, *scaled):
                 return args[0]
             return func(*args, **(kwargs or {}))
 

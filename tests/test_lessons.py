@@ -9,7 +9,7 @@ from torch import nn
 
 import mtrestore as mt
 from mtrestore import degrade, metrics, view
-from mtrestore.lab import cost, failures, judge, ladder, page, poses, reading, samples, toy
+from mtrestore.lab import cost, draws, failures, judge, ladder, page, poses, reading, samples, toy
 from mtrestore.training.fit import fit
 from mtrestore.training.stages import GanPrior
 
@@ -255,6 +255,32 @@ def test_a_finished_experiment_is_read():
     assert said == {"all, b": "better", "all, c": "no clear difference"}
     assert reading.numbers(FOUND, "psnr") == {"psnr_b_all": 0.5, "psnr_c_all": 0.5, "clear": 1}
     assert reading.per_picture(FOUND, "psnr", "b", "a", ()) == {"p": [2, 1], "q": [3, 8]}
+
+
+# ---- draws
+
+
+def test_a_walk_leads_over_the_sphere_from_end_to_end():
+    a, b = torch.tensor([[3.0, 0.0], [0.0, 3.0]])
+    quarter = draws.between(a, b, 0.5)
+    torch.testing.assert_close(quarter, torch.tensor([4.5, 4.5]).sqrt())  # length 3, half-way
+    torch.testing.assert_close(draws.between(a, a, 0.3), a)
+    ends = torch.stack([a, b]).reshape(2, 2, 1, 1)
+    held, deepest = draws.walk([torch.ones(1, 1, 2, 2), ends[:1]], ends, 5)
+    assert held.shape == (5, 1, 2, 2) and deepest.shape == (5, 2, 1, 1)
+    torch.testing.assert_close(deepest[[0, -1]], ends)
+
+
+def test_one_tensor_of_a_draw_is_renewed():
+    held, fresh = [torch.zeros(1)] * 3, [torch.ones(1)] * 3
+    assert [t.item() for t in draws.renewed(held, fresh, 1)] == [0, 1, 0]
+
+
+def test_what_is_kept_of_the_trainings_is_read():
+    assert draws.log("prior_128_2")["pictures"][-1] == 83200
+    assert draws.rows("tried")[0]["what"] == "plain decoder"
+    assert draws.told("prior_64_plain")["faces"] == 0
+    assert draws.sheet("prior_64_plain").shape[2] == 3
 
 
 # ---- the toy
