@@ -344,7 +344,7 @@ def test_folded_batch_norm_is_the_same_function(size):
 def test_a_face_net_takes_the_drawing_decoder_and_mixes_by_its_mask():
     net, x = nets.FaceNet(**DRAWS), noise(2, 3, 64, 64)
     net.take(drawing())
-    feats = [f * net.get_buffer(f"scale{i}") for i, f in enumerate(net.encoder(x))]
+    feats = net.skips(net.encoder(x))
     m = torch.sigmoid(torch.tensor(-2.0))  # a fresh mask is even, and mostly face
     assert torch.allclose(net(x), m * x + (1 - m) * net.decoder(feats), atol=1e-6)
     net.mask.bias.data.fill_(50.0)
@@ -368,25 +368,41 @@ def test_one_face_is_drawn_with_scaled_weights_to_the_same_numbers(size, monkeyp
         assert (net(x.repeat(2, 1, 1, 1)) - plain).abs().max() < 1e-5 and calls == [1]
 
 
-def test_fitted_scales_give_features_of_unit_variance_and_the_deepest_no_mean():
+def test_fitted_features_are_as_the_noise_of_a_prior():
+    """Unit variance in each channel of a join; the deepest without a mean, of unit length."""
     torch.manual_seed(0)
     net, x = nets.FaceNet(**DRAWS), noise(4, 3, 64, 64)
-    place = net.decoder.start_place.clone()
     net.fit_scales(x)
-    for level, feature in enumerate(net.encoder(x)):
-        std = (feature * net.get_buffer(f"scale{level}")).std((0, 2, 3))
+    features = net.encoder(x)
+    for feature in net.skips(features)[:5]:
+        std = feature.std((0, 2, 3))
         assert torch.allclose(std, torch.ones_like(std), atol=1e-3)
-    moved = feature * net.get_buffer("scale5") + net.decoder.start_place - place
-    assert moved.mean((0, 2, 3)).abs().max() < 1e-5
+    centred = features[5] - net.get_buffer("centre")
+    assert centred.mean((0, 2, 3)).abs().max() < 1e-5
+    length = net.deepest(features[5]).square().mean(1)
+    assert torch.allclose(length, torch.ones_like(length), atol=1e-3)
 
 
 def test_noise_in_the_skips_reaches_only_the_pictures_that_were_named():
     torch.manual_seed(0)
     net, x = shaken(nets.FaceNet(**DRAWS)), noise(2, 3, 64, 64)
-    plain, mixed = net(x), net(x, torch.tensor([True, False]))
+    plain, mixed = net(x), net(x, torch.tensor([3, 0]))
     assert torch.allclose(plain[1], mixed[1], atol=1e-6) and not torch.allclose(
         plain[0], mixed[0], atol=1e-4
     )
+
+
+def test_with_all_skips_noise_only_the_deepest_feature_is_heard():
+    torch.manual_seed(0)
+    net, x = shaken(nets.FaceNet(**DRAWS)), noise(1, 3, 64, 64)
+    net.mask.bias.data.fill_(-50.0)
+    net.encoder.downs[-1].register_forward_hook(lambda *_: torch.ones(1, 8, 2, 2))
+    torch.manual_seed(1)
+    one = net(x, torch.tensor([5]))
+    torch.manual_seed(1)
+    assert torch.allclose(net(1 - x, torch.tensor([5])), one)
+    torch.manual_seed(1)
+    assert not torch.allclose(net(1 - x, torch.tensor([4])), one, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -86,9 +86,7 @@ def walk(draw: Draw, ends: Tensor, steps: int) -> list[Tensor]:
 @torch.inference_mode()
 def restored(net: FaceNet, faces: Tensor) -> list[np.ndarray]:
     """What the synthesis decoder of a net draws from the features of B×3×s×s, without the mask."""
-    features = net.encoder(faces)
-    feats = [f * net.get_buffer(f"scale{level}") for level, f in enumerate(features)]
-    return [image.to_photo(picture) for picture in net.decoder(feats)]
+    return [image.to_photo(picture) for picture in net.decoder(net.skips(net.encoder(faces)))]
 
 
 def rows(name: str) -> list[dict[str, str]]:

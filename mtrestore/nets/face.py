@@ -186,6 +186,7 @@ class FaceNet(Net):
                     he(layer)
             for level, width in enumerate(plan):
                 self.register_buffer(f"scale{level}", torch.ones(1, width, 1, 1))
+            self.register_buffer("centre", torch.zeros(1, plan[5], 1, 1))
             self.mask = zero(conv(plan[0], 1))
             nn.init.constant_(self.get_parameter("mask.bias"), -2.0)
             return
@@ -207,8 +208,8 @@ class FaceNet(Net):
 
     @torch.no_grad()
     def fit_scales(self, x: Tensor) -> None:
-        """Bring each channel of the features of B×3×s×s to the noise's variance, 1; of the deepest
-        also to its mean, 0, by the tensor of places that is added there.
+        """Bring each channel of the features of B×3×s×s to the noise's variance, 1, of the deepest
+        also to its mean, 0.
 
         Once, before training, from one batch (Salimans and Kingma, NeurIPS 2016, section 3).
         """
@@ -216,11 +217,12 @@ class FaceNet(Net):
         for level, feature in enumerate(features):
             std = feature.std((0, 2, 3), keepdim=True).clamp(min=1e-3)
             self.get_buffer(f"scale{level}").copy_(1 / std)
-        mean = features[5].mean((0, 2, 3), keepdim=True)
-        self.decoder.start_place -= mean * self.get_buffer("scale5")
+        self.get_buffer("centre").copy_(features[5].mean((0, 2, 3), keepdim=True))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """noise: B booleans; those pictures' skips at s, s/2 and s/4 are fresh noise instead."""
+        """noise: B whole numbers 0..5; so many of each picture's skips, from s down, are fresh noise
+        instead.
+        """
         if x.shape[-1] % 32 or x.shape[-2] % 32:
             h, w = (-(-n // 32) * 32 for n in x.shape[-2:])
             raise ValueError(
@@ -233,19 +235,32 @@ class FaceNet(Net):
         y = self.decoder(feats)  # B 3 s s
         return x + y if self.residual else (y + 1) / 2
 
+    def deepest(self, feature: Tensor) -> Tensor:
+        """The encoder's last feature B×w×h×w as the prior knows its own: every place of length
+        sqrt(w), as normally distributed numbers are (Karras et al., ICLR 2018, section 4.2).
+        """
+        y = (feature - self.get_buffer("centre")) * self.get_buffer("scale5")
+        return y * (y.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+    def skips(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        """The encoder's six features as the drawing decoder takes them."""
+        scaled = [f * self.get_buffer(f"scale{level}") for level, f in enumerate(feats[:5])]
+        return [*scaled, self.deepest(feats[5])]
+
     def _mixed(self, x: Tensor, feats: Sequence[Tensor], noise: Tensor | None) -> Tensor:
         """m·x + (1 - m)·face: the picture, and the face drawn from its features."""
-        scales = [self.get_buffer(f"scale{level}") for level in range(6)]
         tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]  # in its docs
         alone = len(x) == 1 and noise is None and not tracing
         if alone and torch.is_inference_mode_enabled():
+            scales = [self.get_buffer(f"scale{level}") for level in range(5)]
+            feats = [*feats[:5], self.deepest(feats[5])]
             face, m = self.decoder.paint_one(feats, scales, self.mask)
             return torch.lerp(face, x, torch.sigmoid(m))
-        feats = [f * scale for f, scale in zip(feats, scales, strict=True)]
+        feats = self.skips(feats)
         if noise is not None:
-            for level in range(3):
+            for level in range(5):
                 fresh = torch.randn_like(feats[level])
-                feats[level] = torch.where(noise[:, None, None, None], fresh, feats[level])
+                feats[level] = torch.where(level < noise[:, None, None, None], fresh, feats[level])
         face, y = self.decoder.paint(feats)
         m = torch.sigmoid(self.mask(y))  # B 1 s s
         return m * x + (1 - m) * face

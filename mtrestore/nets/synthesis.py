@@ -103,11 +103,11 @@ class Synthesis(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """`paint` of one picture without batch norm, its passes at full size saved.
 
-        Features times scales (1×w×1×1 each) -> (the picture, mask of the last feature). What
+        Features, the first five times scales (1×w×1×1 each) -> (the picture, mask of the last). What
         multiplies channels at s/4 ... s multiplies the weights of the convolution instead; the
         last head and the mask are one convolution.
         """
-        y = feats[5] * scales[5] + resized(self.start_place, feats[5])
+        y = feats[5] + resized(self.start_place, feats[5])
         deep = F.adaptive_avg_pool2d(y, 2).flatten(1)
         y, picture = self.start(y), 0
         fuse: Any = self.fuse  # Sequentials that begin with a convolution
