@@ -220,9 +220,7 @@ class FaceNet(Net):
         self.get_buffer("centre").copy_(features[5].mean((0, 2, 3), keepdim=True))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """noise: B whole numbers 0..5; so many of each picture's skips, from s down, are fresh noise
-        instead.
-        """
+        """noise: B whole numbers 0..5; so many skips of a picture, from s on, are noise."""
         if x.shape[-1] % 32 or x.shape[-2] % 32:
             h, w = (-(-n // 32) * 32 for n in x.shape[-2:])
             raise ValueError(

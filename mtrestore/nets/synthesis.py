@@ -103,7 +103,7 @@ class Synthesis(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """`paint` of one picture without batch norm, its passes at full size saved.
 
-        Features, the first five times scales (1×w×1×1 each) -> (the picture, mask of the last). What
+        Features, five of them times scales (1×w×1×1 each) -> (the picture, mask of the last). What
         multiplies channels at s/4 ... s multiplies the weights of the convolution instead; the
         last head and the mask are one convolution.
         """

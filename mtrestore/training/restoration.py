@@ -187,7 +187,7 @@ class FaceRestoration(Adversarial):
         return totals
 
     def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict() | {"steps": self.steps}
+        state = super().state_dict() | {"steps": self.steps, "rates": self.descent.rates}
         if self.parts:
             state["parts"] = {name: part.state_dict() for name, part in self.parts.items()}
         return state
@@ -195,6 +195,7 @@ class FaceRestoration(Adversarial):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.steps = state.get("steps", 0)
+        self.descent.rates = state.get("rates", self.descent.rates)
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
 
