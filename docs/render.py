@@ -28,9 +28,12 @@ import cv2
 import matplotlib
 import nbformat
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import MathTextParser
+from matplotlib.patches import PathPatch
 from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
@@ -146,14 +149,15 @@ def formula(match: re.Match) -> str:
     code, display, inline = match.groups()
     if code:
         return code
-    tex = " ".join((display or inline).split())
-    size = 15 if display else 13.5  # px
+    tex, size = " ".join(inline.split()) if inline else "", 13.5  # px
+    if display:
+        tex, size = " ".join(display.split()).replace(r"\frac", r"\dfrac"), 15
     _, _, depth, *_ = MathTextParser("path").parse(f"${tex}$", 72, FontProperties(size=size))
     path = TextPath((0, 0), f"${tex}$", size, usetex=False)
     box, data = path.get_extents(), io.BytesIO()
-    figure = matplotlib.figure.Figure(figsize=((box.x1 + 1) / 72, (box.y1 + depth + 2) / 72))
-    patch = matplotlib.patches.PathPatch(path, color="#1b1b1b", linewidth=0)
-    patch.set_transform(matplotlib.transforms.Affine2D().translate(0.5, depth + 1))
+    figure = Figure(figsize=((box.x1 + 1) / 72, (box.y1 + depth + 2) / 72))
+    patch = PathPatch(path, color="#1b1b1b", linewidth=0)
+    patch.set_transform(Affine2D().translate(0.5, depth + 1))
     figure.add_artist(patch)
     with matplotlib.rc_context({"svg.hashsalt": "mtrestore", "figure.dpi": 72}):
         figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
@@ -165,7 +169,9 @@ def formula(match: re.Match) -> str:
 def prepared(notebook: Any) -> Any:
     """The notebook with pictures, formulas and links as a page has them."""
     heading = ""
-    for cell in notebook.cells:
+    own = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    notebook.cells = own  # papermill's cell names a folder of the machine that rendered it
+    for cell in own:
         if cell.cell_type == "markdown":
             heading = (re.findall(r"^#+ (.+)$", cell.source, re.M) or [heading])[-1]
             text = FORMULA.sub(formula, cell.source)

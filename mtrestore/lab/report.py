@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 import math
 import re
@@ -21,13 +20,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 
 from .. import image, view
 from ..io import claims, files
 from ..io.text import one_line, shown
-from ..plot import Plot
+from ..plot import Plot, drawn
 from . import schema
 from .record import ROOT
 from .statistics import UNCLEAR, Results, Row, aim, cells, gather, interval, rows, verdict
@@ -151,10 +149,7 @@ def _colour(results: Results, arm: Any) -> str:
 
 
 def _svg(plot: Plot) -> str:
-    data = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mtrestore"}):
-        plot.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn(plot, 'svg')).decode()}"
 
 
 # ---- pictures
