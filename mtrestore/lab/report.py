@@ -32,7 +32,7 @@ from .statistics import UNCLEAR, Results, Row, aim, cells, gather, interval, row
 
 File = str | Path  # or a folder
 RESULTS = ROOT / "experiments" / "results"
-NAMES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
+NAMES = {"psnr": "PSNR, dB", "gain": "gain, dB", "ssim": "SSIM", "tilt": "tilt, °"}
 SIDE, BYTES = 160, 350_000  # px of a picture's long side; of all pictures in a bundle
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 COLOURS = ("#444444", *OKABE_ITO)  # the baseline's first
@@ -329,7 +329,10 @@ def _parameters(results: Results) -> str:
 def _failed(results: Results) -> str:
     runs = results["runs"]
     lines = [[r["run"], r["status"], r["error"]] for r in runs if r["status"] != "done"]
-    title = f"{len(lines)} of {len(runs)} runs not finished"
+    count = results.get("planned", len(runs))
+    title = f"{len(lines) + count - len(runs)} of {count} runs not finished"
+    if count > len(runs):
+        lines.append([f"{count - len(runs)} more", "not begun", ""])
     return _section(title, ["run", "status", "error"], lines)
 
 
