@@ -66,6 +66,7 @@ pre { margin: 0; padding: .6rem .8rem; overflow: auto; max-height: 24rem; font-s
   line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere; }
 .highlight pre { background: #f5f6f8; border-left: 3px solid #b8c4d6; white-space: pre; }
 code { font-size: .92em; }
+.jp-CodeCell { margin: .5rem 0; }
 table { border-collapse: collapse; font-size: .85rem; margin: .6rem 0; }
 th, td { border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
 .jp-OutputArea td { text-align: right; font-variant-numeric: tabular-nums; }
@@ -225,7 +226,12 @@ def main(argv: list[str]) -> int:
         print("\n".join(f"stale: {n.stem}" for n in chosen) or "every page is up to date")
         return 1 if chosen else 0
     for notebook in chosen:
-        text = page(notebook.stem, run(notebook), sources(notebook))
+        shas = sources(notebook)  # before it runs: who changes it meanwhile gets a stale page
+        try:
+            text = page(notebook.stem, run(notebook), shas)
+        except RuntimeError as e:
+            print(f"make docs: {e}; its page stays as it was", file=sys.stderr)
+            return 1
         files.write_bytes(PAGES / f"{notebook.stem}.html", text.encode())
         print(f"{notebook.stem}: {len(text) / 1e6:.2f} MB", flush=True)
     for orphan in sorted({p.stem for p in PAGES.glob("*.html")} - {n.stem for n in notebooks}):

@@ -331,6 +331,7 @@ def test_notebooks_are_committed_clean():
         "lint",
         "types",
         "bench",
+        "docs",
         "notebooks",
         "clean",
     ],
