@@ -66,11 +66,11 @@ pre { margin: 0; padding: .6rem .8rem; overflow: auto; max-height: 24rem; font-s
   line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere; }
 .highlight pre { background: #f5f6f8; border-left: 3px solid #b8c4d6; white-space: pre; }
 code { font-size: .92em; }
-.jp-CodeCell { margin: .5rem 0; }
+.code_cell { margin: .5rem 0; }
 table { border-collapse: collapse; font-size: .85rem; margin: .6rem 0; }
 th, td { border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
-.jp-OutputArea td { text-align: right; font-variant-numeric: tabular-nums; }
-.jp-OutputArea { overflow-x: auto; margin: .4rem 0 1.2rem; }
+.output_area td { text-align: right; font-variant-numeric: tabular-nums; }
+.output_area { overflow-x: auto; margin: .4rem 0 1.2rem; }
 .live { color: #555; font-style: italic; }
 details { border: 1px solid #ddd; padding: .4rem .8rem; margin: .6rem 0; }
 .formula { display: block; margin: .8rem auto; overflow-x: auto; }

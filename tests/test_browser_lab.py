@@ -227,6 +227,7 @@ def test_every_notebook_by_hand(page, lab, path, tmp_path):
     assert strange == []
     assert json.loads((folder / f"out_{path.stem}" / "metrics.json").read_text())
     page.set_viewport_size({"width": 1360, "height": 5000})
+    page.evaluate("window.jupyterapp.shell.currentWidget.content.scrollToItem(0)")
     page.wait_for_timeout(1500)
     page.screenshot(path=tmp_path / f"{path.stem}.png")
     pictures = page.locator(".jp-OutputArea-output img")

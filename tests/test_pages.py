@@ -15,7 +15,7 @@ from conftest import ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = ROOT / "docs" / "notebooks"
 MOST_BYTES = 15 << 20
-FAULTS = ("application/vnd.jupyter.stderr", "application/vnd.jupyter.error", "Traceback (most")
+FAULTS = (" output_stderr ", " output_error", "Traceback (most")
 
 
 @pytest.fixture(scope="module")
