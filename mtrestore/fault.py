@@ -19,7 +19,7 @@ import numpy as np
 
 from .image import Photo
 
-LUMA = np.float32([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 BLOCK = 16  # px: noise is looked for in squares of this side
 SEEN = 1 / 255  # a step far below this is not seen
 LOW = 0.8  # the least twentieth of medians of 64 differences, over that of all
