@@ -16,7 +16,7 @@ PYTHON ?=
 READY := .venv/.ready
 PY := .venv/bin/python
 
-.PHONY: help setup venv restore test soak audit lock lint types bench notebooks docs clean
+.PHONY: help setup venv app restore test axe soak audit lock lint types bench notebooks docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
@@ -47,12 +47,19 @@ $(READY): pyproject.toml requirements.lock
 	$(PY) -c "from mtrestore.fast import upsampler; upsampler.warm()"
 	@touch $(READY)
 
+app: $(READY)  ## restore photos on a page in the browser; they stay on this machine (ARGS="--out outputs")
+	$(PY) -m mtrestore app $(ARGS)
+
 restore: $(READY)  ## restore a sample portrait, or PHOTO=my.jpg, into outputs/
 	@if [ -n "$$PHOTO" ]; then $(PY) -m mtrestore restore "$$PHOTO" -o "$$OUT" --html --overwrite; \
 	else $(PY) -m mtrestore demo -o "$$OUT"; fi
 
 test: $(READY)  ## run the tests (ARGS="-k crop" for some of them)
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+axe: $(READY)  ## fetch axe-core and look for barriers in the app, gallery, report and compare pages
+	$(PY) .ci/axe.py
+	$(PY) -m pytest tests/test_browser_axe.py $(ARGS)
 
 # Tools go beside the environment, not into it: its versions stay those of the lock.
 soak: $(READY)  ## hours: the whole corpus of bad files, the fuzzer, kills and double starts, the audit

@@ -46,7 +46,11 @@ def flag(name: str, help: str) -> Argument:
     return arg(name, help, action="store_true")
 
 
-FLAGS = {"restore": options.NAMES, "faces": ("more_faces", "detector")}  # of options.py
+FLAGS = {  # of options.py
+    "restore": options.NAMES,
+    "faces": ("more_faces", "detector"),
+    "app": ("device", "timeout"),
+}
 OVERWRITE = flag("--overwrite", "replace files that exist")
 
 
@@ -143,7 +147,8 @@ def faces(args: argparse.Namespace) -> int:
     out = Path(args.output or run.beside(args.photo, "faces", args.overwrite))
     may_write(out, "the overview", args.overwrite, files=[args.photo])
     samples = image.load(args.photo).samples
-    from . import choice, face, overview  # torch, which a bad file does not wait for
+    from . import choice, face  # torch, which a bad file does not wait for
+    from .lab import overview
 
     people = face.detect(samples, chosen.detector)
     people = choice.Choice.of(chosen).with_boxes(people, samples.shape[:2])
@@ -154,6 +159,23 @@ def faces(args: argparse.Namespace) -> int:
         image.write(out, overview.picture(samples, people))
     print(overview.table(people) if people else choice.no_face(chosen.detector))
     print(shown(f"see {out}"))
+    return 0
+
+
+@command(
+    "restore photos on a page in the browser; they stay on this machine",
+    arg("-o --out FOLDER", "let the page save here too, never over anything"),
+    arg("--port N", "of the page (default: any that is free)", type=int, default=0),
+    flag("--no-browser", "print the page's address and open nothing"),
+)
+def app(args: argparse.Namespace) -> int:
+    """Serve the page to this machine until Ctrl-C."""
+    from .app import server
+
+    device = options.options_in(args).device
+    timeout = options.folders_from(args).timeout
+    out = Path(args.out) if args.out else None
+    server.start(out, args.port, device, timeout, browse=not args.no_browser)
     return 0
 
 
@@ -405,15 +427,17 @@ def report(args: argparse.Namespace) -> int:
 @command("open the notebooks in JupyterLab; other options are passed on to it")
 def lab(args: argparse.Namespace) -> int:
     """Open the notebooks in JupyterLab."""
-    places = (Path("notebooks"), Path(__file__).parents[1] / "notebooks")
-    folder = next((p for p in places if p.is_dir()), None)
+    places = (Path("."), Path(__file__).parents[1])
+    folder = next((p for p in places if (p / "notebooks").is_dir()), None)
     if folder is None:
         raise ValueError("no notebooks folder here; run `mtrestore lab` in a clone of the project")
     offline = [
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
     ]
-    words = ["-m", "jupyterlab", f"--notebook-dir={folder}", *offline, *args.rest]
+    root = f"--notebook-dir={folder.resolve()}"  # photos and outputs lie there too
+    start = "--LabApp.default_url=/lab/tree/notebooks"
+    words = ["-m", "jupyterlab", root, start, *offline, *args.rest]
     os.execv(sys.executable, [sys.executable, *words])
 
 

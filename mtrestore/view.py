@@ -144,13 +144,21 @@ def compare(
 
 
 def data_uri(photo: np.ndarray, quality: int = 92, lossless: int = LOSSLESS_PIXELS) -> str:
-    """The picture as a data: URI, PNG up to so many pixels, JPEG (4:4:4) above."""
+    """The picture as a data: URI, encoded as `encoded` does."""
+    kind, data = encoded(photo, quality, lossless)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def encoded(
+    photo: np.ndarray, quality: int = 92, lossless: int = LOSSLESS_PIXELS
+) -> tuple[str, bytes]:
+    """For a screen: png up to so many pixels, jpeg (4:4:4) above; which of them, and the bytes."""
     kind, options = "png", []
     if photo.shape[0] * photo.shape[1] > lossless:
         full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
         kind, options = "jpeg", [cv2.IMWRITE_JPEG_QUALITY, quality, *full]
     data = cv2.imencode(f".{kind}", as_samples(photo, np.uint8)[..., ::-1], options)[1]
-    return f"data:image/{kind};base64,{base64.b64encode(data.data).decode()}"
+    return kind, data.tobytes()
 
 
 def show(

@@ -9,19 +9,15 @@ made.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import os
-import pickletools
-import re
 import struct
-import warnings
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import image
+from .io.pickled import tensors_only
 from .io.text import nearest, one_line, shown
 
 if TYPE_CHECKING:
@@ -35,10 +31,6 @@ MOST_BYTES, MOST_HEADER = 256 * 2**20, 2**18
 MOST = {"radius": 16, "eps": 1.0}  # of a net's arguments; of every other number 2048
 MOST_TENSORS, MOST_PARAMETERS = 2048, MOST_BYTES // 2  # that a file holds, in float16
 MOST_LEVELS = 8  # widths in a list, each of which may halve the size
-MOST_STEPS = 200_000  # of a pickle
-SAFE = re.compile(
-    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage"
-)
 CACHE = Path("~/.cache/mtrestore")
 OPTIONAL = {
     "yunet": (
@@ -217,59 +209,6 @@ def adopt(net: nn.Module, path: str | Path, sha256: str | None = None) -> nn.Mod
     except Exception as e:  # torch, zipfile and pickle raise many kinds
         raise WeightsError(f"{name} holds no weights for this net: {one_line(e)[:200]}") from e
     return net
-
-
-def tensors_only(data: bytes) -> dict[Any, Any]:
-    """The mapping that torch.save wrote, if it is of tensors and plain values.
-
-    No code is run, checksums are compared, nothing packed is unpacked.
-    """
-    import torch
-
-    if data[:2] == b"PK":
-        with zipfile.ZipFile(io.BytesIO(data)) as parts:
-            files = parts.infolist()
-            packed = any(file.compress_type for file in files)
-            if packed or sum(file.file_size for file in files) > len(data):
-                raise ValueError("it is compressed, which torch.save never does")
-            if bad := parts.testzip():  # torch.load does not look at the checksums
-                raise ValueError(f"wrong checksum of {bad!r}")
-            names = [n for n in parts.namelist() if n.rpartition("/")[2] == "data.pkl"]
-            pickled = [parts.read(name) for name in names]
-        if len(pickled) != 1:
-            raise ValueError("expected one data.pkl in it, as torch.save writes")
-        asked = constructors(io.BytesIO(pickled[0]), 1)
-    else:  # a magic number, a version, the system, the mapping and the storages' names
-        asked = constructors(io.BytesIO(data), 5)
-    if odd := [name for name in asked if not SAFE.fullmatch(name)]:
-        raise ValueError(f"it asks for {shown(odd[0])[:60]}, which is no tensor and no plain value")
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as e:  # torch's own message advises to load it all the same
-        raise ValueError("it is damaged, or holds more than tensors and plain values") from e
-    if not isinstance(found, dict):
-        raise ValueError(f"expected a mapping of names to tensors, got {type(found).__name__}")
-    return found
-
-
-def constructors(stream: io.BytesIO, pickles: int) -> set[str]:
-    """The names of all that so many pickles in a row would call.
-
-    torch's careful loader runs no code, but lets a few bytes ask for any memory (bytearray).
-    """
-    asked, steps = set(), 0
-    try:
-        for _ in range(pickles):
-            for step, argument, _ in pickletools.genops(stream):
-                steps += 1
-                if steps > MOST_STEPS:
-                    raise ValueError("it has more parts than any net of ours")
-                if step.name in ("GLOBAL", "INST"):
-                    asked.add(argument)
-    except (OverflowError, IndexError, AttributeError, TypeError) as e:  # a missing end, say
-        raise ValueError("it is damaged, or no file of torch.save") from e
-    return asked
 
 
 def fitting(net: nn.Module, tensors: dict[str, Any], exact: bool = False) -> dict[str, Any]:

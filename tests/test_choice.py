@@ -15,11 +15,12 @@ import torch
 from faults import Here
 
 import mtrestore as mt
-from mtrestore import choice, cli, degrade, face, image, overview, weights
+from mtrestore import choice, cli, degrade, face, image, weights
 from mtrestore.folder import one_file, pool, run
 from mtrestore.folder.flags import flags
 from mtrestore.folder.journal import known
 from mtrestore.io.text import nearest
+from mtrestore.lab import overview
 from mtrestore.options import LIKE, Options, facts
 from mtrestore.pipeline import Restorer, identity, keep_large
 

@@ -244,7 +244,10 @@ def test_lab_opens_the_notebooks_and_passes_options_on(monkeypatch):
     monkeypatch.setattr(cli.os, "execv", lambda program, args: called.append(args))
     run("lab", "--port", "8899")
     assert called[0][1:3] == ["-m", "jupyterlab"] and called[0][-2:] == ["--port", "8899"]
-    assert (Path(called[0][3].removeprefix("--notebook-dir=")) / "00_tour.ipynb").exists()
+    root = Path(called[0][3].removeprefix("--notebook-dir="))
+    assert root.is_absolute() and (root / "notebooks" / "00_tour.ipynb").exists()
+    assert (root / "pyproject.toml").exists(), "photos and outputs lie beside the notebooks"
+    assert called[0][4] == "--LabApp.default_url=/lab/tree/notebooks"
 
 
 def test_fetching_offline_is_one_line(monkeypatch, tmp_path, capsys):

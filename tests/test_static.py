@@ -114,7 +114,9 @@ def test_files_are_opened_for_reading_in_one_place():
 NETWORK = {
     "socket", "ssl", "ftplib", "smtplib", "http", "http.client", "http.server", "urllib.request",
     "xmlrpc", "xmlrpc.client", "requests", "httpx", "aiohttp", "urllib3", "websocket", "websockets",
-    "httpcore", "pooch", "torch.hub", "huggingface_hub", "webbrowser",
+    "httpcore", "pooch", "torch.hub", "huggingface_hub", "webbrowser", "tornado.httpclient",
+    "tornado.simple_httpclient", "tornado.curl_httpclient", "tornado.tcpclient",
+    "tornado.websocket", "tornado.auth",
 }  # fmt: skip
 
 
@@ -131,7 +133,7 @@ def reached(source: str) -> set[str]:
 
 def test_one_function_fetches_and_nothing_else_reaches_the_network():
     """`weights.fetch`, which a person calls by hand; a cluster's address is handed to
-    dask.distributed.
+    dask.distributed, and the address of the app's page, on this machine, to the browser.
     """
     found = {}
     for path in sorted((ROOT / "mtrestore").rglob("*.py")):
@@ -140,13 +142,18 @@ def test_one_function_fetches_and_nothing_else_reaches_the_network():
             if (names := reached(path.read_text("utf-8")))
             else {}
         )
-    assert found == {"mtrestore/weights.py": {"pooch"}}
-    (fetch,) = (
-        node
-        for node in ast.walk(ast.parse((ROOT / "mtrestore/weights.py").read_text("utf-8")))
-        if getattr(node, "name", "") == "fetch"
-    )
-    assert reached(ast.unparse(fetch)) == {"pooch"}
+    places = {
+        "mtrestore/app/server.py": ("start", {"webbrowser"}),
+        "mtrestore/weights.py": ("fetch", {"pooch"}),
+    }
+    assert found == {path: names for path, (_, names) in places.items()}
+    for path, (function, names) in places.items():
+        (node,) = (
+            node
+            for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8")))
+            if getattr(node, "name", "") == function
+        )
+        assert reached(ast.unparse(node)) == names
 
 
 @pytest.mark.parametrize(
@@ -185,7 +192,7 @@ def test_a_script_without_its_folder_says_what_to_give(script):
 
 
 def test_every_promise_in_the_docs_names_a_test_that_exists():
-    words = (ROOT / "docs" / "trust.md").read_text("utf-8")
+    words = "".join((ROOT / "docs" / name).read_text("utf-8") for name in ("trust.md", "app.md"))
     there = {
         node.name
         for path in (ROOT / "tests").glob("test_*.py")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtrestore import degrade, identity, image, keep_large
+from mtrestore import Restorer, degrade, identity, image, keep_large
 from mtrestore.lab.workbench import invented, stronger, workbench
 
 BOX = [90, 30, 134, 89]
@@ -52,8 +52,8 @@ def kinds(place):
 
 
 def test_restoring_fills_every_view(bench, photo):
-    assert [kinds(tab) for tab in bench.tabs] == [[], [], [], []]
-    assert "1 of 1 faces" in press(bench, "restore")
+    assert [kinds(tab) for tab in bench.tabs] == [["text/plain"]] * 4, "what there will be to see"
+    assert "1 of 1 faces" in press(bench, "restore") and "PSNR" not in bench.status.value
     assert [kinds(tab) for tab in bench.tabs] == [
         ["text/html"],
         ["image/png"],
@@ -180,7 +180,7 @@ def test_upload_sample_and_settings(bench, astronaut, tmp_path, hopper):
         and json.loads(bench.about)["photo"] == "h.png"
     )
     bench.controls["path"].value = str(tmp_path / "h.png")
-    assert bench.result is None and kinds(bench.tabs[0]) == []
+    assert bench.result is None and kinds(bench.tabs[0]) == ["text/plain"]
     press(bench, "sample")
     assert np.array_equal(bench.worn, astronaut)
 
@@ -202,9 +202,9 @@ def test_wear_strength_and_saved_recipe_replay(bench, photo, tmp_path):
     assert np.array_equal(
         degrade.apply(photo, degrade.Recipe.from_json(json.dumps(about["recipe"]))), bench.worn
     )
-    assert about["faces"][0]["status"] == "restored" and about["faces"][0]["box"] == pytest.approx(
-        BOX, abs=0.1
-    )
+    assert about["faces"][0]["status"] == "made worse" and about["faces"][0][
+        "box"
+    ] == pytest.approx(BOX, abs=0.1)
 
 
 def test_models_are_loaded_once(bench, monkeypatch):
@@ -283,3 +283,95 @@ def test_saving_replaces_only_what_this_bench_saved(bench, photo, tmp_path):
     press(bench, "restore")
     bench.controls["save_as"].value = str(tmp_path / "photo.png")
     assert "would overwrite the photo" in press(bench, "save")
+
+
+def test_a_photo_of_ones_own_is_never_worn_unless_asked(photo, tmp_path):
+    quick = {"restorer": identity, "upsampler": keep_large, "sharpener": identity, "faces": False}
+    b = workbench(device="cpu", **quick)
+    assert b.controls["preset"].value == "medium" and b.recipe.steps
+    image.write(tmp_path / "own.png", photo)
+    b.controls["path"].value = str(tmp_path / "own.png")
+    assert b.controls["preset"].value == "clean" and not b.recipe.steps
+    assert np.abs(b.worn - photo).max() <= 0.5 / 255 + 1e-6
+    b.controls["preset"].value = "severe"
+    assert b.recipe.steps, "asked for, it is"
+    content = memoryview((tmp_path / "own.png").read_bytes())
+    b.take({"name": "own.png", "content": content})
+    assert b.controls["preset"].value == "clean" and not b.recipe.steps
+    b.controls["preset"].value = "severe"
+    b.take(tmp_path / "none.png")
+    assert b.controls["preset"].value == "severe", "nothing came, nothing changes"
+    for own in (photo, tmp_path / "own.png"):
+        assert not workbench(own, device="cpu", **quick).recipe.steps
+    assert workbench(photo, preset="mild", device="cpu", **quick).recipe.steps
+
+
+def test_there_is_something_to_see_before_the_first_restoration(bench):
+    words = [tab.outputs[0]["data"]["text/plain"] for tab in bench.tabs]
+    assert all(line.startswith("after Restore: ") for line in words) and len(set(words)) == 4
+    bench.controls["preset"].value = "severe"
+    (page,) = [output["data"]["text/html"] for output in bench.tabs[0].outputs]
+    assert "your photo" in page and "worn" in page
+    press(bench, "restore")
+    assert "restored" in bench.tabs[0].outputs[0]["data"]["text/html"]
+    bench.controls["preset"].value = "mild"
+    assert "restored" in bench.tabs[0].outputs[0]["data"]["text/html"], "the last result stays"
+
+
+def test_psnr_stands_only_where_a_truth_is_known(bench):
+    assert "PSNR" not in press(bench, "restore") and "PSNR" not in bench.about
+    bench.controls["preset"].value = "medium"
+    assert "PSNR" in press(bench, "restore") and "PSNR" in bench.about
+    bench.controls["preset"].value = "clean"
+    assert "PSNR" not in press(bench, "restore") and "PSNR" not in bench.about
+
+
+def test_a_face_that_came_out_worse_is_not_called_restored(photo):
+    quick = {"restorer": identity, "upsampler": keep_large, "sharpener": identity, "device": "cpu"}
+    for net, words, state in (
+        (lambda x: 1 - x, "0 of 1 faces, 1 made worse, PSNR", "made worse"),
+        (identity, "1 of 1 faces, PSNR", "restored"),
+    ):
+        b = workbench(photo, preset="mild", detector=at(BOX), face=net, landmarks=False, **quick)
+        assert words in press(b, "restore")
+        assert json.loads(b.about)["faces"][0]["status"] == state
+        line = b.tabs[2].outputs[0]["data"]["text/plain"]
+        assert line.startswith(f"{state} · ") and "likely, not in your photo" in line
+
+
+def test_undo_brings_back_settings_and_boxes(bench):
+    assert "nothing to undo" in press(bench, "undo")
+    bench.controls["face_strength"].value = 0.5
+    bench.controls["preset"].value = "mild"
+    press(bench, "find")
+    found = list(bench.canvas.boxes)
+    bench.canvas.boxes = [*found, [150, 150, 200, 210]]
+    assert bench.auto is False
+    press(bench, "undo")
+    assert bench.canvas.boxes == found and bench.auto is True
+    assert bench.controls["boxes"].value == bench._words()
+    press(bench, "undo")
+    assert bench.controls["preset"].value == "clean" and not bench.recipe.steps
+    press(bench, "undo")
+    assert bench.controls["face_strength"].value == 1.0
+    assert "nothing to undo" in press(bench, "undo") and "1 of 1 faces" in press(bench, "restore")
+
+
+def test_photo_strength_and_fidelity_are_there(photo):
+    quick = {"restorer": lambda x: 1 - x, "upsampler": keep_large, "sharpener": identity}
+    b = workbench(photo, device="cpu", faces=False, **quick)
+    b.controls["working_size"].value = 256
+    b.controls["photo_strength"].value = 0.25
+    press(b, "restore")
+    assert np.abs(b.result.image - (0.5 * photo + 0.25)).max() < 1 / 255
+    faces = {"detector": at(BOX), "restorer": identity, "landmarks": False, "device": "cpu"}
+    b = workbench(photo, upsampler=keep_large, sharpener=identity, **faces)
+    results = []
+    for fidelity in (None, 0.0, 1.0):
+        b.controls["face_fidelity"].value = "by the face" if fidelity is None else fidelity
+        press(b, "restore")
+        results.append(b.result.image)
+        own = {"upsampler": keep_large, "sharpener": identity, "face_fidelity": fidelity}
+        assert np.array_equal(results[-1], Restorer(**faces, **own)(photo).image)
+        assert json.loads(b.about)["settings"]["face_fidelity"] == fidelity
+    assert not np.array_equal(results[1], results[2])

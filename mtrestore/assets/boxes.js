@@ -7,12 +7,13 @@ function render({ model, el }) {
     aria-label="Face boxes: N makes one; arrow keys move the box that has the focus, with Shift they size it, Delete deletes it">
     <image x="-0.5" y="-0.5"/><g></g></svg>`;
   const svg = el.firstElementChild, [photo, layer] = svg.children;
-  let boxes = [], drag = null;
+  let boxes = [], off, drag = null;
   const draw = (focus) => {
     const unit = Math.max(...model.get("size")) / 100;
-    layer.innerHTML = boxes.map(([x, y, r, b], i) => `<g data-i="${i}"><rect data-do="move" tabindex="0" role="button" x="${x}" y="${y}"
+    layer.innerHTML = boxes.map(([x, y, r, b], i) => `<g data-i="${i}"${off?.[i] ? ' class="off"' : ""}><rect data-do="move" tabindex="0" role="button" x="${x}" y="${y}"
       width="${r - x}" height="${b - y}" aria-label="face box ${i + 1}, ${Math.round(r - x)} by ${Math.round(b - y)} pixels"/>
       <circle data-do="size" cx="${r}" cy="${b}" r="${1.6 * unit}"/>
+      <text x="${x + unit}" y="${y}" dy="0.9em" font-size="${5 * unit}" class="number">${i + 1}</text>
       <text data-do="delete" x="${r - unit}" y="${y}" dy="0.9em" text-anchor="end" font-size="${5 * unit}">\u00d7</text></g>`).join("");
     if (focus !== undefined) (layer.querySelectorAll("rect")[focus] || svg).focus({preventScroll: true});
   };
@@ -20,7 +21,10 @@ function render({ model, el }) {
     const [width, height] = model.get("size"), now = model.get("boxes");
     svg.setAttribute("viewBox", `-0.5 -0.5 ${width} ${height}`);
     for (const [name, value] of Object.entries({width, height, href: model.get("picture")})) photo.setAttribute(name, value);
-    if (!drag && JSON.stringify(now) !== JSON.stringify(boxes)) { boxes = now.map((b) => [...b]); draw(); }
+    if (drag || JSON.stringify([now, model.get("off")]) === JSON.stringify([boxes, off])) return;
+    boxes = now.map((b) => [...b]);
+    off = model.get("off");
+    draw();
   };
   const commit = (focus) => {
     boxes = boxes.filter(([x, y, r, b]) => Math.min(r - x, b - y) >= 4).map((b) => b.map((v) => Math.round(10 * v) / 10));

@@ -41,52 +41,23 @@ PICTURES = {  # a file of such a name that cannot be read is a failure
 SYSTEM = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "folder.htt"}
 SYSTEM |= {"icon\r", "picasa.ini", "zbthumbnail.info", "iconcache.db", "pspbrwse.jbf"}
 SIDE_CARS = {".xmp", ".aae", ".json", ".thm", ".pp3", ".dop", ".on1", ".xml", ".ini", ".dat"}
-SIDE_CARS |= {
-    ".yaml",
-    ".yml",
-    ".toml",
-    ".exif",
-    ".iptc",
-    ".icc",
-    ".icm",
-    ".cube",
-    ".cos",
-    ".sha256",
-}
-SIDE_CARS |= {
-    ".db",
-    ".sqlite",
-    ".lrcat",
-    ".lrdata",
-    ".url",
-    ".lnk",
-    ".log",
-    ".md5",
-    ".par2",
-    ".gpx",
-}
+SIDE_CARS |= {".yaml", ".yml", ".toml", ".exif", ".iptc", ".icc", ".icm", ".cube", ".cos", ".db"}
+SIDE_CARS |= {".sha256", ".sqlite", ".lrcat", ".lrdata", ".url", ".lnk", ".log", ".md5", ".par2"}
+SIDE_CARS |= {".gpx"}
 TEXTS = {".txt", ".md", ".csv", ".tsv", ".html", ".htm", ".css", ".js", ".rtf", ".pdf", ".doc"}
 TEXTS |= {".docx", ".odt", ".ods", ".xls", ".xlsx", ".ppt", ".pptx", ".nfo", ".tex", ".py", ".sh"}
 FILMS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mts", ".m2ts", ".wmv", ".mpg"}
 FILMS |= {".mpeg", ".flv", ".lrv", ".insv", ".mp3", ".wav", ".m4a", ".aac", ".ogg", ".flac", ".amr"}
 ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".iso"}
-KINDS = {
-    "a side-car": SIDE_CARS,
-    "a text": TEXTS,
-    "a video or sound": FILMS,
-    "an archive": ARCHIVES,
-}
+FILM_MARKS = (b"\x1aE\xdf\xa3", b"ID3", b"OggS", b"fLaC")
+KINDS = {"a side-car": SIDE_CARS, "a text": TEXTS, "a video or sound": FILMS}
+KINDS |= {"an archive": ARCHIVES}
 HIDDEN_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information"}
 FILM = re.compile(rb"....(?:ftyp|moov|mdat|wide|skip)|RIFF|\x00\x00\x01[\xba\xb3]", re.DOTALL)
 MARKS = {  # of files without a telling name
     **{b"\0\5\x16\7": "a Mac's resource fork", b"\0\5\x16\0": "a Mac's resource fork"},
     **{b"%PDF": "a text", b"PK\3\4": "an archive", b"SQLite format 3": "a database"},
-    **{
-        b"\x1aE\xdf\xa3": "a video or sound",
-        b"ID3": "a video or sound",
-        b"OggS": "a video or sound",
-    },
-    **{b"\xd0\xcf\x11\xe0": "a database", b"fLaC": "a video or sound"},
+    **{b"\xd0\xcf\x11\xe0": "a database", **dict.fromkeys(FILM_MARKS, "a video or sound")},
 }
 
 
@@ -120,9 +91,8 @@ class Job:
         Else the suffix stays, as a.jpg and a.png must not share one.
         """
         name = f"{self.rel.stem if self.alone else self.rel.name}.html"
-        return self.target.with_name(
-            name if len(os.fsencode(name)) <= LONGEST else f"{key(name)}.html"
-        )
+        name = name if len(os.fsencode(name)) <= LONGEST else f"{key(name)}.html"
+        return self.target.with_name(name)
 
 
 def plan(inputs: Sequence[str], output: str, every_page: bool = False) -> list[Job]:

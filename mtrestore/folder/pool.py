@@ -13,7 +13,7 @@ import multiprocessing
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
@@ -91,13 +91,17 @@ class Local:
 
     def submit(self, *task: Any) -> Future:
         """The future of `work(*task)`."""
+        return self.schedule(work, *task)
+
+    def schedule(self, do: Callable[..., Any], *task: Any) -> Future:
+        """The future of `do(*task)` in a worker; cancelled, it ends the worker that has it."""
         while True:
             if self.pool is None or not self.pool.active:
                 self.close()
                 self.start()
             with contextlib.suppress(RuntimeError):  # it broke just now
                 assert self.pool
-                return self.pool.schedule(work, args=task, timeout=self.timeout)
+                return self.pool.schedule(do, args=task, timeout=self.timeout)
 
     def start(self) -> None:
         self.guard.enter_context(safe.imports())  # until it is closed, for it replaces workers
@@ -121,17 +125,17 @@ class Local:
         try:
             return future.result()
         except TimeoutError:
-            why = f"{job.source} took more than {self.timeout:g} s and was stopped"
-            return failed(job, "E_TIMEOUT", why)
+            return failed(job, "E_TIMEOUT", f"{job.source} {self.too_long()}")
         except ProcessExpired as e:
-            code = e.exitcode or 0
-            why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            why += "; out of memory?" if why == "SIGKILL" else ""
-            return failed(job, "E_CRASH", f"{job.source} ended its worker process ({why})")
+            return failed(job, "E_CRASH", f"{job.source} {ending(e)}")
         except (SetUpError, BrokenProcessPool):
             raise
         except Exception as e:
             return failed(job, "E_CRASH", one_line(e))
+
+    def too_long(self) -> str:
+        """What to say of a file that was not done in time."""
+        return f"took more than {self.timeout:g} s and was stopped"
 
     def close(self) -> None:
         """End the workers at once, also in the middle of a file."""
@@ -139,6 +143,14 @@ class Local:
             self.pool.stop()
             self.pool.join()
         self.guard.close()
+
+
+def ending(e: ProcessExpired) -> str:
+    """What to say of a file whose worker process is no more."""
+    code = e.exitcode or 0
+    why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    why += "; out of memory?" if why == "SIGKILL" else ""
+    return f"ended its worker process ({why})"
 
 
 class Cluster:

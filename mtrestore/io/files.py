@@ -140,7 +140,8 @@ def write_bytes(path: str | bytes | os.PathLike, data: bytes, overwrite: bool = 
         temp = path.with_name(f".mtrestore-{secrets.token_hex(8)}.tmp")
         UNFINISHED.add(temp)
         try:
-            with open(temp, "xb") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            with open(os.open(temp, flags, 0o666), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -45,11 +45,9 @@ def directory(data: bytes, at: int = 0) -> tuple[int, int, int, str, int]:
     (n,) = struct.unpack_from(order + short, data, at)
     start = at + struct.calcsize(short)
     end = start + n * struct.calcsize(order + entry)
-    after = (
-        struct.unpack_from(order + word, data, end)[0]
-        if end + struct.calcsize(order + word) <= len(data)
-        else 0
-    )
+    after = 0
+    if end + struct.calcsize(order + word) <= len(data):
+        (after,) = struct.unpack_from(order + word, data, end)
     return start, n, after, order + entry, inline
 
 
@@ -76,11 +74,8 @@ def entries(data: bytes, at: int = 0) -> list[Entry]:
     for i in range(n):
         tag, kind, count, place = struct.unpack_from(entry, data, start + i * step)
         size = count * SIZES[kind % len(SIZES)]
-        rows.append(
-            Entry(
-                tag, kind, count, place if size > inline else start + (i + 1) * step - inline, size
-            )
-        )
+        place = place if size > inline else start + (i + 1) * step - inline
+        rows.append(Entry(tag, kind, count, place, size))
     return rows
 
 
@@ -120,11 +115,8 @@ def sane_exif(block: bytes) -> bool:
             if total > len(block) + 4096 or len(seen) > 8:
                 return False
             order = "little" if block[:1] == b"I" else "big"
-            places += [
-                int.from_bytes(block[r.at : r.at + 4], order)
-                for r in rows
-                if r.tag in (EXIF_IFD, GPS_IFD, INTEROP_IFD)
-            ]
+            inner = [r.at for r in rows if r.tag in (EXIF_IFD, GPS_IFD, INTEROP_IFD)]
+            places += [int.from_bytes(block[at : at + 4], order) for at in inner]
     return True
 
 

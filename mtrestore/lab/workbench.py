@@ -41,7 +41,19 @@ NEUTRAL = {"factor": 1, "contrast": 1, "quality": 100}  # values that change not
 NEUTRAL |= dict.fromkeys(("sigma", "sigma_x", "sigma_y", "radius", "length", "lift", "cast"), 0)
 LEVELS = 32  # where the maps of what was invented are brightest
 SLIDERS = {"strength": (0, 2, 0.05), "seed": (0, 99, 1)}  # low, high, step
-SLIDERS |= {name: facts(name)["slider"] for name in ("working_size", "face_strength", "scale")}
+SLIDERS |= {
+    name: facts(name)["slider"]
+    for name in ("working_size", "photo_strength", "face_strength", "scale")
+}
+AUTO = "by the face"  # the fidelity that is None: a list of ipywidgets has no such value
+FIDELITY = [AUTO, *(n / 10 for n in range(11))]
+UNDONE = ("preset", "face_fidelity", *SLIDERS)  # what Undo brings back, with the boxes
+HINTS = (
+    "after Restore: before and after, to drag",
+    "after Restore: every picture on the way",
+    "after Restore: each face, and what of it is likely but not in your photo",
+    "after Restore: the recipe and all settings, as they are saved",
+)
 
 
 def stronger(recipe: degrade.Recipe, strength: float) -> degrade.Recipe:
@@ -92,26 +104,59 @@ def invented(
     return 255 * np.dstack([np.maximum(unseen, 0), np.sqrt((apart**2).mean(-1))])
 
 
+def gain(
+    out: np.ndarray, worn: np.ndarray, truth: np.ndarray, crop: Crop | None = None
+) -> tuple[float, float]:
+    """PSNR against the truth, in dB, before and after: of all, or inside a crop.
+
+    out may have another size; worn and truth have the same.
+    """
+    out = image.resize(out, truth.shape[:2])
+    pictures = [worn, out, truth]
+    if crop:
+        pictures = [crop.resized(192).cut(picture) for picture in pictures]
+    return metrics.psnr(pictures[0], pictures[2]), metrics.psnr(pictures[1], pictures[2])
+
+
+def judged(face: Face, dB: tuple[float, float] | None) -> str:
+    """What became of a face: one that came out worse than it went in is not called restored."""
+    if face.status != "restored" or dB is None:
+        return face.status
+    before, after = dB
+    return "restored" if after >= before else "made worse"
+
+
 def card(
-    face: Face, crop: Crop, worn: np.ndarray, out: np.ndarray, maps: np.ndarray
+    face: Face,
+    crop: Crop,
+    worn: np.ndarray,
+    out: np.ndarray,
+    maps: np.ndarray,
+    dB: tuple[float, float] | None = None,
 ) -> tuple[str, Plot]:
-    """A line of words and a figure: input with landmarks, result, both maps of `invented`."""
+    """A line of words and a figure: input with landmarks, result, both maps of `invented`.
+
+    dB: PSNR of the face before and after, where a truth is known.
+    """
     crop, inside = crop.resized(192), crop.mask(worn.shape) > 0.5
     unseen, against = (float(maps[inside, i].mean()) if inside.any() else 0.0 for i in (0, 1))
     levels = 255 * crop.cut(np.dstack([maps, maps[..., 0]]) / 255)
     large = crop.scaled((out.shape[1] / worn.shape[1], out.shape[0] / worn.shape[0]))
     pictures = {"input": crop.cut(worn), "result": large.cut(out)}
-    pictures |= {"unseen in it": levels[..., 0], "against it": levels[..., 1]}
+    pictures |= {"likely, not in your photo": levels[..., 0]}
+    pictures |= {"not as in your photo": levels[..., 1]}
     plot = view.show(pictures, columns=4, size=2.4)
     view.draw_landmarks(plot.axes[0], crop.points(face.landmarks), view.COLOURS[0])
     for axes in plot.axes[2:4]:
         axes.images[0].set(cmap="magma", clim=(0, LEVELS))
     plot.colorbar(plot.axes[3].images[0], ax=plot.axes[:4], label="levels, of 255", shrink=0.8)
     words = (
-        f"{face.status} · score {face.score:.2f} · {face.side:.0f} px"
-        f" · turned {np.degrees(crop.roll):+.0f}° · unseen in the input {unseen:.1f} levels"
-        f" · against the input {against:.1f} levels"
+        f"{judged(face, dB)} · score {face.score:.2f} · {face.side:.0f} px"
+        f" · turned {np.degrees(crop.roll):+.0f}° · likely, not in your photo {unseen:.1f} levels"
+        f" · not as in your photo {against:.1f} levels"
     )
+    if dB:
+        words += f" · PSNR {dB[1]:.2f} dB from {dB[0]:.2f}"
     return words, plot
 
 
@@ -144,10 +189,12 @@ def show(place: w.Output, *parts: Any) -> None:
 class Workbench(w.VBox):
     """What `workbench` gives: `controls` by name, `photo`, `recipe`, `worn`, `faces`, `result`."""
 
-    def __init__(self, photo: Any, preset: str, settings: dict[str, float], options: dict) -> None:
+    def __init__(self, photo: Any, preset: str, settings: dict[str, Any], options: dict) -> None:
         self.options, self.restorers = options, {}
         self.boxes: list[list[float]] | None = None  # those that were put into the canvas
         self.saved: set[Path] = set()
+        self.past: list[dict[str, Any]] = []  # states before this one, for Undo
+        self.now: dict[str, Any] | None = None
         self.controls = c = self._controls(preset, settings)
         self.canvas, self.status = Boxes(), w.HTML()
         self.tabs = [w.Output() for _ in range(4)]
@@ -156,19 +203,27 @@ class Workbench(w.VBox):
         c["restore"].on_click(lambda _: self.restore())
         c["find"].on_click(lambda _: self.find())
         c["save"].on_click(lambda _: self.save())
+        c["undo"].on_click(lambda _: self.undo())
         for name in ("preset", "strength", "seed"):
             c[name].observe(lambda _: self.wear(), "value")
         c["path"].observe(lambda change: change.new and self.take(change.new), "value")
         c["upload"].observe(lambda change: change.new and self.take(change.new[0]), "value")
         c["boxes"].observe(lambda _: self._type(), "value")
         self.canvas.observe(lambda _: self._draw(), "boxes")
-        self.take(photo)
+        for name in UNDONE:
+            c[name].observe(lambda _: self._remember(), "value")
+        self.take(photo, as_it_is=False)
 
     @staticmethod
-    def _controls(preset: str, settings: dict[str, float]) -> dict[str, Any]:
+    def _controls(preset: str, settings: dict[str, Any]) -> dict[str, Any]:
         auto, boxes = w.Layout(width="auto"), "drawn, found, or x0 y0 x1 y1; ..."
         credit, name = "Eileen Collins, NASA, public domain", "outputs/workbench/restored.png"
-        return {name: slider(name, value) for name, value in settings.items()} | {
+        fidelity = AUTO if settings["face_fidelity"] is None else settings["face_fidelity"]
+        levels = FIDELITY if fidelity in FIDELITY else [*FIDELITY, fidelity]
+        controls = {name: slider(name, settings[name]) for name in SLIDERS}
+        return controls | {
+            "face_fidelity": wide(w.Dropdown, "fidelity", options=levels, value=fidelity),
+            "undo": w.Button(description="Undo"),
             "upload": w.FileUpload(accept="image/*", description="Upload a photo", layout=auto),
             "sample": w.Button(description="Take the sample", tooltip=credit),
             "path": wide(w.Text, "photo", placeholder="or its path, then Enter"),
@@ -182,9 +237,9 @@ class Workbench(w.VBox):
 
     def _layout(self) -> list[w.Widget]:
         c = self.controls
-        names = ("path", "preset", "strength", "seed", "boxes", *list(SLIDERS)[2:])
+        names = ("path", "preset", "strength", "seed", "boxes", *list(SLIDERS)[2:], "face_fidelity")
         rows = [w.HBox([c["upload"], c["sample"]]), *(c[name] for name in names)]
-        rows += [w.HBox([c["restore"], c["find"]]), c["save_as"], c["save"]]
+        rows += [w.HBox([c["restore"], c["find"], c["undo"]]), c["save_as"], c["save"]]
         left = w.VBox(rows, layout=w.Layout(width="370px"))
         right = w.VBox([self.canvas], layout=w.Layout(flex="1 1 300px"))
         bench = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", grid_gap="12px"))
@@ -193,8 +248,12 @@ class Workbench(w.VBox):
 
     # ---- what one can do; each says in the status what came of it
 
-    def take(self, photo: Any) -> None:
-        """Lay a photo on the bench: None (the sample), path, picture, array, or an upload."""
+    def take(self, photo: Any, as_it_is: bool = True) -> None:
+        """Lay a photo on the bench: None (the sample), path, picture, array, or an upload.
+
+        as_it_is: a photo of one's own is not worn until that is asked for again.
+        """
+        own = photo is not None
         with self._working("reading the photo"), tempfile.TemporaryDirectory() as folder:
             if photo is None:
                 import skimage.data
@@ -206,10 +265,11 @@ class Workbench(w.VBox):
             self.photo = photo if isinstance(photo, image.Picture) else image.load(photo)
             self.result, self.faces = None, []
             self.auto = True  # the detector finds the faces, until a box is edited
+            if own and as_it_is:
+                self.controls["preset"].value = "clean"
             self._put([])
-            for place in self.tabs:
-                show(place)
             self.wear()
+            self.past, self.now = [], self._state()
 
     def wear(self) -> None:
         """Draw the recipe again and apply it; boxes stay."""
@@ -220,6 +280,8 @@ class Workbench(w.VBox):
             height, width = self.worn.shape[:2]
             self.canvas.size = [width, height]
             self.canvas.picture = view.data_uri(image.shrink(self.worn, 800))
+            if self.result is None:
+                self._preview()
             self._say(f"{width}×{height} px, worn by: {', '.join(recipe.ops) or 'nothing'}")
 
     def find(self) -> None:
@@ -239,8 +301,15 @@ class Workbench(w.VBox):
             faces = None if self.auto else [self._face(b, restorer) for b in self.canvas.boxes]
             result = restorer(self.photo.with_pixels(worn), faces)
             maps = invented(result.image, worn, recipe if recipe.steps else None)
-            cards = [card(f, restorer.rule(f), worn, result.image, maps) for f in result.faces]
-            about = self._about(result, recipe, [words for words, _ in cards])
+            truth = self._truth(recipe)
+            crops = [restorer.rule(f) for f in result.faces]
+            dBs = [None if truth is None else gain(result.image, worn, truth, c) for c in crops]
+            cards = [
+                card(f, c, worn, result.image, maps, dB)
+                for f, c, dB in zip(result.faces, crops, dBs)
+            ]
+            states = [judged(f, dB) for f, dB in zip(result.faces, dBs)]
+            about = self._about(result, recipe, states, [words for words, _ in cards])
             before = "worn" if recipe.steps else "before"
             parts = [part for words_and_plot in cards for part in words_and_plot]
             show(self.tabs[0], result.compare(labels=(before, "restored")))
@@ -253,9 +322,14 @@ class Workbench(w.VBox):
                 f if f.status == "too_small" else replace(f, status="found") for f in result.faces
             ]
             self._put(self.faces)
-            count = sum(f.status in ("restored", "soft") for f in result.faces)
+            count = sum(state in ("restored", "soft") for state in states)
+            worse = states.count("made worse")
             words = f"restored in {result.timings['total']:.1f} s, {count} of {len(cards)} faces"
-            self._say(words + (self._gain(result, recipe, worn) if recipe.steps else ""))
+            words += f", {worse} made worse" if worse else ""
+            if truth is not None:
+                before, after = gain(result.image, worn, truth)
+                words += f", PSNR {after:.2f} dB from {before:.2f}"
+            self._say(words)
             return result
 
     def save(self) -> Path | None:
@@ -276,25 +350,57 @@ class Workbench(w.VBox):
             self._say(f"saved {path} and {beside.name}")
             return path
 
+    def undo(self) -> None:
+        """Bring back the settings and boxes before the last change."""
+        if not self.past:
+            return self._say("there is nothing to undo")
+        state, rest = self.past[-1], self.past[:-1]
+        for name in UNDONE:
+            self.controls[name].value = state[name]
+        self.canvas.boxes = state["boxes"]
+        self.auto, self.boxes = state["auto"], state["boxes"]
+        self.now, self.past = state, rest
+        self._say("undone; press Restore to see it" if self.result else "undone")
+
     # ---- how
 
-    def _about(self, result: Restored, recipe: degrade.Recipe, cards: Sequence[str]) -> str:
+    def _state(self) -> dict[str, Any]:
+        values = {name: self.controls[name].value for name in UNDONE}
+        return values | {"boxes": self.canvas.boxes, "auto": self.auto}
+
+    def _remember(self) -> None:
+        """Keep the state before a change, for Undo."""
+        state = self._state()
+        if self.now not in (None, state):
+            self.past.append(self.now)
+        self.now = state
+
+    def _preview(self) -> None:
+        """Something to see before the first Restore: the photo, and what wearing made of it."""
+        first = HINTS[0]
+        if self.recipe.steps:
+            first = view.compare(self.photo.pixels, self.worn, labels=("your photo", "worn"))
+        for place, part in zip(self.tabs, (first, *HINTS[1:])):
+            show(place, part)
+
+    def _truth(self, recipe: degrade.Recipe) -> np.ndarray | None:
+        """What a restoration should give: known only of a photo that was worn here."""
+        return degrade.apply(self.photo.pixels, batches.tone(recipe)) if recipe.steps else None
+
+    def _about(
+        self, result: Restored, recipe: degrade.Recipe, states: Sequence[str], cards: Sequence[str]
+    ) -> str:
         """What is saved beside a picture: recipe, settings, faces, timings and notes, as JSON."""
         faces = [
-            {"box": f.box, "score": f.score, "status": f.status, "card": words}
-            for f, words in zip(result.faces, cards)
+            {"box": f.box, "score": f.score, "status": state, "card": words}
+            for f, state, words in zip(result.faces, states, cards)
         ]
         about: dict[str, Any] = {"photo": self.photo.path.name if self.photo.path else "array"}
         about["recipe"] = json.loads(recipe.to_json())
         about["settings"] = {name: self.controls[name].value for name in SLIDERS}
+        about["settings"]["face_fidelity"] = self._fidelity()
         about |= {"faces": faces, "timings": result.timings, "notes": result.notes}
         return json.dumps(about, indent=1)
-
-    def _gain(self, result: Restored, recipe: degrade.Recipe, worn: np.ndarray) -> str:
-        truth = degrade.apply(self.photo.pixels, batches.tone(recipe))
-        pictures = (image.resize(p, truth.shape[:2]) for p in (result.image, worn))
-        after, before = (metrics.psnr(p, truth) for p in pictures)
-        return f", PSNR {after:.2f} dB from {before:.2f}"
 
     @contextmanager
     def _working(self, what: str) -> Iterator[None]:
@@ -317,12 +423,18 @@ class Workbench(w.VBox):
 
     def _restorer(self) -> Restorer:
         """The models with the sliders' settings; only doublings have the second sharpener."""
-        double = self.controls["scale"].value >= 2
-        if double not in self.restorers:
-            self.restorers[double] = Restorer(scale=self.controls["scale"].value, **self.options)
-        for name in ("scale", "working_size", "face_strength"):
-            setattr(self.restorers[double], name, self.controls[name].value)
-        return self.restorers[double]
+        scale, fidelity = self.controls["scale"].value, self._fidelity()
+        nets = scale >= 2, fidelity
+        if nets not in self.restorers:
+            own = {"scale": scale, "face_fidelity": fidelity}
+            self.restorers[nets] = Restorer(**own, **self.options)
+        for name in ("scale", "working_size", "photo_strength", "face_strength"):
+            setattr(self.restorers[nets], name, self.controls[name].value)
+        return self.restorers[nets]
+
+    def _fidelity(self) -> float | None:
+        value = self.controls["face_fidelity"].value
+        return None if value == AUTO else value
 
     def _face(self, box: Sequence[float], restorer: Restorer) -> Face:
         """The face that was found in this box, or one made of the box, with dense landmarks."""
@@ -340,6 +452,7 @@ class Workbench(w.VBox):
         self.boxes = [[round(v, 1) for v in f.box] for f in faces]
         self.canvas.boxes = self.boxes
         self._draw()
+        self.now = self._state()
 
     def _draw(self) -> None:
         """The picture's boxes were changed, by hand unless they are those just put there."""
@@ -347,6 +460,7 @@ class Workbench(w.VBox):
         if boxes != self.boxes:
             self.auto, self.boxes = False, boxes
             self._say(f"face boxes: {len(boxes)}, for the next restoration")
+            self._remember()
         self.controls["boxes"].value = self._words()
 
     def _words(self) -> str:
@@ -367,19 +481,23 @@ class Workbench(w.VBox):
 def workbench(
     photo: Any = None,
     *,
-    preset: str = "medium",
+    preset: str | None = None,
     strength: float = 1.0,
     seed: int = 7,
     working_size: int = Options.working_size,
+    photo_strength: float = Options.photo_strength,
     face_strength: float = Options.face_strength,
     scale: float = Options.scale,
+    face_fidelity: float | None = Options.face_fidelity,
     **options: Any,
 ) -> Workbench:
     """A widget to restore one photo by hand: show it as the last line of a cell.
 
-    photo: what `read` takes; None is the sample. preset, strength, seed: how it is worn first
-    ("clean" leaves it as it is); working_size, face_strength, scale: where the sliders begin.
-    options: further ones of `Restorer`.
+    photo: what `read` takes; None is the sample. preset, strength, seed: how it is worn first; by
+    default the sample is, by "medium", and a photo of your own is left as it is ("clean").
+    working_size to face_fidelity: where the sliders begin. options: further ones of `Restorer`.
     """
-    settings = dict(zip(SLIDERS, (strength, seed, working_size, face_strength, scale)))
+    preset = preset or ("medium" if photo is None else "clean")
+    values = (strength, seed, working_size, photo_strength, face_strength, scale)
+    settings: dict[str, Any] = dict(zip(SLIDERS, values)) | {"face_fidelity": face_fidelity}
     return Workbench(None if photo is None else image.load(photo), preset, settings, options)

@@ -320,10 +320,7 @@ class LandmarkBatches:
             recipe = degrade.draw(self.preset, rng, scale=rng.uniform(0.5, 1))
             poor.append(degrade.apply(face, recipe))
             labels.append(points)
-        return {
-            "inputs": (stack(poor),),
-            "target": torch.from_numpy(np.asarray(labels, np.float32)),
-        }
+        return {"inputs": (stack(poor),), "target": torch.from_numpy(np.array(labels, np.float32))}
 
 
 @dataclass(eq=False)

@@ -10,7 +10,8 @@ from typing import IO, Any
 
 import torch
 
-from .. import image, weights
+from .. import image
+from ..io.pickled import tensors_only
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
@@ -35,7 +36,7 @@ def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
         # A disk that cannot be read is an error, a damaged file only sends us to the one before.
         content = image.read_bytes(path, max_bytes=path.stat().st_size)
         try:
-            return weights.tensors_only(content)
+            return tensors_only(content)
         except MemoryError:
             raise
         except Exception as e:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from . import image, view
-from .face import Face
-from .image import Photo
-from .io.files import page
+from .. import image, view
+from ..face import Face
+from ..image import Photo
+from ..io.files import page
 
 SIDES = (640, 1600)  # px: a smaller photo is enlarged, a larger one shrunk
 FONT = cv2.FONT_HERSHEY_SIMPLEX
