@@ -6,8 +6,8 @@
     make docs ARGS=--check       # say which are stale, and run nothing
 
 A page holds its pictures, formulas and style, and asks nothing of the network. Its head says the
-sha256 of the notebook that it was made of, and of what that one reads beside it: the shipped
-weights, and the results of the experiment that it reports.
+sha256 of the cells that it was made of, and of what those read beside them: the shipped weights,
+and the results of the experiment that they report.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import hashlib
 import html
 import io
 import json
+import os
 import re
 import sys
 import tempfile
@@ -49,7 +50,7 @@ MOST_BYTES = 15 << 20  # of all pages
 SIDE, QUALITY = 1200, 80  # px and WebP quality of a picture in a page
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 LIVE = "A live notebook has buttons and sliders here, which need its kernel."
-BAR = re.compile(r"\d+%\||\d+it \[|\d+it/s|^\s*$")  # a line of tqdm
+BAR = re.compile(r"\d+%\||\d+\w+ \[|\d\w+/s|^\s*$")  # a line of tqdm, in words or as a widget
 PICTURE = re.compile(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=]+)")
 FORMULA = re.compile(r"(```.*?```|`[^`\n]*`)|\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.S)
 STYLE = """
@@ -67,9 +68,10 @@ pre { margin: 0; padding: .6rem .8rem; overflow: auto; max-height: 24rem; font-s
 .highlight pre { background: #f5f6f8; border-left: 3px solid #b8c4d6; white-space: pre; }
 code { font-size: .92em; }
 .code_cell { margin: .5rem 0; }
+.highlight { margin: .5rem 0; }
 table { border-collapse: collapse; font-size: .85rem; margin: .6rem 0; }
 th, td { border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
-.output_area td { text-align: right; font-variant-numeric: tabular-nums; }
+td { font-variant-numeric: tabular-nums; }
 .output_area { overflow-x: auto; margin: .4rem 0 1.2rem; }
 .live { color: #555; font-style: italic; }
 details { border: 1px solid #ddd; padding: .4rem .8rem; margin: .6rem 0; }
@@ -78,8 +80,9 @@ details { border: 1px solid #ddd; padding: .4rem .8rem; margin: .6rem 0; }
 
 
 def sources(notebook: Path) -> dict[str, str]:
-    """Name -> sha256 of the notebook and of what its outputs hang on beside the code."""
-    shas = {"notebook": sha256(notebook.read_bytes())}
+    """Name -> sha256 of the notebook's cells and of what their outputs hang on beside them."""
+    cells = [(c.cell_type, c.source) for c in nbformat.read(notebook, 4).cells]
+    shas = {"cells": sha256(json.dumps(cells).encode())}
     nets = {name: weights.check(name)[0]["sha256"] for name in sorted(weights.shipped())}
     shas["weights"] = sha256(json.dumps(nets).encode())
     if "_report_" in notebook.stem:
@@ -104,13 +107,16 @@ def stale(notebook: Path) -> bool:
 
 def run(notebook: Path) -> Any:
     """The notebook with its outputs, from a fresh kernel; raises RuntimeError where it fails."""
-    _, digest = execute.inspect(notebook)
+    defaults, digest = execute.inspect(notebook)
     with tempfile.TemporaryDirectory(prefix="mtrestore-") as folder:
         task = execute.task_of(Path(folder) / "run", notebook, digest, {}, threads=1)
         status = execute.execute(task)
         if status["status"] != "done":
             raise RuntimeError(f"{notebook.name}: {status['error']}")
-        return nbformat.read(Path(folder) / "run" / "run.ipynb", 4)
+        text = (Path(folder) / "run" / "run.ipynb").read_text("utf-8")
+        for own in (str(Path(folder) / "run"), os.path.realpath(folder)):
+            text = text.replace(own, str(defaults["out"]))  # where a reader's would be
+        return nbformat.reads(text, 4)
 
 
 def webp(picture: bytes) -> tuple[str, int, int]:
@@ -133,6 +139,8 @@ def shown(output: Any, heading: str) -> Any:
         return None if output.name == "stderr" and bars else output
     data = output.get("data", {})
     if "application/vnd.jupyter.widget-view+json" in data:
+        if BAR.search(data.get("text/plain", "a widget")):
+            return None
         text = f'<p class="live">{LIVE}</p>'
     elif "image/png" in data:
         uri, width, height = webp(base64.b64decode(data["image/png"]))

@@ -37,8 +37,9 @@ def restores(n):
 
 
 def carries_its_words(n):
-    """Nearer by less than a decibel, and more than twice the fine detail."""
-    return restores(n) and 0.2 < n["face_gain"] < 1 and 2 < n["face_sharper"] < 10
+    """A noisy draw: much nearer, and the face with about as much fine detail as the truth."""
+    nearer = restores(n) and n["gain_face"] > 3 and n["gain_background"] > 6
+    return nearer and n["sharpness_worn"] > 1.5 and 0.7 < n["sharpness_restored"] < 1.5
 
 
 def counts_parameters(n):

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from mtrestore import weights
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = ROOT / "docs" / "notebooks"
 MOST_BYTES = 15 << 20
@@ -49,7 +51,7 @@ def strangers(text):
 def test_a_page_is_of_todays_notebook(render, path):
     page = PAGES / f"{path.stem}.html"
     assert page.is_file(), "there is no page: make docs"
-    assert render.recorded(page) == render.sources(path), "the page is stale: make docs"
+    assert render.recorded(page)["cells"] == render.sources(path)["cells"], "stale: make docs"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -59,7 +61,8 @@ def test_a_page_shows_the_whole_notebook_without_a_fault(path):
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     assert text.count('class="highlight hl-ipython3"') >= len(cells)
     assert len(re.findall("data:image/webp", text)) >= 3
-    assert not re.search(r"/(tmp|home|root|Users|var)/", text), "a folder of who rendered it"
+    words = re.sub(r"base64,[\w+/=]+", "", text)
+    assert not re.search(r"/(tmp|home|root|Users|var)/", words), "a folder of who rendered it"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -132,6 +135,10 @@ def test_outputs_are_shown_as_a_page_can(render):
     assert 'alt="Figure: A &amp; B" width="9" height="8"' in figure.data["text/html"]
     widget = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "VBox()"}
     assert render.LIVE in render.shown(output(**widget), "").data["text/html"]
+    widget["text/plain"] = "  0%|          | 0/3 [00:00<?, ?photo/s]"
+    assert render.shown(output(**widget), "") is None
+    widget["text/plain"] = "0photo [00:00, ?photo/s]"
+    assert render.shown(output(**widget), "") is None
     html = f'<img src="data:image/png;base64,{base64.b64encode(png(8, 9)).decode()}">'
     assert "data:image/webp" in render.shown(output(**{"text/html": html}), "").data["text/html"]
 
@@ -173,6 +180,9 @@ def test_only_what_changed_is_rendered_and_what_fails_leaves_its_page(
     assert not (tmp_path / "pages" / "gone.html").exists()
     assert render.main([]) == 0 and "0 rendered" in capsys.readouterr().out
     assert render.main(["--check"]) == 0
+    with monkeypatch.context() as other:
+        other.setattr(weights, "shipped", lambda: {})
+        assert render.stale(notebook), "with other weights its pictures are others"
     content = json.loads(notebook.read_text())
     content["cells"].append(nbformat.v4.new_code_cell("1 / 0", id="wrong"))
     notebook.write_text(json.dumps(content))

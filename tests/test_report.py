@@ -508,6 +508,7 @@ def test_a_saved_figure_is_as_large_as_all_that_is_on_it(tmp_path):
     from mtrestore.plot import Plot, drawn
 
     for figure in (Plot(figsize=(2, 1)), Figure(figsize=(2, 1)), plt.figure(figsize=(2, 1))):
+        figure.text(0, 0.5, "left")
         figure.text(1.5, 0.5, "far to the right of the figure")
         Run(tmp_path / "a", seed=0).save({"psnr": 1.0}, beyond=figure)
         picture = mt.read(tmp_path / "a" / "beyond.png")

@@ -32,7 +32,6 @@ from .statistics import UNCLEAR, Results, Row, aim, cells, gather, interval, row
 
 File = str | Path  # or a folder
 RESULTS = ROOT / "experiments" / "results"
-NAMES = {"psnr": "PSNR, dB", "gain": "gain, dB", "ssim": "SSIM", "tilt": "tilt, °"}
 SIDE, BYTES = 160, 350_000  # px of a picture's long side; of all pictures in a bundle
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 COLOURS = ("#444444", *OKABE_ITO)  # the baseline's first
@@ -105,7 +104,7 @@ def forest(results: Results, metric: str) -> Plot:
     words = [shown(f"{r['part']} · {_arm(results, r['arm'])}")[:60] for r in lines]
     axes.set_yticks(range(0, -len(lines), -1), words, parse_math=False)
     base = _arm(results, results["baseline"])
-    goal = f"{_label(metric)}: less {base} ({aim(results, metric)})"
+    goal = f"{view.label(metric)}: less {base} ({aim(results, metric)})"
     axes.set_xlabel(shown(goal), parse_math=False)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -175,7 +174,7 @@ def _slider(results: Results, pair: Row) -> str:
     words["pixels"] = " mtr-pixels" if pair["width"] < 108 else ""  # shown as the pixels it has
     words["value"] = ""
     if pair["value"] is not None:
-        label = _t(_label(results["metrics"][0]))
+        label = _t(view.label(results["metrics"][0]))
         words["value"] = f"<small>{label} {pair['value']:.4g}</small>"
     return files.page("pair.html", **words)
 
@@ -291,7 +290,7 @@ def _summary(results: Results) -> str:
                 number = _digits([r["difference"]], "+")(r["difference"])[0]
                 arms.append(f"{_t(_arm(results, r['arm']))} {verdict(results, r)} ({number})")
         base = _t(_arm(results, results["baseline"]))
-        head = f"<b>{_t(_label(metric))}</b>, against {base}"
+        head = f"<b>{_t(view.label(metric))}</b>, against {base}"
         text += f"<p>{head}: {'; '.join(arms)}.</p>\n"
     return text
 
@@ -310,7 +309,7 @@ def _metrics(results: Results) -> str:
             numbers = [*mean(r["mean"]), *change(r["difference"])]
             says = verdict(results, r) if len(results["arms"]) > 1 else ""
             grid.append([r["part"], _arm(results, r["arm"]), *numbers, says, count])
-        text += f"<h2>{_t(_label(metric))}</h2>\n{_figure(results, metric)}{_grid(head, grid)}"
+        text += f"<h2>{_t(view.label(metric))}</h2>\n{_figure(results, metric)}{_grid(head, grid)}"
     if verdicts := [verdict(results, r) for r in results["table"] if r["difference"]]:
         n, clear = len(verdicts), len(verdicts) - verdicts.count(UNCLEAR)
         text += files.page("reading.html", n=n, clear=clear, chance=f"{n / 20:.1f}")
@@ -345,7 +344,7 @@ def _finished(results: Results, done: list[Row]) -> str:
     for r, line in zip(done, means):
         numbers = [words(estimate)[0] for words, estimate in zip(columns, line)]
         lines.append([r["run"], *map(r["parameters"].get, varied), *numbers, r["seconds"]])
-    head = ["run", *varied, *map(_label, metrics), "seconds"]
+    head = ["run", *varied, *map(view.label, metrics), "seconds"]
     return _section("Finished runs", head, lines)
 
 
@@ -370,10 +369,6 @@ def _section(title: str, head: list[str], lines: list[Any]) -> str:
 
 def _t(value: Any) -> str:
     return html.escape("" if value is None else shown(str(value)))
-
-
-def _label(metric: str) -> str:
-    return NAMES.get(metric, metric.replace("_", " "))
 
 
 def _digits(estimates: Iterable[Any], sign: str = "") -> Callable[[Any], list[str]]:
@@ -407,7 +402,7 @@ def _figure(results: Results, name: str) -> str:
     if name not in results["figures"]:
         return ""
     source = _t(results["figures"][name])
-    return f'<figure><img alt="{_t(_label(name))}" src="{source}"></figure>\n'
+    return f'<figure><img alt="{_t(view.label(name))}" src="{source}"></figure>\n'
 
 
 def _grid(head: Iterable[Any], lines: Iterable[Any]) -> str:
