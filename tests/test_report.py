@@ -501,6 +501,23 @@ def test_what_was_planned_and_not_begun_is_counted(plan, words, more, tmp_path):
     assert re.findall(r"(\d+) more", page.text) == more
 
 
+def test_numbers_have_the_digits_they_carry_and_a_stopped_sweep_says_how_to_go_on(tmp_path):
+    rows = [{"picture": p, "psnr": 24.0, "ssim": 0.8} for p in "abc"]
+    for seed in (0, 1):
+        run = Run(tmp_path / "s" / f"seed={seed}", seed=seed)
+        run.save({"psnr": 24.0, "ssim": 0.8}, rows=rows)
+        status = {"status": "done", "seconds": 61.23456, "parameters": {"seed": seed}}
+        (run.folder / "status.json").write_text(json.dumps(status))
+    bundle = report.bundle(tmp_path / "s", tmp_path / "s.json")
+    page = Page(report.write(bundle, tmp_path / "a.html").read_text())
+    assert "61.2" in page.text and "61.23" not in page.text
+    assert "0.800" in page.text and "0.8000" not in page.text and "given again" not in page.text
+    (tmp_path / "s" / "sweep.json").write_text('{"notebook": "n.ipynb", "seeds": [0, 1, 2]}')
+    bundle = report.bundle(tmp_path / "s", tmp_path / "t.json")
+    page = Page(report.write(bundle, tmp_path / "b.html").read_text())
+    assert "The sweep's command, given again, runs these alone." in page.text
+
+
 def test_a_saved_figure_is_as_large_as_all_that_is_on_it(tmp_path):
     import matplotlib.pyplot as plt
     from matplotlib.figure import Figure

@@ -332,7 +332,8 @@ def _failed(results: Results) -> str:
     title = f"{len(lines) + count - len(runs)} of {count} runs not finished"
     if count > len(runs):
         lines.append([f"{count - len(runs)} more", "not begun", ""])
-    return _section(title, ["run", "status", "error"], lines)
+    section = _section(title, ["run", "status", "error"], lines)
+    return f"{section}<p>The sweep's command, given again, runs these alone.</p>\n" if lines else ""
 
 
 def _finished(results: Results, done: list[Row]) -> str:
@@ -343,7 +344,8 @@ def _finished(results: Results, done: list[Row]) -> str:
     lines = []
     for r, line in zip(done, means):
         numbers = [words(estimate)[0] for words, estimate in zip(columns, line)]
-        lines.append([r["run"], *map(r["parameters"].get, varied), *numbers, r["seconds"]])
+        seconds = "" if r["seconds"] is None else f"{r['seconds']:.1f}"
+        lines.append([r["run"], *map(r["parameters"].get, varied), *numbers, seconds])
     head = ["run", *varied, *map(view.label, metrics), "seconds"]
     return _section("Finished runs", head, lines)
 
@@ -378,7 +380,8 @@ def _digits(estimates: Iterable[Any], sign: str = "") -> Callable[[Any], list[st
     as many more as a small mean needs.
     """
     each = [e for e in estimates if e and e[0] is not None]
-    halves = [(e[2] - e[1]) / 2 for e in each if e[1] is not None and e[2] > e[1]]
+    halves = [(e[2] - e[1]) / 2 for e in each if e[1] is not None]
+    halves = [half for half in halves if half > 1e-9 * max(1, abs(each[0][0]))]  # no rounding's
     sizes = [abs(e[0]) for e in each if e[0]]
     digits = 3
     if halves:
