@@ -83,9 +83,14 @@ def sampled(samples: np.ndarray, most: int = 2**20) -> np.ndarray:
     return samples[np.stack([first, first + 1], 1).ravel()]
 
 
-def by_rows(fn: Callable[..., Photo], *pictures: np.ndarray) -> np.ndarray:
-    """fn of photos, pixel by pixel, run over samples of one size strip by strip."""
-    out = np.empty_like(pictures[0])
+def by_rows(
+    fn: Callable[..., Photo], *pictures: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
+    """fn of photos, pixel by pixel, run over samples of one size strip by strip.
+
+    `out` may be one of the pictures, which the result then replaces.
+    """
+    out = np.empty_like(pictures[0]) if out is None else out
     for y in range(0, len(out), 64):
         strip = fn(*(image.as_photo(p[y : y + 64]) for p in pictures))
         out[y : y + 64] = image.as_samples(strip, out.dtype)
@@ -426,8 +431,8 @@ class Restorer:
         else:
             whole = self._upsample(even, clean, before)
         if tone.gain > 1:
-            whole = by_rows(tone.back, large, before, whole)
-        return whole if share == 1 else cv2.addWeighted(whole, share, large, 1 - share, 0)
+            by_rows(tone.back, large, before, whole, out=whole)
+        return whole if share == 1 else cv2.addWeighted(whole, share, large, 1 - share, 0, whole)
 
     def _upsample(self, small: Photo, clean: Photo, large: np.ndarray) -> np.ndarray:
         """Guided filter and refiner over `large`, fused or in strips; other callables at once."""

@@ -2,27 +2,37 @@
 end.
 """
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
-import skimage.data
 import torch
 
 from mtrestore import image, tile, weights
+from mtrestore.fault import Tone
 from mtrestore.pipeline import Restorer, identity
+
+
+def worn(height, width):
+    """uint8 samples on which all act: pale, and soft at their size but noise at the working one."""
+    size = height // 6 + 1, width // 6 + 1
+    small = np.random.default_rng(0).integers(80, 176, (*size, 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
 
 PROGRAM = """
 import json, resource
-import numpy as np, torch
+import cv2, numpy as np, torch
 from mtrestore.pipeline import Restorer, identity
 torch.set_num_threads(1)
-options = dict(faces=False, keep_steps=False, memory_mb={memory}, sharpener={sharpener})
+options = dict(faces=False, keep_steps=False, memory_mb={memory}, sharpener={sharpener}, **{more})
 restorer = Restorer(device="cpu", **options)
-restorer(np.zeros((900, 900, 3), np.uint8))
+restorer(worn(900, 900))
 def mib(which):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
@@ -35,7 +45,7 @@ except OSError:
 held = mib("VmRSS")
 if {limit}:
     resource.setrlimit(resource.RLIMIT_AS, (int((mib("VmSize") + {limit}) * 2**20),) * 2)
-photo = np.random.default_rng(0).integers(0, 256, ({height}, {width}, 3), np.uint8)
+photo = worn({height}, {width})
 try:
     out = restorer(photo).samples
     told = [str(out.dtype), *out.shape]
@@ -45,15 +55,15 @@ print(json.dumps([told, mib("VmHWM") - held]))
 """
 
 
-def run(height, width, memory=None, limit=0, sharpener="None"):
+def run(height, width, memory=None, limit=0, sharpener="None", **more):
     """[dtype and shape of the result or the error, peak MiB above the loaded program] of a
     restoration in a process of its own.
 
     There, malloc gives back at once whatever is larger than 1 MiB; else it depends on the warm-up
     how much is asked for anew.
     """
-    program = PROGRAM.format(
-        height=height, width=width, memory=memory, limit=limit, sharpener=sharpener
+    program = inspect.getsource(worn) + PROGRAM.format(
+        height=height, width=width, memory=memory, limit=limit, sharpener=sharpener, more=more
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -64,6 +74,15 @@ def run(height, width, memory=None, limit=0, sharpener="None"):
     )
     assert done.returncode == 0, done.stderr[-1000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("less", [{"photo_strength": 0}, {"sharpener": identity}])
+def test_every_net_acts_on_the_worn_photo(less):
+    """Else its memory, its retry and its precision would not be tried here."""
+    photo, options = worn(300, 330), {"device": "cpu", "faces": False, "working_size": 280}
+    assert Tone.of(image.as_photo(image.shrink(photo, 280))).gain > 1.2
+    all_act, not_all = (Restorer(**options, **own)(photo).image for own in ({}, less))
+    assert np.abs(all_act - not_all).mean() > 0.5 / 255
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -89,6 +108,17 @@ def test_memory_is_as_promised():
     assert peak > 2 * 24, "or nothing was measured"
 
 
+def test_no_more_than_four_large_pictures_are_held():
+    """As given, as read, in a normal range and brought back, where that is mixed with the second.
+
+    The working size is so small that nothing else counts.
+    """
+    told, peak = run(2400, 3334, memory=64, working_size=160, photo_strength=0.5)
+    assert told == ["uint8", 2400, 3334, 3]
+    assert peak < 4 * 24 + 20
+    assert peak > 2 * 24, "or nothing was measured"
+
+
 def test_works_within_a_limit_and_ends_clearly_below_it():
     told, _ = run(2400, 3334, memory=64, limit=64 + 4 * 24 + 120)
     assert told == ["uint8", 2400, 3334, 3]
@@ -107,7 +137,7 @@ def test_works_within_a_limit_and_ends_clearly_below_it():
 )
 @pytest.mark.parametrize("part", ["restorer", "upsampler", "sharpener"])
 def test_one_retry_on_smaller_tiles_gives_the_same(part, error, monkeypatch):
-    photo = np.random.default_rng(1).random((300, 330, 3), np.float32)
+    photo = image.as_photo(worn(300, 330))
     options = {"device": "cpu", "faces": False, "working_size": 280}
     wanted, calls = Restorer(**options)(photo).image, []
     kind = type(weights.load({"sharpener": "sharpener_x1"}.get(part, part)))
@@ -154,8 +184,8 @@ def test_half_precision_falls_back_to_float32_where_it_is_not_finite():
 
 
 def test_bfloat16_is_near_float32():
-    photo = image.resize(image.read(skimage.data.astronaut()), (256, 256))
-    plain, half = Restorer(device="cpu", faces=False), Restorer(device="cpu", faces=False)
+    photo, options = worn(300, 330), {"device": "cpu", "faces": False, "working_size": 280}
+    plain, half = Restorer(**options), Restorer(**options)
     half.half = True
     assert 0 < np.abs(plain(photo).image - half(photo).image).mean() < 2 / 255
 

@@ -25,6 +25,7 @@ from mtrestore.training import batches as data
 from mtrestore.training import fit as train
 from mtrestore.training import losses, stages
 from mtrestore.training import settings as plan
+from mtrestore.training.restoration import rates
 
 WIDTHS = (4, 4, 8, 8, 8, 8)
 HERE = Path(__file__).parent
@@ -563,6 +564,24 @@ def test_while_frozen_only_the_encoder_learns():
         }
         changed.append(moved)
     assert changed == [{"encoder"}, set(parts)]
+
+
+def test_a_drawing_decoder_learns_as_fast_as_its_weights_are_large():
+    """A step is the same share of each convolution; all of the decoder is in one group or other."""
+    net = nets.FaceNet("XS", decoder="synthesis")
+    with torch.no_grad():
+        net.decoder.up[0][0].weight *= 0.1
+        net.decoder.up[4][0].weight *= 10
+    groups = [(list(parameters), rate) for parameters, rate in rates(net, 4e-4, 1e-4)]
+    by_id = {id(p): rate for parameters, rate in groups for p in parameters}
+    assert len(by_id) == sum(len(parameters) for parameters, _ in groups)
+    learned = [*net.decoder.parameters(), *net.mask.parameters()]
+    assert by_id.keys() == {id(p) for p in learned}
+    for k in (0, 4):
+        weight = net.decoder.up[k][0].weight
+        share = by_id[id(weight)] / weight.detach().square().mean().sqrt().item()
+        assert share == pytest.approx(1e-4 / 0.04, rel=1e-5)
+    assert by_id[id(net.decoder.gain[0])] == 4e-4
 
 
 def test_only_much_blurred_faces_are_drawn_from_the_deep_code_alone():

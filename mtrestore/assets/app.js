@@ -197,7 +197,7 @@ function drawCards() {
 function drawPhoto(p) {
   const busy = BUSY.includes(p.state), there = p.version > 0;
   $("title").textContent = p.name;
-  const faces = p.faces || [], on = faces.filter((f) => f.status === "restored").length;
+  const faces = p.faces || [], on = faces.filter((f) => ["restored", "soft"].includes(f.status)).length;
   const count = !faces.length ? "no face found" : faces.length === 1 && on ? "one face" : `${on} of ${faces.length} faces`;
   const result = there ? `restored in ${p.seconds} s: ${count}, ${p.out_width} × ${p.out_height} pixels` : "";
   $("state").textContent = [p.state === "done" ? result : words(p), p.saved && `saved as ${p.saved}`].filter(Boolean).join("; ");

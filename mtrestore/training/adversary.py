@@ -61,7 +61,7 @@ class Adversary:
         self.kinds, self.patience = tuple(kinds), patience
         self.paired, self.hinge = paired, hinge
         self.target = target
-        self.descent = Descent(self.critic, [(self.critic, lr)], betas, 10.0)
+        self.descent = Descent(self.critic, [(self.critic.parameters(), lr)], betas, 10.0)
         self.watch = {"steps": 0, "balance": 0.5, "ready": int(ready), "overwhelmed": 0}
         self.watch |= {"chance": chance, "sign": 0.0}
 

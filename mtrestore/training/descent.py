@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Losses = dict[str, float]
-Groups = Sequence[tuple[nn.Module, float]]  # of parameters, each with its learning rate
+Groups = list[tuple[Iterable[nn.Parameter], float]]  # parameters, and their learning rate
 
 
 def cosine(progress: float, warmup: float = 0.02) -> float:
@@ -75,7 +75,7 @@ class Descent:
         self.net: Any = net  # or what the Fabric makes of it
         self.clip = clip
         self.rates = [lr for _, lr in groups]
-        options = [{"params": list(module.parameters()), "lr": lr} for module, lr in groups]
+        options = [{"params": list(parameters), "lr": lr} for parameters, lr in groups]
         self.adam = torch.optim.Adam(options, betas=betas, fused=True)
         self.fabric: Any = None
         self.scaled = False  # float16: a scaler leaves out a step whose gradients overflow

@@ -55,7 +55,7 @@ class GanPrior(Adversarial):
         self.cover_pixels, self.cover_features = cover_pixels, cover_features
         self.alike, self.size = 0, 128
         betas = float(betas[0]), float(betas[1])
-        self.descent = Descent(net, [(net, lr)], betas, clip)
+        self.descent = Descent(net, [(net.parameters(), lr)], betas, clip)
         options = {"hinge": hinge, "betas": betas, "chance": chance, "target": target}
         self.adversary = Adversary(
             critic or net.decoder.widths, critic_lr, r1, every, augment, **options

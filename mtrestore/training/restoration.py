@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from ..nets import FaceNet, PartCritic
 from . import losses
 from .adversary import Adversarial, Adversary, still
-from .descent import Descent, Losses, add, check_names, cosine, micro
+from .descent import Descent, Groups, Losses, add, check_names, cosine, micro
 from .parts import crop_parts
+
+USUAL = 0.04  # RMS of a convolution's weights (He et al.) from 128 channels
 
 
 class FaceRestoration(Adversarial):
@@ -52,6 +54,7 @@ class FaceRestoration(Adversarial):
         accumulate: int = 1,
         frozen: int = 0,
         noise: float = 0.0,
+        betas: tuple[float, float] = (0.0, 0.99),
         judges: Mapping[str, nn.Module] | None = None,
     ) -> None:
         check_names(weights or {}, self.TERMS, "weights must name losses out of")
@@ -59,9 +62,9 @@ class FaceRestoration(Adversarial):
         self.averaged, self.accumulate = net, accumulate
         self.frozen, self.noise = frozen, noise
         self.steps = 0
-        groups = [(net.encoder, lr), (net.decoder, decoder_lr)]
-        groups += [(net.mask, decoder_lr)] if net.draws else []
-        self.descent = Descent(net, groups, (0.0, 0.99), clip)
+        groups: Groups = [(net.encoder.parameters(), lr)]
+        groups += rates(net, lr, decoder_lr)
+        self.descent = Descent(net, groups, betas, clip)
         self.adversary = Adversary(
             critic or net.decoder.widths, critic_lr, r1, every, augment, paired=True
         )
@@ -190,6 +193,22 @@ class FaceRestoration(Adversarial):
     def picture(self) -> Tensor | None:
         """Inputs, restorations and truths of the last batch, up to six each, in this order."""
         return None if self.last is None else self.last.float().clamp(0, 1).cpu()
+
+
+def rates(net: FaceNet, lr: float, decoder_lr: float) -> Groups:
+    """The decoder's parameters, and at which rate they learn.
+
+    Those of a decoder that draws follow their size, as in LAMB (You et al., ICLR 2020): folded
+    batch norm left weights of 0.007 and of 0.5, and a step that moves the large ones breaks the
+    small. The gains of the joins, near 0 in a prior, learn as fast as the encoder they let in.
+    """
+    if not net.draws:
+        return [(net.decoder.parameters(), decoder_lr)]
+    groups: Groups = [(net.decoder.gain, lr), (net.mask.parameters(), decoder_lr)]
+    layers = [m for m in net.decoder.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    sizes = [layer.weight.detach().square().mean().sqrt().item() / USUAL for layer in layers]
+    groups += [(m.parameters(), decoder_lr * size) for m, size in zip(layers, sizes, strict=True)]
+    return [*groups, ([net.decoder.start_place, net.decoder.place], decoder_lr)]
 
 
 def halvings(blur: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Supervised(Stage):
             )
         self.terms = {name: LOSSES[name] for name in self.weights}
         self.averaged, self.accumulate = net, accumulate
-        self.descent = Descent(net, [(net, lr)], (0.9, 0.99), clip)
+        self.descent = Descent(net, [(net.parameters(), lr)], (0.9, 0.99), clip)
 
     def update(self, batch: Mapping[str, Any], progress: float = 0.0) -> Losses:
         """One step of the optimiser; `progress` 0..1 sets the learning rate.
