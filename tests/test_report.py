@@ -511,7 +511,8 @@ def test_numbers_have_the_digits_they_carry_and_a_stopped_sweep_says_how_to_go_o
     bundle = report.bundle(tmp_path / "s", tmp_path / "s.json")
     page = Page(report.write(bundle, tmp_path / "a.html").read_text())
     assert "61.2" in page.text and "61.23" not in page.text
-    assert "0.800" in page.text and "0.8000" not in page.text and "given again" not in page.text
+    assert "0.800 to 0.800" in page.text and "0.80000" not in page.text
+    assert "given again" not in page.text
     (tmp_path / "s" / "sweep.json").write_text('{"notebook": "n.ipynb", "seeds": [0, 1, 2]}')
     bundle = report.bundle(tmp_path / "s", tmp_path / "t.json")
     page = Page(report.write(bundle, tmp_path / "b.html").read_text())
