@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
@@ -37,9 +38,10 @@ def restores(n):
 
 
 def carries_its_words(n):
-    """A noisy draw: much nearer, and the face with about as much fine detail as the truth."""
+    """A noisy draw: much nearer, and with fine detail nearer to the truth's."""
     nearer = restores(n) and n["gain_face"] > 3 and n["gain_background"] > 6
-    return nearer and n["sharpness_worn"] > 1.5 and 0.7 < n["sharpness_restored"] < 1.5
+    worn, restored = n["sharpness_worn"], n["sharpness_restored"]
+    return nearer and worn > 1.5 and abs(restored - 1) < 0.6
 
 
 def counts_parameters(n):
@@ -205,8 +207,14 @@ def test_runs_and_leaves_its_numbers(path, tmp_path):
     assert len(said) >= 3
 
 
+def standing_for_all(*numbers):
+    """Notebooks of these numbers; every one where MTRESTORE_EVERY is set, which takes minutes."""
+    every = os.environ.get("MTRESTORE_EVERY")
+    return [path for path in notebooks() if every or path.name[:2] in numbers]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", standing_for_all("40"), ids=lambda p: p.stem)
 def test_runs_through_a_sweep(path, tmp_path, request, capsys):
     """By its name alone, on own faces where it takes some; it leaves what it was given."""
     from mtrestore.cli import main
