@@ -52,8 +52,8 @@ def draw(*paths: str, here: Collection[str] = ()) -> Plot:
         between = range(columns[a] + 1, columns[b])
         if any(rows[c] == rows[a] == rows[b] and columns[c] in between for c in rows):
             ends["connectionstyle"] = "arc3,rad=-0.4"  # around the boxes that stand in the way
-        places = [(columns[name], rows[name]) for name in (b, a)]
-        axes.annotate("", *places, arrowprops=ARROW | ends)
+        begin, end = (columns[a], rows[a]), (columns[b], rows[b])
+        axes.annotate("", end, begin, arrowprops=ARROW | ends)
     return plot
 
 
