@@ -542,16 +542,15 @@ def test_the_pixel_loss_looks_at_the_size_that_the_recipe_left():
     )
 
 
-def test_while_frozen_only_the_encoder_learns():
+def test_while_frozen_only_the_encoder_learns_and_what_hears_it():
+    """A decoder that is held draws from its deepest feature alone what it drew before."""
     stage = joint(frozen=1, lr=1e-3, decoder_lr=1e-3)
     net = stage.averaged
-    learners = {
-        "decoder": net.decoder,
-        "critic": stage.adversary.critic,
-        "eyes": stage.parts["eyes"].critic,
-    }
-    parts = {"encoder": net.encoder, "mask": net.mask, **learners}
-    changed = []
+    deaf = [torch.zeros(shape) for shape in net.decoder.shapes(1, 64)[:5]]
+    feats = [*deaf, torch.randn(net.decoder.shapes(1, 64)[5])]
+    learners = {"critic": stage.adversary.critic, "eyes": stage.parts["eyes"].critic}
+    parts = {"encoder": net.encoder, "gain": net.decoder.gain, "mask": net.mask, **learners}
+    changed, drawn = [], [net.decoder(feats)]
     for step in range(2):
         before = {
             name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()
@@ -563,7 +562,9 @@ def test_while_frozen_only_the_encoder_learns():
             if any(not torch.equal(p, q) for p, q in zip(part.parameters(), before[n], strict=True))
         }
         changed.append(moved)
-    assert changed == [{"encoder"}, set(parts)]
+        drawn.append(net.decoder(feats))
+    assert changed == [{"encoder", "gain"}, set(parts)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[1], drawn[2])
 
 
 def test_a_drawing_decoder_learns_as_fast_as_its_weights_are_large():

@@ -29,10 +29,11 @@ class FaceRestoration(Adversarial):
     losses wait until the discriminator has told restored from real; without adversarial losses it
     does not learn. Those of LABELLED need the batch's `points`.
 
-    frozen: so many steps at first in which only the encoder learns. A mask that learned with it
-    would hand the input through before the decoder was asked to draw anything. noise: the chance
-    that a much blurred face (to a quarter of its size or less) is drawn from the deep code alone,
-    its finest three skips replaced by noise.
+    frozen: so many steps at first in which the encoder learns, and of a decoder that draws what it
+    hears of its joins: the rest stays as the prior left it (Wang et al., GFPGAN, hold theirs so).
+    Thawed at once, it forgets how to draw and hands on the finest skips; so does the mask. noise:
+    the chance that a much blurred face (to a quarter of its size or less) is drawn from the deep
+    code alone, its finest three skips replaced by noise.
     """
 
     TERMS = {"pixel": 1.0, "frequency": 0.0, "features": 0.02, "adversarial": 0.01, "ldl": 0.0}
@@ -93,11 +94,10 @@ class FaceRestoration(Adversarial):
         parts, factor = micro(batch, self.accumulate), cosine(progress)
         frozen = self.steps < self.frozen
         self.descent.start(factor)
-        if frozen:
-            for group in self.descent.adam.param_groups[1:]:
-                group["lr"] = 0.0
         with still(self.adversary, *self.parts.values()):
             restored, totals = self._restore(parts)
+        if frozen:
+            hold(self.averaged)
         self.descent.step()
         if self.weighs("adversarial", "parts") and not frozen:
             totals |= self._judges_learn(parts, restored, max(factor, 0.3))
@@ -209,6 +209,21 @@ def rates(net: FaceNet, lr: float, decoder_lr: float) -> Groups:
     sizes = [layer.weight.detach().square().mean().sqrt().item() / USUAL for layer in layers]
     groups += [(m.parameters(), decoder_lr * size) for m, size in zip(layers, sizes, strict=True)]
     return [*groups, ([net.decoder.start_place, net.decoder.place], decoder_lr)]
+
+
+def hold(net: FaceNet) -> None:
+    """Drop every gradient but the encoder's and that of what a drawing decoder hears of its joins:
+    their gains, and the second half of what the convolutions behind them take in."""
+    learners = {*net.encoder.parameters()}
+    if net.draws:
+        learners |= {*net.decoder.gain}
+        for fuse in net.decoder.fuse:
+            weight = fuse[0].weight
+            weight.grad[:, : weight.shape[1] // 2] = 0
+            learners.add(weight)
+    for parameter in net.parameters():
+        if parameter not in learners:
+            parameter.grad = None
 
 
 def halvings(blur: Tensor) -> Tensor:
