@@ -178,6 +178,7 @@ def formula(match: re.Match) -> str:
 def prepared(notebook: Any) -> Any:
     """The notebook with pictures, formulas and links as a page has them."""
     heading = ""
+    notebook.metadata.pop("widgets", None)  # their state, megabytes that need a kernel
     own = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     notebook.cells = own  # papermill's cell names a folder of the machine that rendered it
     for cell in own:

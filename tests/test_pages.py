@@ -143,6 +143,14 @@ def test_outputs_are_shown_as_a_page_can(render):
     assert "data:image/webp" in render.shown(output(**{"text/html": html}), "").data["text/html"]
 
 
+def test_the_state_of_widgets_stays_out_of_a_page(render):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    state = {"application/vnd.jupyter.widget-state+json": {"state": {"a1": {"b": "c" * 99}}}}
+    notebook.metadata["widgets"] = state
+    text = render.page("a", notebook, {})
+    assert "widget-state" not in text and "c" * 99 not in text
+
+
 def test_formulas_are_pictures_that_say_their_tex_and_code_stays(render):
     text = render.FORMULA.sub(render.formula, "a `$x$` b $\\frac{a<b}{2}$ c\n```\n$y$ $z$\n```")
     assert "`$x$`" in text and "$y$ $z$" in text
