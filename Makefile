@@ -16,7 +16,7 @@ PYTHON ?=
 READY := .venv/.ready
 PY := .venv/bin/python
 
-.PHONY: help setup venv app restore test axe soak audit lock lint types bench notebooks clean
+.PHONY: help setup venv app restore test axe soak audit lock lint types bench notebooks docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
@@ -85,6 +85,9 @@ types: $(READY)  ## check the types alone, with basedpyright
 
 bench: $(READY)  ## seconds and peak memory of a 12-megapixel photo
 	$(PY) benchmarks/restore.py $(ARGS)
+
+docs: $(READY)  ## run the notebooks that changed and write their pages, docs/notebooks/ (ARGS=--all)
+	$(PY) docs/render.py $(ARGS)
 
 notebooks: $(READY)  ## open the notebooks in JupyterLab
 	$(PY) -m mtrestore lab

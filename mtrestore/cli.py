@@ -224,13 +224,15 @@ def demo(args: argparse.Namespace) -> int:
 )
 def prepare(args: argparse.Namespace) -> int:
     """Cut, label and measure every face of an album; what is no truth for a restorer is listed."""
-    from .lab.prepare import prepare
+    from .lab.prepare import advice, prepare
 
     options = {"size": args.size, "dev": args.dev, "person": args.person, "seed": args.seed}
     counts = prepare(args.album, args.output, **options)
     for outcome, count in counts.items():
         print(f"{count:6}  {shown(outcome)}")
     print(f"see {args.output}/faces.jpg, and {args.output}/left_out.csv for the reasons")
+    if hint := advice(counts, args.size):
+        print(shown(f"mtrestore: {hint}"), file=sys.stderr)
     return 0 if counts["train_faces"] else 1
 
 

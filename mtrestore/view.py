@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .plot import Plot
 
 LOSSLESS_PIXELS = 600_000  # a larger picture travels as JPEG (quality 92, full colour resolution)
+NAMES = {"psnr": "PSNR, dB", "gain": "gain, dB", "ssim": "SSIM", "tilt": "tilt, °"}
+NAMES |= {"psnr_in": "PSNR before, dB", "psnr_out": "PSNR after, dB"}
 COLOURS = ("#ff5a36", "#18a0fb", "#35c759", "#ffcc00", "#c86bfa", "#00c7be")
 
 # Every fragment carries the same script and the script takes each box once, so any number of
@@ -62,41 +64,68 @@ class Comparison:
         return write_bytes(path, text.encode(), replace)
 
 
+def label(metric: str) -> str:
+    """A metric's name for a reader, with its unit."""
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
 @dataclass(frozen=True)
 class Table:
     """Numbers by row and column, as a table in a notebook and as plain lines elsewhere.
 
     rows: name -> column -> number or word, as in `Table({"concat": {"GFLOP": 9.1, "ms": 48}})`; a
-    place that a row lacks stays empty. Numbers with a fraction are shown to four digits.
+    place that a row lacks stays empty. Numbers with a fraction have as many places as the largest
+    of their column has with four digits. fold: the words to click on before a page shows it.
     """
 
     rows: Mapping[str, Mapping[str, float | str]]
     corner: str = ""
+    fold: str = ""
 
     def cells(self) -> list[list[str]]:
         """The heading and each row as words; the first column holds the names."""
-        columns = list(dict.fromkeys(column for row in self.rows.values() for column in row))
-        lines = [[self.corner, *columns]]
-        for name, row in self.rows.items():
-            lines.append([name, *(_words(row.get(column, "")) for column in columns)])
+        columns = self._columns()
+        words = [_column([row.get(c, "") for row in self.rows.values()]) for c in columns]
+        lines = [[self.corner, *map(label, columns)], *zip(self.rows, *words, strict=True)]
         return [[shown(word) for word in line] for line in lines]
 
+    def _columns(self) -> list[str]:
+        return list(dict.fromkeys(column for row in self.rows.values() for column in row))
+
+    def _right(self) -> list[bool]:
+        """Of each column, names first, whether it holds numbers, which end at the right."""
+        words = {c for row in self.rows.values() for c, v in row.items() if isinstance(v, str)}
+        return [False, *(column not in words for column in self._columns())]
+
     def _repr_html_(self) -> str:
-        (corner, *columns), *rows = ([html.escape(word) for word in line] for line in self.cells())
-        head = "".join(f"<th>{word}</th>" for word in [corner, *columns])
+        lines = self.cells()
+        sides = ["right" if right else "left" for right in self._right()]
         body = ""
-        for name, *words in rows:
-            body += f"<tr><th>{name}</th>{''.join(f'<td>{word}</td>' for word in words)}</tr>"
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        for number, line in enumerate(lines):
+            body += "<tr>"
+            for place, (word, side) in enumerate(zip(line, sides, strict=True)):
+                tag = "td" if number and place else "th"
+                body += f'<{tag} style="text-align:{side}">{html.escape(word)}</{tag}>'
+            body += "</tr>"
+        table = f"<table><tbody>{body}</tbody></table>"
+        fold = f"<details><summary>{html.escape(self.fold)}</summary>{table}</details>"
+        return fold if self.fold else table
 
     def __repr__(self) -> str:
         lines = self.cells()
-        first, *wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        sides = [str.rjust if right else str.ljust for right in self._right()]
+        wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = []
-        for name, *words in lines:
-            right = [word.rjust(n) for word, n in zip(words, wide, strict=True)]
-            text.append("  ".join([name.ljust(first), *right]).rstrip())
+        for line in lines:
+            words = [side(word, n) for word, side, n in zip(line, sides, wide, strict=True)]
+            text.append("  ".join(words).rstrip())
         return "\n".join(text)
+
+
+def numbers(values: Mapping[str, float]) -> Table:
+    """What a run writes into metrics.json, each to four digits, folded away on a page."""
+    rows = {name: {"value": f"{value:.4g}"} for name, value in values.items()}
+    return Table(rows, "number", fold=f"{len(rows)} numbers, as metrics.json has them")
 
 
 def compare(
@@ -395,7 +424,19 @@ def _size(picture: np.ndarray) -> str:
     return f"{picture.shape[1]}×{picture.shape[0]}"
 
 
-def _words(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+def _column(values: Sequence[float | str]) -> list[str]:
+    """A column's values as words, its fractions with the same number of places.
+
+    Where those would leave a small one no digit, each has three digits of its own.
+    """
+    fractions = [abs(v) for v in values if isinstance(v, (float, np.floating)) and np.isfinite(v)]
+    most = max(fractions, default=0.0)
+    places = 3 - int(np.clip(np.floor(np.log10(most)), -1, 3)) if most else 0
+    lost = any(0 < v < 0.5 * 10.0**-places for v in fractions)
+    return [v if isinstance(v, str) else _words(v, places, lost) for v in values]
+
+
+def _words(value: float, places: int, lost: bool) -> str:
+    if isinstance(value, (int, np.integer)) or not np.isfinite(value):
+        return f"{value:,}"
+    return f"{value:.3g}" if lost else f"{value:,.{places}f}"

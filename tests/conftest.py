@@ -103,3 +103,39 @@ def hopper(_hopper) -> np.ndarray:
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(0)
+
+
+def relit(photo: np.ndarray, turn: float) -> np.ndarray:
+    """The photo with a light from one side, so that it is no copy of itself."""
+    h, w = photo.shape[:2]
+    y, x = np.mgrid[0:h, 0:w]
+    light = 0.75 + 0.5 * (np.cos(turn) * (x / w - 0.5) + np.sin(turn) * (y / h - 0.5))
+    return np.float32(np.clip(photo * light[..., None], 0, 1))
+
+
+@pytest.fixture(scope="session")
+def shoebox(tmp_path_factory) -> Path:
+    """Photos in one folder as people have them: two people, a drawing, what is broken, notes."""
+    from mtrestore import image
+    from mtrestore.lab import samples
+
+    folder = tmp_path_factory.mktemp("shoebox")
+    for name, photo in samples.people().items():
+        for k in range(3):
+            image.write(folder / f"{name} {k}.png", relit(photo, 2 * np.pi * k / 3))
+    drawing = np.ones((200, 160, 3), np.float32)
+    drawing[40:160, 30:130] = (0.9, 0.7, 0.5)
+    image.write(folder / "drawing.jpg", drawing)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("left alone")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def own_faces(shoebox, tmp_path_factory) -> Path:
+    """What `mtrestore prepare` makes of them."""
+    from mtrestore.lab.prepare import prepare
+
+    out = tmp_path_factory.mktemp("own") / "faces"
+    prepare(shoebox, out, size=64)
+    return out

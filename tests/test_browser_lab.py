@@ -2,6 +2,7 @@
 mouse and by keyboard.
 """
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 import pytest
+from test_notebooks import SWEPT, notebooks, standing_for_all
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -153,15 +155,18 @@ def use(page, tmp_path):
     assert picture.locator("rect").count() == 2
 
 
-def test_in_jupyterlab(page, tmp_path, root):
-    options = (
+def lab_options(folder):
+    return (
         "--allow-root",
         "--IdentityProvider.token=",
         "--expose-app-in-browser",
-        f"--ServerApp.root_dir={tmp_path}",
+        f"--ServerApp.root_dir={folder}",
         "--LabApp.news_url=None",
     )
-    with served(tmp_path, root, "jupyterlab", *options) as address:
+
+
+def test_in_jupyterlab(page, tmp_path, root):
+    with served(tmp_path, root, "jupyterlab", *lab_options(tmp_path)) as address:
         page.goto(f"{address}/lab/tree/00_tour.ipynb?reset")
         page.get_by_text(
             "Python 3 (ipykernel) | Idle"
@@ -177,6 +182,59 @@ def test_in_jupyterlab(page, tmp_path, root):
             == 0
         )
         assert page.told == []
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, root):
+    """(address, folder) of a JupyterLab that holds every notebook, with tiny parameters."""
+    folder = tmp_path_factory.mktemp("lab")
+    with served(folder, root, "jupyterlab", *lab_options(folder)) as address:
+        for path in notebooks():
+            content = json.loads(path.read_text())
+            tagged = (c for c in content["cells"] if "parameters" in c["metadata"].get("tags", []))
+            values = SWEPT.get(path.stem, {}) | {"out": str(folder / f"out_{path.stem}")}
+            for cell in tagged:
+                text = "".join(cell["source"])
+                for name, value in values.items():
+                    line = f"{name} = {value!r}"
+                    text = re.sub(rf"^{name} = .*$", lambda _, line=line: line, text, flags=re.M)
+                cell["source"] = text
+            (folder / path.name).write_text(json.dumps(content))
+        yield address, folder
+
+
+ENDED = """() => {
+  const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
+  const cells = [...notebook.widgets].map(w => w.model).filter(m => m.type === 'code');
+  const outputs = cells.flatMap(m => m.outputs.toJSON());
+  const faults = outputs.filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue);
+  const words = outputs.filter(o => o.name === 'stderr').map(o => [o.text].flat().join(''));
+  const run = cells.filter(m => m.executionCount && m.executionState !== 'running').length;
+  return faults.length || run === cells.length ? {faults, words, run, all: cells.length} : null;
+}"""
+
+
+@pytest.mark.parametrize("path", standing_for_all("15"), ids=lambda p: p.stem)
+def test_every_notebook_by_hand(page, lab, path, tmp_path):
+    """Opened, run from its menu, looked at: tmp_path keeps the picture."""
+    address, folder = lab
+    page.goto(f"{address}/lab/tree/{path.name}?reset")
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    ended = page.wait_for_function(ENDED, timeout=400_000, polling=500).json_value()
+    assert ended["faults"] == [] and ended["run"] == ended["all"] > 5
+    strange = [text for text in ended["words"] if "%|" not in text and "it/s" not in text]
+    assert strange == []
+    assert json.loads((folder / f"out_{path.stem}" / "metrics.json").read_text())
+    page.set_viewport_size({"width": 1360, "height": 5000})
+    page.evaluate("window.jupyterapp.shell.currentWidget.content.scrollToItem(0)")
+    page.wait_for_timeout(1500)
+    page.screenshot(path=tmp_path / f"{path.stem}.png")
+    pictures = page.locator(".jp-OutputArea-output img")
+    assert pictures.count() > 0
+    assert pictures.evaluate_all("all => all.every(i => i.naturalWidth > 0)")
+    page.evaluate("window.jupyterapp.serviceManager.sessions.shutdownAll()")
+    assert page.told == []
 
 
 @pytest.mark.skipif(find_spec("voila") is None, reason="voila is not installed")

@@ -9,7 +9,19 @@ from torch import nn
 
 import mtrestore as mt
 from mtrestore import degrade, metrics, view
-from mtrestore.lab import cost, draws, failures, judge, ladder, page, poses, reading, samples, toy
+from mtrestore.lab import (
+    cost,
+    diagram,
+    draws,
+    failures,
+    judge,
+    ladder,
+    page,
+    poses,
+    reading,
+    samples,
+    toy,
+)
 from mtrestore.training.fit import fit
 from mtrestore.training.stages import GanPrior
 
@@ -343,6 +355,39 @@ def test_hard_photos_are_as_they_are_called(astronaut):
     half = (cases["half covered"].photo == 0.15).all(-1).mean()
     eyes = (cases["eyes covered"].photo == 0.15).all(-1).mean()
     assert 0.005 < eyes < half < 0.1
+
+
+# ---- diagrams
+
+
+def test_a_name_in_two_paths_is_one_box_right_of_all_that_lead_to_it():
+    plot = diagram.draw("a > b > d", "a > c > e > d", here=["c"])
+    boxes = {text.get_text(): text for text in plot.axes[0].texts if text.get_text()}
+    places = {name: box.get_position() for name, box in boxes.items()}
+    assert places == {"a": (0, 0), "b": (1, 0), "d": (3, 0), "c": (1, 1), "e": (2, 1)}
+    colours = {name: box.get_bbox_patch().get_facecolor() for name, box in boxes.items()}
+    assert [name for name in colours if colours[name] != colours["a"]] == ["c"]
+    arrows = [text for text in plot.axes[0].texts if not text.get_text()]
+    ends = {(arrow.xyann, arrow.xy) for arrow in arrows}
+    assert ends == {(places[a], places[b]) for a, b in ("ab", "bd", "ac", "ce", "ed")}
+
+
+def test_an_arrow_goes_around_the_boxes_in_its_way():
+    plot = diagram.draw("a > b > c", "a > c")
+    arrows = [text for text in plot.axes[0].texts if not text.get_text()]
+    bent = {arrow.xy: arrow.arrowprops.get("connectionstyle") for arrow in arrows[:2]}
+    long = [a for a in arrows if (a.xyann, a.xy) == ((0, 0), (2, 0))]
+    assert bent == {(1, 0): None, (2, 0): None} and len(long) == 1
+    assert long[0].arrowprops["connectionstyle"].startswith("arc3,rad=-")
+
+
+@pytest.mark.parametrize(
+    ("paths", "here", "words"),
+    [(["a > b > a"], [], "come back"), (["a > a"], [], "come back"), (["a"], ["b"], "'b' is none")],
+)
+def test_a_diagram_that_cannot_be_drawn_says_why(paths, here, words):
+    with pytest.raises(ValueError, match=words):
+        diagram.draw(*paths, here=here)
 
 
 # ---- figures

@@ -3,13 +3,16 @@
 import ast
 import copy
 import json
+import os
 import re
+import subprocess
+import sys
 
 import papermill
 import pytest
 
 TINY = {
-    "00_tour": {"preset": "severe", "working_size": 256},
+    "00_tour": {},  # as it comes: its words are about these numbers
     "10_faces_and_crops": {"draws": 9},
     "11_face_network": {"size": 64, "steps": 2, "batch": 2},
     "12_gan_prior": {"size": 32, "steps": 4, "every": 2, "batch": 4},
@@ -25,8 +28,21 @@ TINY = {
 }
 
 
+SWEPT = {name: TINY.get(name, {}) for name in TINY} | {
+    "00_tour": {"preset": "severe", "working_size": 256}
+}
+WITH_DATA = ("10_faces_and_crops", "11_face_network", "12_gan_prior", "13_face_restoration")
+
+
 def restores(n):
     return n["psnr_out"] > n["psnr_in"]
+
+
+def carries_its_words(n):
+    """A noisy draw: much nearer, and with fine detail nearer to the truth's."""
+    nearer = restores(n) and n["gain_face"] > 3 and n["gain_background"] > 6
+    worn, restored = n["sharpness_worn"], n["sharpness_restored"]
+    return nearer and worn > 1.5 and abs(restored - 1) < 0.6
 
 
 def counts_parameters(n):
@@ -111,8 +127,12 @@ def sharpens_and_knows_where_not(n):
     )
 
 
+def upright(n):
+    return n["tilt_median"] < 4 and n["tilt_p95"] < 10 and n["coverage"] > 0.99
+
+
 def cuts_upright(n):
-    return restores(n) and n["tilt_median"] < 4 and n["tilt_p95"] < 10 and n["coverage"] > 0.99
+    return restores(n) and upright(n)
 
 
 def meets_faces_and_failures(n):
@@ -125,6 +145,7 @@ def meets_faces_and_failures(n):
 
 
 CHECKS = {
+    "00_tour": carries_its_words,
     "10_faces_and_crops": cuts_upright,
     "11_face_network": counts_parameters,
     "12_gan_prior": draws_different_faces,
@@ -210,6 +231,49 @@ def test_the_joint_stage_begins_with_the_prior_and_its_discriminator(tmp_path, r
     options = {"cwd": tmp_path, "progress_bar": False, "kernel_name": "python3"}
     ran = papermill.execute_notebook(short, None, parameters, **options)
     assert ran.cells[-1].outputs[-1]["text"] == "SpectralCritic True True\n"
+
+
+def standing_for_all(*numbers):
+    """Notebooks of these numbers; every one where MTRESTORE_EVERY is set, which takes minutes."""
+    every = os.environ.get("MTRESTORE_EVERY")
+    return [path for path in notebooks() if every or path.name[:2] in numbers]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", standing_for_all("40"), ids=lambda p: p.stem)
+def test_runs_through_a_sweep(path, tmp_path, request, capsys):
+    """By its name alone, on own faces where it takes some; it leaves what it was given."""
+    from mtrestore.cli import main
+
+    known = papermill.inspect_notebook(path)
+    plan = {"notebook": path.stem, "parameters": SWEPT.get(path.stem, {})}
+    plan |= {"seeds": [3]} if "seed" in known else {"grid": {"metric": [""]}}
+    words = ["sweep", str(tmp_path / "plan.yaml"), "-o", str(tmp_path / "out"), "--jobs", "1"]
+    if path.stem in WITH_DATA:
+        words += ["--data", str(request.getfixturevalue("own_faces"))]
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    assert main(words) == 0, capsys.readouterr()
+    (folder,) = (p.parent for p in (tmp_path / "out").glob("*/status.json"))
+    numbers, run = (json.loads((folder / f"{n}.json").read_text()) for n in ("metrics", "run"))
+    check = {"00_tour": restores, "10_faces_and_crops": upright}.get(path.stem)
+    assert (check or CHECKS.get(path.stem, restores))(numbers), numbers
+    given = plan["parameters"] | {name: values[0] for name, values in plan.get("grid", {}).items()}
+    given |= {"seed": 3} if "seed" in known else {}
+    assert given.items() <= run["parameters"].items()
+    assert run["notebook"] == f"notebooks/{path.name}"
+    if path.stem in WITH_DATA and path.stem != "12_gan_prior":  # that one judges no pictures
+        pictures = {row["picture"] for row in json.loads((folder / "rows.json").read_text())}
+        assert sum(name.startswith("faces/") for name in pictures) == 3
+
+
+def test_runs_from_the_command_line_of_papermill(root, tmp_path):
+    """Plain `papermill -p`, without anything of ours around it."""
+    words = ["-p", "out", str(tmp_path / "out"), "-p", "steps", "30", "-p", "every", "15"]
+    words += [str(root / "notebooks/15_toy_gan.ipynb"), str(tmp_path / "run.ipynb")]
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", *words]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    assert json.loads((tmp_path / "out/run.json").read_text())["parameters"]["steps"] == 30
+    assert plays_the_game(json.loads((tmp_path / "out/metrics.json").read_text()))
 
 
 def answered(notebook):
@@ -331,6 +395,40 @@ def test_opens_with_what_it_is_for(path):
     for words in ("**You will be able to** ", "**Before this:** ", "**Time:** "):
         assert opening.count(words) == 1
     assert len(opening.splitlines()[0]) < 90 and opening.startswith(f"# {path.stem[:2]} · ")
+
+
+def times(path):
+    """(seconds to run, minutes to read) that a notebook names in its opening."""
+    opening = cells_of(path, "markdown")[0][2]
+    words = re.search(r"\*\*Time:\*\* (\d+) seconds to run, (\d+) minutes to read\.", opening)
+    return int(words[1]), int(words[2])
+
+
+def test_readme_names_every_notebook_with_its_own_times(root):
+    pattern = r"^\| \[(\w+)\]\(notebooks/\1\.ipynb\) \| .+ \| (\d+) s \| (\d+) min \|"
+    lines = re.findall(pattern, (root / "README.md").read_text(), re.M)
+    assert [(p.stem, *map(str, times(p))) for p in notebooks()] == lines
+
+
+def test_a_class_is_of_90_minutes_by_the_notebooks_own(root):
+    pattern = r"^\| \[(\d\d)\]\(notebooks/(\1\w+)\.ipynb\) \| (\d+) \|"
+    parts = re.findall(pattern, (root / "README.md").read_text(), re.M)
+    own = {p.stem: times(p) for p in notebooks()}
+    assert [number for number, _, _ in parts] == ["11", "12", "13", "40"]
+    assert all(own[name][1] == int(minutes) for _, name, minutes in parts)
+    assert sum(int(minutes) for *_, minutes in parts) == 90
+    assert all(own[name][0] < 60 * int(minutes) / 5 for _, name, minutes in parts)
+    last = cells_of(root / "notebooks/40_report_skips.ipynb", "markdown")[0][2]
+    said = re.findall(r"(\d+) for (?:\[(\d+)\]|this)", last.replace("minutes ", ""))
+    assert [(n or "40", m) for m, n in said] == [(number, m) for number, _, m in parts]
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+def test_draws_its_idea(path):
+    """Boxes and arrows before the first third of its code is over."""
+    sources = [source for _, _, source in cells_of(path)]
+    drawn = [i for i, source in enumerate(sources) if "diagram.draw(" in source]
+    assert drawn and drawn[0] < max(4, len(sources) / 3)
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)

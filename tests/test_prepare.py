@@ -5,10 +5,12 @@ import csv
 import cv2
 import numpy as np
 import pytest
+from conftest import relit
 
 from mtrestore import image
+from mtrestore.cli import main
 from mtrestore.io.files import ImageError
-from mtrestore.lab.prepare import prepare
+from mtrestore.lab.prepare import _held, advice, prepare
 from mtrestore.training.batches import FaceBatches
 
 
@@ -93,6 +95,37 @@ def test_people_are_in_one_split_only_and_the_split_repeats(astronaut, tmp_path)
     train = {r["person"] for r in rows(outs[0] / "train_faces" / "manifest.csv")}
     held = {r["person"] for r in rows(outs[0] / "dev_eval" / "faces_clean" / "manifest.csv")}
     assert train and held and not train & held
+
+
+def test_an_album_of_one_person_keeps_other_photos_apart_and_says_so(astronaut, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for k in range(3):
+        image.write(tmp_path / "in" / f"{k}.png", relit(astronaut, 2 * np.pi * k / 3))
+    assert main(["prepare", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--size=64"]) == 0
+    said = capsys.readouterr()
+    assert "2  train_faces" in said.out and "1  dev_eval/faces_clean" in said.out
+    assert "all faces look like one person" in said.err and "--person" in said.err
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"train_faces": 0, "not sharp at 128 px": 9}, "no face is sharp at 128 px; try --size 64"),
+        ({"train_faces": 0, "no face": 9}, "left_out.csv says of each why"),
+        ({"train_faces": 3}, "no face is kept apart"),
+        ({"train_faces": 3, "dev_eval/faces_clean": 1, "people": 1}, "look like one person"),
+    ],
+)
+def test_an_album_that_gives_little_says_what_to_do(counts, words):
+    assert words in advice({"dev_eval/faces_clean": 0, "people": 2} | counts, 128)
+    assert advice({"train_faces": 3, "dev_eval/faces_clean": 1, "people": 2}, 128) == ""
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_somebody_is_always_kept_apart_and_never_everybody(share):
+    for people in (["a", "b"], list("abcdefgh")):
+        assert 0 < len(_held(people, share, 0)) < len(people)
+    assert not _held(["a"], share, 0) and not _held(["a", "b"], 0, 0)
 
 
 @pytest.mark.parametrize(

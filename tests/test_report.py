@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT
 from test_view import Page, stripped
 
+import mtrestore as mt
 from mtrestore.lab import report
 from mtrestore.lab.record import Run
 from mtrestore.lab.report import RESULTS
@@ -469,6 +470,71 @@ def test_a_folder_without_any_finished_run_is_a_page(tmp_path):
     page = Page(report.write(tmp_path / "s", tmp_path / "a.html").read_text())
     assert "1 of 1 runs not finished" in page.text and "None" not in page.text
     assert "Finished runs" not in page.text and "Parameters" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("plan", "words", "more"),
+    [
+        (
+            {"grid": {"join": ["add", "none"]}, "seeds": [0, 1, 2]},
+            "5 of 6 runs not finished",
+            ["3"],
+        ),
+        ({"grid": {"join": ["add", "none"]}}, "2 of 3 runs not finished", []),
+        ({"seeds": [0, 1, 2, 3]}, "3 of 4 runs not finished", ["1"]),
+        (
+            {"grid": {"a": [0] * 1000, "b": [0] * 1000, "c": [0] * 1000}},
+            "999998 of 999999",
+            ["999996"],
+        ),
+    ],
+)
+def test_what_was_planned_and_not_begun_is_counted(plan, words, more, tmp_path):
+    Run(tmp_path / "s" / "a", seed=0, join="add").save({"psnr": 30.0})
+    for name in "bc":
+        (tmp_path / "s" / name).mkdir()
+        (tmp_path / "s" / name / "status.json").write_text('{"status": "started"}')
+    (tmp_path / "s" / "sweep.json").write_text(json.dumps({"notebook": "n.ipynb", **plan}))
+    bundle = report.bundle(tmp_path / "s", tmp_path / "s.json")
+    page = Page(report.write(bundle, tmp_path / "a.html").read_text())
+    assert words in page.text and "None" not in page.text
+    assert re.findall(r"(\d+) more", page.text) == more
+
+
+def test_numbers_have_the_digits_they_carry_and_a_stopped_sweep_says_how_to_go_on(tmp_path):
+    rows = [{"picture": p, "psnr": 24.0, "ssim": 0.8} for p in "abc"]
+    for seed in (0, 1):
+        run = Run(tmp_path / "s" / f"seed={seed}", seed=seed)
+        run.save({"psnr": 24.0, "ssim": 0.8}, rows=rows)
+        status = {"status": "done", "seconds": 61.23456, "parameters": {"seed": seed}}
+        (run.folder / "status.json").write_text(json.dumps(status))
+    bundle = report.bundle(tmp_path / "s", tmp_path / "s.json")
+    page = Page(report.write(bundle, tmp_path / "a.html").read_text())
+    assert "61.2" in page.text and "61.23" not in page.text
+    assert "0.800 to 0.800" in page.text and "0.80000" not in page.text
+    assert "given again" not in page.text
+    (tmp_path / "s" / "sweep.json").write_text('{"notebook": "n.ipynb", "seeds": [0, 1, 2]}')
+    bundle = report.bundle(tmp_path / "s", tmp_path / "t.json")
+    page = Page(report.write(bundle, tmp_path / "b.html").read_text())
+    assert "The sweep's command, given again, runs these alone." in page.text
+
+
+def test_a_saved_figure_is_as_large_as_all_that_is_on_it(tmp_path):
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
+
+    from mtrestore.plot import Plot, drawn
+
+    for figure in (Plot(figsize=(2, 1)), Figure(figsize=(2, 1)), plt.figure(figsize=(2, 1))):
+        figure.text(0, 0.5, "left")
+        figure.text(1.5, 0.5, "far to the right of the figure")
+        Run(tmp_path / "a", seed=0).save({"psnr": 1.0}, beyond=figure)
+        picture = mt.read(tmp_path / "a" / "beyond.png")
+        assert picture.shape[1] > 1.5 * 2 * figure.dpi and (picture[:, -1] == 1).all()
+        assert b"far to the right" in drawn(figure, "svg") and drawn(figure) == drawn(figure)
+        for file in (tmp_path / "a").iterdir():
+            file.unlink()
+    plt.close("all")
 
 
 def test_runs_that_lack_the_parameter_are_an_arm_with_a_name(tmp_path):

@@ -333,6 +333,7 @@ def test_notebooks_are_committed_clean():
         "lint",
         "types",
         "bench",
+        "docs",
         "notebooks",
         "clean",
     ],

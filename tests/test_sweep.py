@@ -287,6 +287,9 @@ def test_a_notebook_of_the_project_goes_by_its_name(tmp_path):
     assert sweep.read(file).notebook == ROOT / "notebooks" / "24_sharpener.ipynb"
     (tmp_path / "24_sharpener.ipynb").write_bytes(TINY.read_bytes())  # one beside the file wins
     assert sweep.read(file).notebook == tmp_path / "24_sharpener.ipynb"
+    assert sweep.read(write(tmp_path, notebook="11_face_network", seeds=[0])).notebook == (
+        ROOT / "notebooks" / "11_face_network.ipynb"
+    )
     strange = ("99_none.ipynb", "x" * 500, "x" * 500 + "/a", "..", "")
     for name in ("./11_face_network.ipynb", "notebooks/11_face_network.ipynb", *strange):
         with pytest.raises(FileNotFoundError, match="no notebook at"):
@@ -363,7 +366,17 @@ def test_a_dry_run_tells_the_plan_and_runs_nothing(tmp_path, capsys, monkeypatch
         and "0 done, 3 to do, about 3 min 20 s (100 s a run, 2 at a time)" in said
         and "to do  seed=2" in said
     )
+    assert "2 at a time), by the file's estimate" in said
     assert not (tmp_path / "out").exists()
+    file = write(tmp_path, seeds=[0])
+    assert main(["sweep", str(file), "-o", str(tmp_path / "out"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "give one in the file, as in estimate: 40 (seconds of a run)" in said
+    (tmp_path / "out" / "seed=9").mkdir(parents=True)
+    done = {"status": "done", "seconds": 7.0}
+    write_json(tmp_path / "out" / "seed=9" / "status.json", done)
+    assert main(["sweep", str(file), "-o", str(tmp_path / "out"), "--dry-run", "--jobs=1"]) == 0
+    assert "about 7 s (7 s a run, 1 at a time), by the runs done" in capsys.readouterr().out
 
 
 def test_a_changed_notebook_or_parameter_is_not_done(swept, place, tmp_path):

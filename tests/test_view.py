@@ -337,6 +337,27 @@ def test_a_table_shows_every_number_and_escapes_every_word():
     assert "28.12" in repr(table) and "a & b" in repr(table)
 
 
+def test_a_columns_numbers_have_the_same_places_and_words_begin_at_the_left():
+    rows = {
+        "worn": {"psnr": 26.306, "id": 4.9e-5, "n": 3, "says": "no"},
+        "clean": {"psnr": 27.0, "id": 0.0039, "n": 12345, "says": "better"},
+    }
+    assert repr(view.Table(rows)).splitlines() == [
+        "       PSNR, dB       id       n  says",
+        "worn      26.31  4.9e-05       3  no",
+        "clean     27.00   0.0039  12,345  better",
+    ]
+    assert view.Table(rows)._repr_html_().count("text-align:right") == 3 * 3
+    table = view.Table({"a": {"x": 0.553, "y": float("nan")}, "b": {"x": -0.04957, "y": 289.4}})
+    assert [line[1:] for line in table.cells()[1:]] == [["0.5530", "nan"], ["-0.0496", "289.4"]]
+
+
+def test_the_numbers_of_a_run_are_folded_away_to_four_digits():
+    page = view.numbers({"psnr_in": 26.31175, "faces": 1.0})._repr_html_()
+    assert page.startswith("<details><summary>2 numbers, as metrics.json has them</summary><table>")
+    assert "26.31<" in page and "26.311" not in page and ">1<" in page
+
+
 def test_a_page_replaces_only_a_page_of_its_kind(pair, tmp_path):
     comparison, path = view.compare(*pair), tmp_path / "notes.html"
     path.write_text("NOTES")

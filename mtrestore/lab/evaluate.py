@@ -85,7 +85,8 @@ def face_cases(
     """(degraded, truth with what a restoration keeps, its 468 points) of each labelled face."""
     for i, (name, points) in enumerate(labels_of(folder).items()):
         crop = landmark_crop(points, size=size)
-        truth = crop.cut(image.read(folder.parent / name if "/" in name else folder / name))
+        inside = (folder / name).exists()  # a label may be named from the folder above, too
+        truth = crop.cut(image.read((folder if inside else folder.parent) / name))
         for seed in seeds:
             recipe = degrade.draw(severity, np.random.default_rng([seed, i]))
             target = degrade.apply(truth, batches.tone(recipe))

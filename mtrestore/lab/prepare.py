@@ -15,7 +15,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class Candidate:
     points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # 468 in its pixels
     measures: dict[str, float] = field(default_factory=dict)
     person: str = ""
+    group: str = ""  # what is in one split only: the person, or the photo where all are one person
     file: str = ""
 
     @property
@@ -107,15 +108,33 @@ def prepare(
     _drop_copies(keep)
     keep = [c for c in keep if not c.reason]
     _name_people(keep, pattern)
-    held = _held(sorted({c.person for c in keep}), dev, seed)
+    people = {c.person for c in keep}
+    for c in keep:
+        c.group = c.person if len(people) > 1 else c.source
+    held = _held(sorted({c.group for c in keep}), dev, seed)
     splits = {"train_faces": [], "dev_eval/faces_clean": []}
     for c in keep:
-        splits["dev_eval/faces_clean" if c.person in held else "train_faces"].append(c)
+        splits["dev_eval/faces_clean" if c.group in held else "train_faces"].append(c)
     for name, faces in splits.items():
         _write_split(out / name, faces)
     _write_lists(out, keep, [c for c in candidates if c.reason])
     reasons = Counter(re.split(": | of ", c.reason)[0] for c in candidates if c.reason)
-    return {name: len(faces) for name, faces in splits.items()} | dict(reasons)
+    counts = {name: len(faces) for name, faces in splits.items()} | {"people": len(people)}
+    return counts | dict(reasons)
+
+
+def advice(counts: Mapping[str, int], size: int) -> str:
+    """What to do where an album gave nothing to train on, or nobody to judge with; else nothing."""
+    if not counts["train_faces"] and counts.get(f"not sharp at {size} px") and size > SIZES[0]:
+        return f"no face is sharp at {size} px; try --size {max(SIZES[0], size // 2)}"
+    if not counts["train_faces"]:
+        return "no face is fit to train on; left_out.csv says of each why"
+    if not counts["dev_eval/faces_clean"]:
+        return "no face is kept apart, so `evaluate` has none; add photos, or raise --dev"
+    if counts["people"] == 1:
+        what = "all faces look like one person, so other photos of the same one are kept apart"
+        return f"{what}, and the numbers will flatter; --person says who is who"
+    return ""
 
 
 def _photos(folder: Path) -> Iterator[Path]:
@@ -246,8 +265,8 @@ def _name_people(faces: Sequence[Candidate], pattern: re.Pattern | None) -> None
 
 
 def _held(people: Sequence[str], share: float, seed: int) -> set[str]:
-    """The people who are kept for evaluation: at least one where there are two."""
-    count = round(share * len(people))
+    """The people who are kept for evaluation: where there are two, at least one and never all."""
+    count = min(round(share * len(people)), max(0, len(people) - 1))
     if share and len(people) > 1:
         count = max(1, count)
     return set(np.random.default_rng(seed).permutation(people)[:count].tolist())

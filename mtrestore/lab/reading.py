@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..view import Table
+from ..view import Table, label
 from .statistics import UNCLEAR, Results, Row, rows, verdict
 
 ESTIMATE = ("difference", "from", "to", "pictures", "seeds")
@@ -48,7 +48,7 @@ def differences(found: Results, metric: str) -> Table:
         numbers = zip(ESTIMATE, line["difference"], strict=True)
         row = {name: value for name, value in numbers if value is not None}
         table[f"{line['part']}, {line['arm']}"] = row | {"says": verdict(found, line)}
-    return Table(table, f"{metric} less {found['baseline']}")
+    return Table(table, f"{label(metric)}, less {found['baseline']}")
 
 
 def numbers(found: Results, metric: str) -> dict[str, float]:

@@ -10,7 +10,6 @@ A run of a sweep has the executed notebook, run.ipynb, and status.json beside th
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import os
@@ -59,6 +58,7 @@ class Run:
         """
         from .. import image
         from ..io.claims import check_folder
+        from ..plot import drawn
 
         if curves is not None and not isinstance(curves, Mapping):
             kind = f"got {type(curves).__name__}; give a figure another name"
@@ -77,9 +77,7 @@ class Run:
             for when, picture in zip(("before", "after"), pair, strict=True):
                 image.write(self.folder / "pairs" / f"{name}.{when}.png", picture)
         for name, figure in figures.items():
-            png = io.BytesIO()
-            figure.savefig(png, format="png")
-            files.write_bytes(self.folder / f"{name}.png", png.getvalue())
+            files.write_bytes(self.folder / f"{name}.png", drawn(figure))
         metrics = {name: float(value) for name, value in numbers.items()}
         write_json(self.folder / "metrics.json", metrics)  # last: where it is, the rest is too
         return self.folder

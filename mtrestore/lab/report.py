@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 import math
 import re
@@ -21,20 +20,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 
 from .. import image, view
 from ..io import claims, files
 from ..io.text import one_line, shown
-from ..plot import Plot
+from ..plot import Plot, drawn
 from . import schema
 from .record import ROOT
 from .statistics import UNCLEAR, Results, Row, aim, cells, gather, interval, rows, verdict
 
 File = str | Path  # or a folder
 RESULTS = ROOT / "experiments" / "results"
-NAMES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 SIDE, BYTES = 160, 350_000  # px of a picture's long side; of all pictures in a bundle
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 COLOURS = ("#444444", *OKABE_ITO)  # the baseline's first
@@ -107,7 +104,7 @@ def forest(results: Results, metric: str) -> Plot:
     words = [shown(f"{r['part']} · {_arm(results, r['arm'])}")[:60] for r in lines]
     axes.set_yticks(range(0, -len(lines), -1), words, parse_math=False)
     base = _arm(results, results["baseline"])
-    goal = f"{_label(metric)}: less {base} ({aim(results, metric)})"
+    goal = f"{view.label(metric)}: less {base} ({aim(results, metric)})"
     axes.set_xlabel(shown(goal), parse_math=False)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -151,10 +148,7 @@ def _colour(results: Results, arm: Any) -> str:
 
 
 def _svg(plot: Plot) -> str:
-    data = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mtrestore"}):
-        plot.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn(plot, 'svg')).decode()}"
 
 
 # ---- pictures
@@ -180,7 +174,7 @@ def _slider(results: Results, pair: Row) -> str:
     words["pixels"] = " mtr-pixels" if pair["width"] < 108 else ""  # shown as the pixels it has
     words["value"] = ""
     if pair["value"] is not None:
-        label = _t(_label(results["metrics"][0]))
+        label = _t(view.label(results["metrics"][0]))
         words["value"] = f"<small>{label} {pair['value']:.4g}</small>"
     return files.page("pair.html", **words)
 
@@ -296,7 +290,7 @@ def _summary(results: Results) -> str:
                 number = _digits([r["difference"]], "+")(r["difference"])[0]
                 arms.append(f"{_t(_arm(results, r['arm']))} {verdict(results, r)} ({number})")
         base = _t(_arm(results, results["baseline"]))
-        head = f"<b>{_t(_label(metric))}</b>, against {base}"
+        head = f"<b>{_t(view.label(metric))}</b>, against {base}"
         text += f"<p>{head}: {'; '.join(arms)}.</p>\n"
     return text
 
@@ -315,7 +309,7 @@ def _metrics(results: Results) -> str:
             numbers = [*mean(r["mean"]), *change(r["difference"])]
             says = verdict(results, r) if len(results["arms"]) > 1 else ""
             grid.append([r["part"], _arm(results, r["arm"]), *numbers, says, count])
-        text += f"<h2>{_t(_label(metric))}</h2>\n{_figure(results, metric)}{_grid(head, grid)}"
+        text += f"<h2>{_t(view.label(metric))}</h2>\n{_figure(results, metric)}{_grid(head, grid)}"
     if verdicts := [verdict(results, r) for r in results["table"] if r["difference"]]:
         n, clear = len(verdicts), len(verdicts) - verdicts.count(UNCLEAR)
         text += files.page("reading.html", n=n, clear=clear, chance=f"{n / 20:.1f}")
@@ -334,8 +328,12 @@ def _parameters(results: Results) -> str:
 def _failed(results: Results) -> str:
     runs = results["runs"]
     lines = [[r["run"], r["status"], r["error"]] for r in runs if r["status"] != "done"]
-    title = f"{len(lines)} of {len(runs)} runs not finished"
-    return _section(title, ["run", "status", "error"], lines)
+    count = results.get("planned", len(runs))
+    title = f"{len(lines) + count - len(runs)} of {count} runs not finished"
+    if count > len(runs):
+        lines.append([f"{count - len(runs)} more", "not begun", ""])
+    section = _section(title, ["run", "status", "error"], lines)
+    return f"{section}<p>The sweep's command, given again, runs these alone.</p>\n" if lines else ""
 
 
 def _finished(results: Results, done: list[Row]) -> str:
@@ -346,8 +344,9 @@ def _finished(results: Results, done: list[Row]) -> str:
     lines = []
     for r, line in zip(done, means):
         numbers = [words(estimate)[0] for words, estimate in zip(columns, line)]
-        lines.append([r["run"], *map(r["parameters"].get, varied), *numbers, r["seconds"]])
-    head = ["run", *varied, *map(_label, metrics), "seconds"]
+        seconds = "" if r["seconds"] is None else f"{r['seconds']:.1f}"
+        lines.append([r["run"], *map(r["parameters"].get, varied), *numbers, seconds])
+    head = ["run", *varied, *map(view.label, metrics), "seconds"]
     return _section("Finished runs", head, lines)
 
 
@@ -374,10 +373,6 @@ def _t(value: Any) -> str:
     return html.escape("" if value is None else shown(str(value)))
 
 
-def _label(metric: str) -> str:
-    return NAMES.get(metric, metric.replace("_", " "))
-
-
 def _digits(estimates: Iterable[Any], sign: str = "") -> Callable[[Any], list[str]]:
     """What writes such estimates as words: [mean, interval].
 
@@ -385,7 +380,8 @@ def _digits(estimates: Iterable[Any], sign: str = "") -> Callable[[Any], list[st
     as many more as a small mean needs.
     """
     each = [e for e in estimates if e and e[0] is not None]
-    halves = [(e[2] - e[1]) / 2 for e in each if e[1] is not None and e[2] > e[1]]
+    halves = [(e[2] - e[1]) / 2 for e in each if e[1] is not None]
+    halves = [half for half in halves if half > 1e-9 * max(1, abs(each[0][0]))]  # no rounding's
     sizes = [abs(e[0]) for e in each if e[0]]
     digits = 3
     if halves:
@@ -409,7 +405,7 @@ def _figure(results: Results, name: str) -> str:
     if name not in results["figures"]:
         return ""
     source = _t(results["figures"][name])
-    return f'<figure><img alt="{_t(_label(name))}" src="{source}"></figure>\n'
+    return f'<figure><img alt="{_t(view.label(name))}" src="{source}"></figure>\n'
 
 
 def _grid(head: Iterable[Any], lines: Iterable[Any]) -> str:

@@ -100,7 +100,7 @@ REPORT = {
     "title?": TEXT, "question?": TEXT, "arm?": TEXT, "baseline?": SCALAR, "by?": [TEXT],
     "metrics?": [TEXT], "lower?": [TEXT],
 }  # fmt: skip
-SWEEP = {"report?": (REPORT, NULL), "grid?": ({str: [PLAIN]}, NULL)}
+SWEEP = {"report?": (REPORT, NULL), "grid?": ({str: [PLAIN]}, NULL), "seeds?": ([PLAIN], NULL)}
 ENTRY = {
     **STATUS, "run": TEXT, "metrics": NUMBERS, "parameters": VALUES, "made?": (INDEX, NULL),
 }  # fmt: skip
@@ -109,6 +109,7 @@ BUNDLE = {
     "name": TEXT, "title": TEXT, "question": TEXT, "arm": TEXT, "baseline": SCALAR,
     "arms": [SCALAR], "by": [TEXT], "metrics": [TEXT], "lower": [TEXT], "varied": {str: [PLAIN]},
     "fixed": VALUES, "made": [{str: (VALUES, SCALAR)}], "figures": {str: PICTURE},
+    "planned?": INDEX,
     "runs": [{**ENTRY, "status": TEXT, "error": (TEXT, NULL), "seconds": (NUMBER, NULL),
               "notebook": (TEXT, NULL), "sha256": (TEXT, NULL),
               "rows": {str: [SCALAR]}, "curves": CURVES}],

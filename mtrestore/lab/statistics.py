@@ -204,8 +204,15 @@ def gather(folder: Path) -> Results:
         **{"question": about.get("question", ""), "arm": arm, "baseline": base, "arms": arms},
         **{"by": by, "metrics": metrics, "lower": about.get("lower", lower)},
         **{"varied": varied, "fixed": fixed, "made": origins, "runs": runs},
+        "planned": max(planned(sweep), len(runs)),
     }
     return results | {"table": table(results)}
+
+
+def planned(sweep: Mapping[str, Any]) -> int:
+    """How many runs a sweep's settings ask for; 0 where they do not say."""
+    axes = [*(sweep.get("grid") or {}).values(), *filter(None, [sweep.get("seeds")])]
+    return min(math.prod(map(len, axes)), 999_999) if axes else 0
 
 
 def check_words(setting: str, words: Iterable[Any], choices: Sequence[Any]) -> None:

@@ -104,10 +104,15 @@ def pictures_of(
 
 
 def notebook_of(name: str, home: Path) -> Path:
-    """A path as seen from home; a name without folder that is not there is the project's."""
-    path, ours = Path(os.path.normpath(home / name)), record.ROOT / "notebooks" / name
-    lacks = not os.path.lexists(path) and os.path.basename(name) == name
-    return ours if lacks and os.path.isfile(ours) else path
+    """A path as seen from home; a name without folder that is not there is the project's.
+
+    The project's may go without its ending: 11_face_network.
+    """
+    path = Path(os.path.normpath(home / name))
+    if os.path.lexists(path) or os.path.basename(name) != name:
+        return path
+    ours = [record.ROOT / "notebooks" / f"{name}{ending}" for ending in ("", ".ipynb")]
+    return next((each for each in ours if os.path.isfile(each)), path)
 
 
 def check_settings(settings: Any, file: str | Path) -> dict[str, Any]:
@@ -274,9 +279,10 @@ def forecast(
     past = [seconds for seconds in past if schema.is_number(seconds)]
     each = sweep.settings.get("estimate") or (median(past) if past else None)
     left, width = len(sweep.points) - len(done), len(slots(sweep, jobs))
-    duration = "no estimate yet; the file may give one"
+    duration = "no estimate yet: give one in the file, as in estimate: 40 (seconds of a run)"
     if each:
-        rounds = f"({each:.0f} s a run, {width} at a time)"
+        source = "the file's estimate" if "estimate" in sweep.settings else "the runs done"
+        rounds = f"({each:.0f} s a run, {width} at a time), by {source}"
         duration = f"about {clock(each * math.ceil(left / width))} {rounds}"
     what = f"{len(sweep.points)} runs of {sweep.notebook.name} in {out}"
     lines = [f"{what}: {len(done)} done, {left} to do, {duration}"]
