@@ -202,10 +202,11 @@ def hand_made(folder: Path) -> Iterator[Sample]:
         for entry in ElementTree.parse(file).iter("image"):
             boxes = []
             for b in entry.iter("box"):
-                x, y, w, h = (float(b.get(k)) for k in ("left", "top", "width", "height"))
+                x, y, w, h = (float(b.attrib[k]) for k in ("left", "top", "width", "height"))
                 boxes.append((x, y, x + w, y + h))
-            picture = load(file.parent / entry.get("file")).samples
-            yield Sample(entry.get("file"), picture, [f.five for f in faces_from(boxes)])
+            photo = entry.attrib["file"]
+            picture = load(file.parent / photo).samples
+            yield Sample(photo, picture, [f.five for f in faces_from(boxes)])
 
 
 def without_faces(folder: Path) -> Iterator[Sample]:
@@ -252,8 +253,8 @@ def drawn(sample: Sample, faces: list, hit: list[bool], right: list[bool]) -> np
     for box, five, colour in boxes:
         x0, y0, x1, y1 = (round(v) for v in box)
         cv2.rectangle(picture, (x0, y0), (x1, y1), colour, thick)
-        ends = (five[:2].mean(0), five[3:].mean(0))
-        cv2.line(picture, *(tuple(int(v) for v in np.rint(e)) for e in ends), colour, thick)
+        eyes, mouth = np.rint([five[:2].mean(0), five[3:].mean(0)]).astype(int).tolist()
+        cv2.line(picture, eyes, mouth, colour, thick)
     return picture
 
 
@@ -267,7 +268,7 @@ def sets(folder: Path, count: int, seed: int) -> dict[str, Iterator[Sample]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="+", help="only these")
     parser.add_argument("--count", type=int, default=12, help="pictures of each made set")

@@ -239,7 +239,7 @@ def _mtcnn() -> Detector:
 
     def look(picture: np.ndarray) -> np.ndarray:
         try:
-            boxes, points = net.detect(np.ascontiguousarray(picture[..., ::-1]))
+            boxes, points = net.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         except ValueError:
             return np.zeros((0, 15))
         boxes = np.reshape(boxes, (-1, 5))

@@ -1,10 +1,10 @@
 """Where a detector looks: the whole photo, tiles fine enough for a small face, other directions.
 
 A detector finds faces from about 20 px of what it is shown. First it is shown the photo small and
-in all four directions; then overlapping tiles, in each direction that has a face, so large that a
-face of 16 px has 20: at most USUAL pixels, or MOST where no face or a small one was found before. A
-note says what that leaves out. Where faces overlap the surest stays; all but those of the first
-upright look have to be found again, alone, upright and mirrored.
+in all four directions; then overlapping tiles, in each direction that has a face (in all where none
+has), so large that a face of 16 px has 20: at most USUAL pixels, or MOST where these show no face
+or a small one. A note says what that leaves out. Where faces overlap the surest stays; all but
+those of the first upright look have to be found again, alone, upright and mirrored.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 
 from .crop import eye_crop
 from .image import as_photo, as_samples, resize
-from .tile import spread
+from .tile import Span, spread
 
 # uint8 RGB H x W x 3 -> (N, 15): x0 y0 x1 y1, five points x y, score 0..1
 Detector = Callable[[np.ndarray], np.ndarray]
+Size = tuple[int, ...]  # height, width, and perhaps channels
 LEAST_SIDE = 16  # px on the photo: a smaller face is not restored
 VISIBLE = 20  # px: what a face needs in what the detector is shown
 TILE = 1024  # px shown at once
-OVERLAP = 128  # px shown twice: larger faces are seen STEP times smaller
-STEP = 5
-USUAL = 4e6  # px shown in tiles, without what is shown twice
-MOST = 20e6  # the same where no face, or a small one, was found
+OVERLAP = 128  # px shown twice: larger faces were seen before, at a smaller scale
+USUAL = 2.5e6  # px shown in tiles in each direction, without what is shown twice
+MOST = 12e6  # the same where no face, or a small one, was found
 CELL = 128  # px of a face's surroundings when it is looked at alone
 
 
@@ -53,17 +53,13 @@ def everywhere(
     upright, *turned = looks(detector, photo, scale, range(4), overlap)
     rows = suppress(upright[upright[:, 14] >= scores.enough])
     rows = _joined(detector, photo, rows, np.concatenate(turned), scores)
-    rows, finest = _finer(detector, photo, rows, scale, scores)
+    rows, scales = _finer(detector, photo, rows, scale, scores)
     if not len(rows) or rows[0, 14] < scores.sure:
         answers = looks(detector, photo, scale, range(4), overlap, cleared)
         clear = max(map(suppress, answers), key=_surest)
         if _surest(clear) >= max(scores.elsewhere, _surest(rows)):
             rows = clear[clear[:, 14] >= scores.elsewhere]
-    least = int(np.ceil(VISIBLE / finest))
-    if least <= LEAST_SIDE:
-        return rows, []
-    size = f"{height * width / 1e6:.0f} megapixels"
-    return rows, [f"faces under {least} px were not looked for: {size} are too many for it"]
+    return rows, _unseen(scales, height * width)
 
 
 def whole(look: Detector, picture: np.ndarray) -> np.ndarray:
@@ -105,38 +101,60 @@ def looks(
 
     A face belongs to the tile in whose core its middle lies, give or take a quarter of `overlap`.
     """
-    spans = [spread(n, int(TILE / scale), int(overlap / scale / 2)) for n in photo.shape[:2]]
+    spans = [_spans(n, int(TILE / scale), int(overlap / scale)) for n in photo.shape[:2]]
     answers = {turns: [np.zeros((0, 15))] for turns in directions}
     for (y0, y1, top, bottom), (x0, x1, left, right) in itertools.product(*spans):
         part = photo[top:bottom, left:right]
-        size = [max(1, round(n * scale)) for n in part.shape[:2]]
-        picture = as_samples(as_photo(resize(part, (size[0], size[1]))), np.uint8)
+        height, width = (max(1, round(n * scale)) for n in part.shape[:2])
+        picture = resize(part, (height, width))
+        if picture.dtype != np.uint8:
+            picture = as_samples(as_photo(picture), np.uint8)
         picture = change(picture) if change else picture
         for turns, rows in answers.items():
-            row = on_photo(_answer(detector, picture, turns), part.shape, size, (left, top))
+            row = on_photo(
+                _answer(detector, picture, turns), part.shape, picture.shape, (left, top)
+            )
             middle = (row[:, :2] + row[:, 2:4]) / 2
             away = np.maximum((x0, y0) - middle, middle - (x1, y1)).max(1)
             rows.append(row[away <= overlap / scale / 4])
     return [np.concatenate(rows) for rows in answers.values()]
 
 
+def _spans(length: int, tile: int, overlap: int) -> list[Span]:
+    """As few tiles along one side as will do, and no larger than they must be."""
+    count = max(1, -(-(length - overlap) // (tile - overlap)))
+    return spread(length, -(-(length + (count - 1) * overlap) // count), overlap // 2)
+
+
 def _finer(
     detector: Detector, photo: np.ndarray, rows: np.ndarray, scale: float, scores: Scores
-) -> tuple[np.ndarray, float]:
-    """Rows with those that tiles add, and the finest scale that was shown."""
-    directions = sorted({0, *_quarter(rows)})
-    area = photo.shape[0] * photo.shape[1] * len(directions)
+) -> tuple[np.ndarray, list[float]]:
+    """Rows with those that tiles add, and the finest scale shown in each direction."""
+    scales = [scale] * 4
     large = rows[rows[:, 14] >= scores.sure]
-    while True:
-        least = _sides(rows).min(initial=np.inf)
-        crowd = not len(rows) or least * scale < 2 * VISIBLE
-        finest = min(VISIBLE / LEAST_SIDE, ((MOST if crowd else USUAL) / area) ** 0.5)
-        if finest < 1.05 * scale:
-            return rows, scale
-        scale = min(finest, STEP * scale)
-        more = np.concatenate(looks(detector, photo, scale, directions))
-        more = more[_sides(more) * scale <= 1.5 * OVERLAP]
-        rows = _joined(detector, photo, rows, more[~_parts(more, large)], scores)
+    directions = {0, *_quarter(rows)} if len(rows) else set(range(4))
+    for most in (USUAL, MOST):
+        finest = min(VISIBLE / LEAST_SIDE, (most / (photo.shape[0] * photo.shape[1])) ** 0.5)
+        if finest > 1.05 * scale:
+            scale = finest
+            more = np.concatenate(looks(detector, photo, scale, directions))
+            more = more[_sides(more) * scale <= 1.5 * OVERLAP]
+            rows = _joined(detector, photo, rows, more[~_parts(more, large)], scores)
+            scales = [scale if turns in directions else scales[turns] for turns in range(4)]
+        if len(rows) and _sides(rows).min() * scale >= 2 * VISIBLE:
+            break
+        directions = {0, *_quarter(rows)}
+    return rows, scales
+
+
+def _unseen(scales: list[float], pixels: int) -> list[str]:
+    """A note of the faces that were too small at the scales of the four directions."""
+    upright, turned = (int(np.ceil(VISIBLE / scale)) for scale in (scales[0], min(scales)))
+    if upright <= LEAST_SIDE:
+        return []
+    size = f"{upright} px" if turned == upright else f"{upright} px, turned ones under {turned} px,"
+    large = f"in so large a photo ({pixels / 1e6:.0f} megapixels)"
+    return [f"faces under {size} were not looked for {large}; name one with --box x0,y0,x1,y1"]
 
 
 def _joined(
@@ -185,10 +203,10 @@ def _answer(look: Detector, picture: np.ndarray, turns: int) -> np.ndarray:
 
 
 def on_photo(
-    rows: np.ndarray, large: Iterable[int], small: Iterable[int], corner: tuple[int, int] = (0, 0)
+    rows: np.ndarray, large: Size, small: Size, corner: tuple[int, int] = (0, 0)
 ) -> np.ndarray:
-    """Rows on a picture of size `small` (height, width), on the part of a photo that it shows."""
-    ratio = np.array(list(large)[1::-1]) / np.array(list(small)[1::-1])
+    """Rows on a picture of shape `small`, on the part of a photo, of shape `large`, it shows."""
+    ratio = np.array(large[1::-1]) / np.array(small[1::-1])
     xy = (rows[:, :14].reshape(-1, 7, 2) + 0.5) * ratio - 0.5 + corner
     return np.c_[xy.reshape(-1, 14), rows[:, 14]]
 
@@ -211,7 +229,7 @@ def _parts(rows: np.ndarray, large: np.ndarray) -> np.ndarray:
     """Which rows lie in a face of more than twice their side: an eye, a pattern of a dress."""
     middle = (rows[:, None, :2] + rows[:, None, 2:4]) / 2
     inside = ((middle > large[:, :2]) & (middle < large[:, 2:4])).all(-1)
-    return (inside & (2 * _sides(rows)[:, None] < _sides(large))).any(1)
+    return np.asarray((inside & (2 * _sides(rows)[:, None] < _sides(large))).any(1))
 
 
 def _quarter(rows: np.ndarray) -> np.ndarray:
