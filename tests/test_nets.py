@@ -368,12 +368,16 @@ def test_one_face_is_drawn_with_scaled_weights_to_the_same_numbers(size, monkeyp
         assert (net(x.repeat(2, 1, 1, 1)) - plain).abs().max() < 1e-5 and calls == [1]
 
 
-def test_fitted_scales_give_features_of_unit_variance():
+def test_fitted_scales_give_features_of_unit_variance_and_the_deepest_no_mean():
+    torch.manual_seed(0)
     net, x = nets.FaceNet(**DRAWS), noise(4, 3, 64, 64)
+    place = net.decoder.start_place.clone()
     net.fit_scales(x)
     for level, feature in enumerate(net.encoder(x)):
         std = (feature * net.get_buffer(f"scale{level}")).std((0, 2, 3))
-        assert torch.allclose(std, torch.ones_like(std), atol=1e-3) or std.max() <= 1
+        assert torch.allclose(std, torch.ones_like(std), atol=1e-3)
+    moved = feature * net.get_buffer("scale5") + net.decoder.start_place - place
+    assert moved.mean((0, 2, 3)).abs().max() < 1e-5
 
 
 def test_noise_in_the_skips_reaches_only_the_pictures_that_were_named():

@@ -541,7 +541,7 @@ def test_the_pixel_loss_looks_at_the_size_that_the_recipe_left():
     )
 
 
-def test_while_frozen_only_encoder_and_mask_learn():
+def test_while_frozen_only_the_encoder_learns():
     stage = joint(frozen=1, lr=1e-3, decoder_lr=1e-3)
     net = stage.averaged
     learners = {
@@ -562,7 +562,7 @@ def test_while_frozen_only_encoder_and_mask_learn():
             if any(not torch.equal(p, q) for p, q in zip(part.parameters(), before[n], strict=True))
         }
         changed.append(moved)
-    assert changed == [{"encoder", "mask"}, set(parts)]
+    assert changed == [{"encoder"}, set(parts)]
 
 
 def test_only_much_blurred_faces_are_drawn_from_the_deep_code_alone():

@@ -181,6 +181,9 @@ class FaceNet(Net):
             raise ValueError(f"{rule}, got {decoder!r} with {join!r}")
         if self.draws:
             self.decoder = Synthesis(plan, normalised=False)
+            for layer in self.encoder.modules():  # else biases outweigh what comes of the picture
+                if isinstance(layer, nn.Conv2d):
+                    he(layer)
             for level, width in enumerate(plan):
                 self.register_buffer(f"scale{level}", torch.ones(1, width, 1, 1))
             self.mask = zero(conv(plan[0], 1))
@@ -204,13 +207,17 @@ class FaceNet(Net):
 
     @torch.no_grad()
     def fit_scales(self, x: Tensor) -> None:
-        """Bring each channel of the features of B×3×s×s to the noise's variance, 1.
+        """Bring each channel of the features of B×3×s×s to the noise's variance, 1; of the deepest
+        also to its mean, 0, by the tensor of places that is added there.
 
         Once, before training, from one batch (Salimans and Kingma, NeurIPS 2016, section 3).
         """
-        for level, feature in enumerate(self.encoder(x)):
+        features = self.encoder(x)
+        for level, feature in enumerate(features):
             std = feature.std((0, 2, 3), keepdim=True).clamp(min=1e-3)
             self.get_buffer(f"scale{level}").copy_(1 / std)
+        mean = features[5].mean((0, 2, 3), keepdim=True)
+        self.decoder.start_place -= mean * self.get_buffer("scale5")
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """noise: B booleans; those pictures' skips at s, s/2 and s/4 are fresh noise instead."""

@@ -27,9 +27,10 @@ class FaceRestoration(Adversarial):
     losses wait until the discriminator has told restored from real; without adversarial losses it
     does not learn. Those of LABELLED need the batch's `points`.
 
-    frozen: so many steps at first in which only the encoder learns (and the mask, where the net has
-    one). noise: the chance that a much blurred face (to a quarter of its size or less) is drawn
-    from the deep code alone, its finest three skips replaced by noise.
+    frozen: so many steps at first in which only the encoder learns. A mask that learned with it
+    would hand the input through before the decoder was asked to draw anything. noise: the chance
+    that a much blurred face (to a quarter of its size or less) is drawn from the deep code alone,
+    its finest three skips replaced by noise.
     """
 
     TERMS = {"pixel": 1.0, "frequency": 0.0, "features": 0.02, "adversarial": 0.01, "ldl": 0.0}
@@ -59,7 +60,7 @@ class FaceRestoration(Adversarial):
         self.frozen, self.noise = frozen, noise
         self.steps = 0
         groups = [(net.encoder, lr), (net.decoder, decoder_lr)]
-        groups += [(net.mask, lr)] if net.draws else []
+        groups += [(net.mask, decoder_lr)] if net.draws else []
         self.descent = Descent(net, groups, (0.0, 0.99), clip)
         self.adversary = Adversary(
             critic or net.decoder.widths, critic_lr, r1, every, augment, paired=True
@@ -90,7 +91,8 @@ class FaceRestoration(Adversarial):
         frozen = self.steps < self.frozen
         self.descent.start(factor)
         if frozen:
-            self.descent.adam.param_groups[1]["lr"] = 0.0
+            for group in self.descent.adam.param_groups[1:]:
+                group["lr"] = 0.0
         with still(self.adversary, *self.parts.values()):
             restored, totals = self._restore(parts)
         self.descent.step()
