@@ -23,7 +23,7 @@ import numpy as np
 
 from mtrestore.crop import five_from_mesh
 from mtrestore.face import detect, faces_from
-from mtrestore.image import load
+from mtrestore.image import as_photo, load, write
 
 Five = np.ndarray  # 5 x 2: eyes, nose, corners of the mouth, in pixels
 
@@ -290,8 +290,8 @@ def main() -> None:
             true, total, false = true + sum(hit), total + len(hit), false + right.count(False)
             if args.draw and not (all(hit) and all(right)):
                 args.draw.mkdir(parents=True, exist_ok=True)
-                picture = drawn(sample, faces, hit, right)[..., ::-1]
-                cv2.imwrite(str(args.draw / f"{name} {sample.name}.png"), picture)
+                picture = drawn(sample, faces, hit, right)
+                write(args.draw / f"{name} {sample.name}.png", as_photo(picture))
         recall = f"{100 * true / total:.1f}" if total else ""
         print(
             f"{name:14} {pictures:8} {pixels / 1e6:6.1f} {true:5}/{total:<5} {recall:>7} {false:6} "
