@@ -150,14 +150,16 @@ def faces(args: argparse.Namespace) -> int:
     from . import choice, face  # torch, which a bad file does not wait for
     from .lab import overview
 
-    people = face.detect(samples, chosen.detector)
-    people = choice.Choice.of(chosen).with_boxes(people, samples.shape[:2])
+    detected = face.detect(samples, chosen.detector)
+    people = choice.Choice.of(chosen).with_boxes(detected, samples.shape[:2])
     if out.suffix.lower() in (".html", ".htm"):
         text = overview.overview(samples, people, shown(os.path.basename(args.photo)))
         image.write_bytes(out, text.encode())
     else:
         image.write(out, overview.picture(samples, people))
     print(overview.table(people) if people else choice.no_face(chosen.detector))
+    for note in detected.notes:
+        print(note)
     print(shown(f"see {out}"))
     return 0
 

@@ -1,9 +1,9 @@
 """Finding faces: a ready-made CNN detector, made steady, and dense landmarks on what it finds.
 
 A detector is any function from a uint8 RGB picture to rows of 15 numbers; two come ready, MTCNN (a
-package, the default) and YuNet (a file for OpenCV). `detect` shows it the photo at a long side of
-640, and only when the upright picture gives nothing sure also the quarter turns and a cleared copy:
-sideways phone pictures, dark, faded and noisy prints. Everything comes back in photo pixels.
+package, the default) and YuNet (a file for OpenCV). They look where `search` says: at the whole
+photo, at tiles fine enough for a face of 16 px, at the quarter turns. A function of one's own is
+shown the whole photo. Everything comes back in photo pixels.
 """
 
 from __future__ import annotations
@@ -24,17 +24,15 @@ from .crop import eye_crop, five_from_mesh
 from .fast import onnxfile
 from .guard import forks
 from .image import as_photo, as_samples, enlarge, shrink, to_tensor
+from .search import LEAST_SIDE, Detector, Scores, everywhere, on_photo, suppress, whole
 
-__all__ = ["Face", "dense", "detect", "faces_from", "five_from_mesh", "suppress"]
+__all__ = ["Face", "Faces", "dense", "detect", "faces_from", "five_from_mesh", "suppress"]
 
-# uint8 RGB H x W x 3 -> (N, 15): x0 y0 x1 y1, five points x y, score 0..1
-Detector = Callable[[np.ndarray], np.ndarray]
-LEAST_SIDE = 16  # px on the photo: below this a face is "too_small"
 LEAST_LONG_SIDE = 256  # px: smaller photos are enlarged before detection
 # Scores: what a face needs on the upright photo; what ends the search there; what it needs on
 # turned or cleared copies, which invite false boxes. Measured on 74 labelled portraits and 171
 # landscapes and street scenes.
-SCORES = {"mtcnn": (0.9, 0.99, 0.99), "yunet": (0.7, 0.9, 0.8)}
+SCORES = {"mtcnn": Scores(0.9, 0.99, 0.99), "yunet": Scores(0.7, 0.9, 0.8)}
 # In MTCNN's box 0..1, median of 70 faces.
 MEAN_FIVE = np.array([[0.27, 0.41], [0.73, 0.41], [0.5, 0.61], [0.285, 0.75], [0.715, 0.75]])
 
@@ -81,42 +79,65 @@ class Face:
         return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
 
 
+class Faces(list[Face]):
+    """A list of faces; `notes` says, a short sentence each, what could not have been seen."""
+
+    def __init__(self, faces: Iterable[Face] = (), notes: Iterable[str] = ()) -> None:
+        super().__init__(faces)
+        self.notes = tuple(notes)
+
+
 def detect(
     photo: np.ndarray,
     detector: str | Detector = "auto",
     size: int = 640,
     landmarks: Callable | None = None,
     yunet_file: str | Path | None = None,
-) -> list[Face]:
-    """The faces of a photo (H x W x 3, 0..1, or samples), largest first; an empty list when there
-    are none.
+) -> Faces:
+    """The faces of a photo (H x W x 3, 0..1, or samples), largest first, with notes of what could
+    not have been seen; an empty list when there are none.
 
     `detector`: "mtcnn", "yunet", "auto" (YuNet if its file is there, else MTCNN) or a function as
-    `Detector` above. `size` is the long side shown to it: faces from about 20 px there are found.
+    `search.Detector`, which sees the whole photo only. `size` is the long side of the first look (a
+    panorama's is longer); smaller faces than it shows are found in tiles (see `search`).
     `landmarks`: a net for `dense`. `yunet_file`: where YuNet's ONNX file lies; else the environment
     variable MTRESTORE_YUNET, else ~/.cache/mtrestore/yunet_s_dynamic.onnx.
     """
     forks.check()
     forks.used()
-    look, *scores = _detector(detector, yunet_file)
-    long = max(photo.shape[:2])
-    if long < LEAST_LONG_SIDE:
-        small = enlarge(photo, LEAST_LONG_SIDE / long)
+    look, scores = _detector(detector, yunet_file)
+    if scores is None:
+        rows, notes = _shown_whole(look, photo, size)
     else:
-        small = shrink(photo, size)
-    if min(small.shape[:2]) < 16:
-        return []
-    rows = _search(look, as_samples(as_photo(small), np.uint8), *scores)
-    ratio = np.array(photo.shape[1::-1]) / small.shape[1::-1]
-    xy = (rows[:, :14].reshape(-1, 7, 2) + 0.5) * ratio - 0.5
+        height, width = photo.shape[:2]
+        scale = min(1, max(size / max(height, width), 0.75 * size / (height * width) ** 0.5))
+        scale = max(scale, LEAST_LONG_SIDE / max(height, width))
+        rows, notes = everywhere(look, photo, scale, scores)
     faces = [
         Face((*p[0], *p[1]), p[2:], min(float(s), 1.0))
-        for p, s in zip(xy, rows[:, 14], strict=True)
+        for p, s in zip(rows[:, :14].reshape(-1, 7, 2), rows[:, 14], strict=True)
     ]
     faces = [
         replace(f, status="too_small") if f.side < LEAST_SIDE else f for f in _largest_first(faces)
     ]
-    return [dense(photo, f, landmarks) if landmarks and f.status == "found" else f for f in faces]
+    if landmarks:
+        faces = [dense(photo, f, landmarks) if f.status == "found" else f for f in faces]
+    return Faces(faces, notes)
+
+
+def _shown_whole(look: Detector, photo: np.ndarray, size: int) -> tuple[np.ndarray, list[str]]:
+    """Rows and notes of a person's own function: it sees the whole photo, and is believed."""
+    long = max(photo.shape[:2])
+    small = enlarge(photo, LEAST_LONG_SIDE / long) if long < LEAST_LONG_SIDE else photo
+    small = shrink(small, size)
+    if min(small.shape[:2]) < 16:
+        return np.zeros((0, 15)), []
+    rows = whole(look, as_samples(as_photo(small), np.uint8))
+    rows = on_photo(rows, photo.shape, small.shape)
+    if small.size >= photo.size:
+        return rows, []
+    shape = "x".join(str(n) for n in small.shape[1::-1])
+    return rows, [f"the detector function saw the whole photo at {shape} px, not in tiles"]
 
 
 def dense(photo: np.ndarray, face: Face, net: Callable) -> Face:
@@ -167,73 +188,8 @@ def faces_from(items: Iterable) -> list[Face]:
     return _largest_first(faces)
 
 
-def suppress(rows: np.ndarray, overlap: float = 0.4, inside: float = 0.7) -> np.ndarray:
-    """Non-maximum suppression: rows (N, 15), surest first, without those that overlap a surer one
-    or lie mostly inside it or around it.
-    """
-    rows = rows[np.argsort(-rows[:, 14], kind="stable")]
-    kept: list[np.ndarray] = []
-    for r in rows:
-        area = (r[2] - r[0]) * (r[3] - r[1])
-        for k in kept:
-            shared = np.prod(np.maximum(np.minimum(r[2:4], k[2:4]) - np.maximum(r[:2], k[:2]), 0))
-            other = (k[2] - k[0]) * (k[3] - k[1])
-            if shared > overlap * (area + other - shared) or shared > inside * min(area, other):
-                break
-        else:
-            kept.append(r)
-    return np.array(kept).reshape(-1, 15)
-
-
 def _largest_first(faces: list[Face]) -> list[Face]:
     return sorted(faces, key=lambda f: (f.box[2] - f.box[0]) * (f.box[3] - f.box[1]), reverse=True)
-
-
-def _search(
-    look: Detector, picture: np.ndarray, enough: float, sure: float, elsewhere: float
-) -> np.ndarray:
-    """Rows found upright if one is sure; else those, upright or turned, with the surest; if none
-    will do, so with a cleared copy.
-    """
-
-    def found(copy: np.ndarray, turns: int, least: float) -> np.ndarray:
-        rows = look(np.ascontiguousarray(np.rot90(copy, turns)))
-        rows = np.asarray(rows, np.float64).reshape(-1, 15)
-        rows = suppress(rows[rows[:, 14] >= least])  # the surest first
-        return _unturned(rows, turns, *copy.shape[:2])
-
-    best = found(picture, 0, enough)
-    if len(best) and best[0, 14] >= sure:
-        return best
-    for change, turns in ((None, (1, 2, 3)), (_cleared, (0, 1, 2, 3))):
-        copy = change(picture) if change else picture
-        best = max(
-            [best, *(found(copy, t, elsewhere) for t in turns)],
-            key=lambda rows: rows[0, 14] if len(rows) else -np.inf,
-        )
-        if len(best) and best[0, 14] >= elsewhere:
-            return best
-    return best
-
-
-def _unturned(rows: np.ndarray, turns: int, height: int, width: int) -> np.ndarray:
-    """Rows found on np.rot90(picture, turns), in the coordinates of the picture (height x
-    width).
-    """
-    x, y = rows[:, 0:14:2], rows[:, 1:14:2]
-    x, y = [(x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x)][turns]
-    out = np.stack([x, y], -1)
-    out[:, :2] = np.sort(out[:, :2], axis=1)  # a turned box's corners change places
-    return np.c_[out.reshape(-1, 14), rows[:, 14]]
-
-
-def _cleared(picture: np.ndarray) -> np.ndarray:
-    """Softened against noise and grain, then stretched to full contrast: for dark, faded and noisy
-    pictures.
-    """
-    soft = cv2.GaussianBlur(picture, (0, 0), 1.5).astype(np.float32)
-    low, high = np.percentile(soft[::4, ::4], (1, 99))
-    return np.clip((soft - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
 
 
 # Detectors keep state and thread pools: one for each thread of each process.
@@ -242,10 +198,10 @@ _mine = threading.local()
 
 def _detector(
     detector: str | Detector, yunet_file: str | Path | None
-) -> tuple[Detector, float, float, float]:
-    """The function and its three scores; a person's own function is always believed."""
+) -> tuple[Detector, Scores | None]:
+    """The function and its scores; a person's own function has none: it is always believed."""
     if callable(detector):
-        return detector, -np.inf, -np.inf, -np.inf
+        return detector, None
     if detector not in ("auto", "mtcnn", "yunet"):
         raise ValueError(
             f'detector must be "auto", "mtcnn", "yunet" or a function, got {detector!r}'
@@ -259,7 +215,7 @@ def _detector(
     key = (detector, str(file) if detector == "yunet" else "")
     if key not in made:
         made[key] = forks.hold(_yunet(file) if detector == "yunet" else _mtcnn())
-    return made[key], *SCORES[detector]
+    return made[key], SCORES[detector]
 
 
 def _mtcnn() -> Detector:
@@ -284,7 +240,7 @@ def _mtcnn() -> Detector:
 
     def look(picture: np.ndarray) -> np.ndarray:
         try:
-            boxes, points = net.detect(np.ascontiguousarray(picture[..., ::-1]))
+            boxes, points = net.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         except ValueError:
             return np.zeros((0, 15))
         boxes = np.reshape(boxes, (-1, 5))

@@ -33,7 +33,7 @@ from . import face as faces_module
 from . import image, weights
 from .choice import Choice, no_face, strength_of
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
-from .face import Face, dense, detect
+from .face import Face, Faces, dense, detect
 from .fast.onnx import onnx_net
 from .fault import (
     Fault,
@@ -274,7 +274,9 @@ class Restorer:
         reach = getattr(self.sharpeners[factor], "reach", 0)
         mask = partial(mask_of, placed, pasted.shape[:2], out.shape[:2], reach)
         crops = [c.scaled(self.scale) for c in crops]
-        notes = source.notes if faces or not looks else (*source.notes, no_face(self.detector))
+        notes = (*source.notes, *faces.notes)
+        if looks and not faces:
+            notes = (*notes, no_face(self.detector))
         return Restored(
             out, faces, Steps(pictures), step.total(), source, crops, notes, mask, fault
         )
@@ -292,29 +294,29 @@ class Restorer:
     @torch.inference_mode()
     def _face_branch(
         self, photo: np.ndarray, faces: Sequence[Face] | None, k: float, step: Watch
-    ) -> tuple[list[Face], list[Crop], list[Photo], list[float]]:
+    ) -> tuple[Faces, list[Crop], list[Photo], list[float]]:
         """Faces with their status, crops, restored faces and how much of each is wanted.
 
         `k`: output pixels a photo pixel.
         """
         if not self.with_faces:
-            return list(faces or []), [], [], []
+            return Faces(faces or ()), [], [], []
         faces = step("detect", self._detect, photo, faces)
         return step("faces", self._restore_faces, photo, faces, k)
 
-    def _detect(self, photo: np.ndarray, faces: Sequence[Face] | None) -> list[Face]:
+    def _detect(self, photo: np.ndarray, faces: Sequence[Face] | None) -> Faces:
         net = self._landmark_net if self.landmarks else None
         if faces is None:
-            faces = detect(photo, self.detector, landmarks=net) if self.choice.looks else []
+            faces = detect(photo, self.detector, landmarks=net) if self.choice.looks else ()
         people = self.choice.with_boxes(faces, photo.shape[:2])
         if net:
             hand = [f for f in people if f not in faces and f.status == "found"]
             people = [dense(photo, f, net) if f in hand else f for f in people]
-        return self.choice.mark(people, self.face_strength)
+        return Faces(self.choice.mark(people, self.face_strength), getattr(faces, "notes", ()))
 
     def _restore_faces(
-        self, photo: np.ndarray, faces: list[Face], k: float
-    ) -> tuple[list[Face], list[Crop], list[Photo], list[float]]:
+        self, photo: np.ndarray, faces: Faces, k: float
+    ) -> tuple[Faces, list[Crop], list[Photo], list[float]]:
         crops, fixed, shares = [], [], []
         for i, face in enumerate(faces):
             if face.status in ("too_small", "left_out"):

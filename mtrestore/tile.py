@@ -56,7 +56,7 @@ def tiled(
             f"a tile of {tile} leaves no core of {multiple} between overlaps of {overlap}; "
             f"use tile={2 * overlap + multiple} or more"
         )
-    rows, columns = (_spread(side, tile, overlap, multiple, minimum) for side in photo.shape[:2])
+    rows, columns = (spread(side, tile, overlap, multiple, minimum) for side in photo.shape[:2])
     count = itertools.count(1)
 
     def run(top: int, bottom: int, left: int, right: int) -> np.ndarray:
@@ -181,7 +181,7 @@ def sparingly(work: Callable[[float], T], what: str) -> T:
     raise NoMemory(f"{what}, also on smaller tiles")
 
 
-def _spread(length: int, tile: int, overlap: int, multiple: int, minimum: int) -> list[Span]:
+def spread(length: int, tile: int, overlap: int, multiple: int = 1, minimum: int = 1) -> list[Span]:
     """Equal tiles, evenly spread along one axis; the last outer end may pass `length`."""
     whole = -(-max(length, minimum) // multiple) * multiple
     tile = max(-(-tile // multiple), -(-minimum // multiple)) * multiple

@@ -30,7 +30,8 @@ def look(photo: Path) -> dict[str, Any]:
     on_screen(photo.with_name("before"), picture.samples)
     people = detect(image.without_hidden(picture))
     faces = [row(face, Wish(face.box)) for face in people]
-    return {"width": width, "height": height, "faces": faces, "notes": list(picture.notes)}
+    notes = [*picture.notes, *people.notes]
+    return {"width": width, "height": height, "faces": faces, "notes": notes}
 
 
 def restore(

@@ -24,7 +24,7 @@ def table(faces: Sequence[Face]) -> view.Table:
     for number, face in enumerate(faces, 1):
         x0, y0, x1, y1 = face.box
         rows[str(number)] = {
-            "box": f"{x0:.0f},{y0:.0f},{x1:.0f},{y1:.0f}",
+            "box": ",".join(str(round(v)) for v in face.box),
             "size": f"{x1 - x0:.0f}×{y1 - y0:.0f} px",
             "status": face.status.replace("_", " "),
         }
