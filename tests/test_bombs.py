@@ -4,6 +4,7 @@ Some two hundred try to cost more. A child for each format reads each file in a 
 that each starts with the same memory; nothing may be written to its stderr.
 """
 
+import io
 import json
 import os
 import struct
@@ -147,6 +148,23 @@ def test_flat_pictures_that_are_meant_are_read(tmp_path, make, kind, options):
                 load(tmp_path / "x")
     got = load(tmp_path / "x", max_pixels=35_000_000)
     assert got.samples.shape == (picture.height, picture.width, 3)
+
+
+def test_a_smooth_progressive_photo_of_24_megapixels_is_read(tmp_path):
+    """One of 0.7 MB was refused: its coefficients were counted as if no colour were halved."""
+    clouds = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8))
+    clouds = clouds.resize((6000, 4000), Image.Resampling.BICUBIC)
+    clouds.save(tmp_path / "x.jpg", quality=30, progressive=True, subsampling="4:2:0")
+    assert (tmp_path / "x.jpg").stat().st_size < 800_000
+    assert load(tmp_path / "x.jpg").samples.shape == (4000, 6000, 3)
+
+
+@pytest.mark.parametrize("subsampling, bytes_", [("4:4:4", 6), ("4:2:2", 4), ("4:2:0", 3)])
+def test_coefficients_of_a_progressive_jpeg_are_counted(subsampling, bytes_):
+    file = io.BytesIO()
+    picture = Image.new("RGB", (64, 48), "red")
+    picture.save(file, "JPEG", progressive=True, subsampling=subsampling)
+    assert cost.survey(file.getvalue(), "JPEG", "x").memory == bytes_
 
 
 def test_the_line_is_drawn_at_bytes_that_are_no_repetition():
