@@ -185,7 +185,8 @@ def prepared(notebook: Any) -> Any:
         if cell.cell_type == "markdown":
             heading = (re.findall(r"^#+ (.+)$", cell.source, re.M) or [heading])[-1]
             text = FORMULA.sub(formula, cell.source)
-            cell.source = re.sub(r"\]\(([\w.]+)\.ipynb\)", r"](\1.html)", text)
+            text = re.sub(r"\]\(([\w.]+)\.ipynb\)", r"](\1.html)", text)
+            cell.source = text.replace("](../", "](../../")  # a page lies one folder deeper
         else:
             outputs = [shown(output, heading) for output in cell.outputs]
             cell.outputs = [output for output in outputs if output]
