@@ -227,7 +227,7 @@ def test_the_joint_stage_begins_with_the_prior_and_its_discriminator(tmp_path, r
     short = tmp_path / "short.ipynb"
     short.write_text(json.dumps(whole | {"cells": cells}))
     parameters = {"size": 32, "steps": 2, "batch": 2, "start": "prior", "out": str(tmp_path)}
-    parameters["critic"] = str(root / "experiments/train/state/critic.safetensors")
+    parameters["critic"] = str(root / "experiments/train/prior_critic.safetensors")
     options = {"cwd": tmp_path, "progress_bar": False, "kernel_name": "python3"}
     ran = papermill.execute_notebook(short, None, parameters, **options)
     assert ran.cells[-1].outputs[-1]["text"] == "SpectralCritic True True\n"

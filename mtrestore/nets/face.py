@@ -184,9 +184,9 @@ class FaceNet(Net):
             for layer in self.encoder.modules():  # else biases outweigh what comes of the picture
                 if isinstance(layer, nn.Conv2d):
                     he(layer)
-            for level, width in enumerate(plan):
+            for level, width in enumerate(plan[:5]):
                 self.register_buffer(f"scale{level}", torch.ones(1, width, 1, 1))
-            self.register_buffer("centre", torch.zeros(1, plan[5], 1, 1))
+            self.code = nn.BatchNorm2d(plan[5], affine=False)
             self.mask = zero(conv(plan[0], 1))
             nn.init.constant_(self.get_parameter("mask.bias"), -2.0)
             return
@@ -213,11 +213,12 @@ class FaceNet(Net):
 
         Once, before training, from one batch (Salimans and Kingma, NeurIPS 2016, section 3).
         """
-        features = self.encoder(x)
-        for level, feature in enumerate(features):
+        *joined, deepest = self.encoder(x)
+        for level, feature in enumerate(joined):
             std = feature.std((0, 2, 3), keepdim=True).clamp(min=1e-3)
             self.get_buffer(f"scale{level}").copy_(1 / std)
-        self.get_buffer("centre").copy_(features[5].mean((0, 2, 3), keepdim=True))
+        self.code.get_buffer("running_mean").copy_(deepest.mean((0, 2, 3)))
+        self.code.get_buffer("running_var").copy_(deepest.var((0, 2, 3)))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """noise: B whole numbers 0..5; so many skips of a picture, from s on, are noise."""
@@ -234,10 +235,11 @@ class FaceNet(Net):
         return x + y if self.residual else (y + 1) / 2
 
     def deepest(self, feature: Tensor) -> Tensor:
-        """The encoder's last feature B×w×h×w as the prior knows its own: every place of length
-        sqrt(w), as normally distributed numbers are (Karras et al., ICLR 2018, section 4.2).
+        """The encoder's last feature B×w×h×w as the prior knows its own: each channel of mean 0 and
+        deviation 1 (batch norm), and every place of length sqrt(w), as normally distributed numbers
+        are (Karras et al., ICLR 2018, section 4.2). Without the first half of all people are one man.
         """
-        y = (feature - self.get_buffer("centre")) * self.get_buffer("scale5")
+        y = self.code(feature)
         return y * (y.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
     def skips(self, feats: Sequence[Tensor]) -> list[Tensor]:
