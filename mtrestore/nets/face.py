@@ -237,7 +237,7 @@ class FaceNet(Net):
     def deepest(self, feature: Tensor) -> Tensor:
         """The encoder's last feature B×w×h×w as the prior knows its own: each channel of mean 0 and
         deviation 1 (batch norm), and every place of length sqrt(w), as normally distributed numbers
-        are (Karras et al., ICLR 2018, section 4.2). Without the first half of all people are one man.
+        are (Karras et al., ICLR 2018, section 4.2). Without the first, half of us are one man.
         """
         y = self.code(feature)
         return y * (y.square().mean(1, keepdim=True) + 1e-8).rsqrt()
