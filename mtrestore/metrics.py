@@ -57,7 +57,7 @@ def identity_distance(photo: np.ndarray, truth: np.ndarray) -> float:
     landmark rule; the embedding is our own.
     """
     a, b = (embedded([p])[0] for p in (photo, truth))
-    return float(1 - a @ b)
+    return max(0.0, float(1 - a @ b))  # not -0.0 by rounding
 
 
 def embedded(faces: Sequence[np.ndarray], features: bool = False) -> np.ndarray:
