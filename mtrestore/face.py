@@ -74,6 +74,11 @@ class Face:
         return five_from_mesh(self.landmarks)
 
     @property
+    def corners(self) -> str:
+        """x0,y0,x1,y1 in whole px, as --box takes them."""
+        return ",".join(str(round(v)) for v in self.box)
+
+    @property
     def side(self) -> float:
         """The shorter side of the box in photo pixels."""
         return min(self.box[2] - self.box[0], self.box[3] - self.box[1])

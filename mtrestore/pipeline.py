@@ -33,9 +33,7 @@ from . import face as faces_module
 from . import image, weights
 from .choice import Choice, no_face, strength_of
 from .crop import Crop, eye_crop, fit_size, landmark_crop, paste
-from .face import Face, Faces, dense, detect
-from .fast.onnx import onnx_net
-from .fault import (
+from .degrade.fault import (
     Fault,
     Tone,
     agreed,
@@ -49,6 +47,8 @@ from .fault import (
     sharpening,
     typical,
 )
+from .face import Face, Faces, dense, detect
+from .fast.onnx import onnx_net
 from .guard import forks
 from .image import Photo, Picture
 from .nets.blocks import padded
@@ -345,7 +345,7 @@ class Restorer:
         Beyond 512 px the full crop is a guide.
         """
         crop = self.rule(f)
-        wide = crop.side * k
+        wide, full = crop.side * k, round(crop.side * max(k, HEADROOM))
         crop = crop.resized(fit_size(crop.side, max(k, HEADROOM), most=MOST_FACE))
         poor = crop.cut(photo)
         mask = face_mask(len(poor))
@@ -368,7 +368,6 @@ class Restorer:
             fixed = given_back(even, fixed, fault)
             holds = detail_size(fixed, (SOFT,), SOFT_LOSS, mask)
             status = "soft" if holds < len(fixed) else status
-        full = round(crop.side * max(k, HEADROOM))
         if full > MOST_FACE:
             poor = crop.resized(full).cut(photo)
             guide = tone(poor)

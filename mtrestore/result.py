@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from . import image
 from .crop import Crop
+from .degrade.fault import Fault
 from .face import Face
-from .fault import Fault
 from .image import Photo, Picture
 from .io.claims import Claims
 from .tile import NoMemory, out_of_memory

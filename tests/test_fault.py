@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import skimage.data
 
-from mtrestore import degrade, fault, image, metrics
+from mtrestore import degrade, image, metrics
+from mtrestore.degrade import fault
 from mtrestore.face import faces_from
 from mtrestore.pipeline import Restorer, identity
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mtrestore import image, tile, weights
-from mtrestore.fault import Tone
+from mtrestore.degrade.fault import Tone
 from mtrestore.pipeline import Restorer, identity
 
 

@@ -202,7 +202,7 @@ def account(job: Job, settings: Settings, picture: Any, result: Any, seconds: fl
         "status": "restored",
         "message": "; ".join([f"{faces}, {seconds:.1f} s", *notes]),
         "faces": states,
-        "boxes": [",".join(str(round(v)) for v in face.box) for face in result.faces],
+        "boxes": [face.corners for face in result.faces],
         "flags": flags(result.samples, states, looked),
         "faces_found": len(states),
         "faces_restored": sum(state in ("restored", "soft") for state in states),

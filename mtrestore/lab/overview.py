@@ -24,7 +24,7 @@ def table(faces: Sequence[Face]) -> view.Table:
     for number, face in enumerate(faces, 1):
         x0, y0, x1, y1 = face.box
         rows[str(number)] = {
-            "box": ",".join(str(round(v)) for v in face.box),
+            "box": face.corners,
             "size": f"{x1 - x0:.0f}×{y1 - y0:.0f} px",
             "status": face.status.replace("_", " "),
         }

@@ -115,21 +115,21 @@ class FaceRestoration(Adversarial):
         for part in self.descent.each(parts):
             share = len(part["target"]) / sum(len(p["target"]) for p in parts)
             noise = self._noise(part)
-            faces = self.descent.net(*part["inputs"], **noise)
-            terms = self._terms(faces, part, noise.get("noise"))
+            faces = self.descent.net(*part["inputs"], noise=noise)
+            terms = self._terms(faces, part, noise)
             total = losses.total(self.weights[name] * value for name, value in terms.items())
             self.descent.backward(total * share)
             restored.append(faces.detach())
             add(totals, {"loss": total, **terms}, share)
         return restored, totals
 
-    def _noise(self, part: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _noise(self, part: Mapping[str, Any]) -> Tensor | None:
         """How many of each face's skips are noise, if any."""
         if not (self.noise or self.deep) or "blur" not in part:
-            return {}
+            return None
         chance, deep = torch.rand(2, len(part["blur"]), device=part["blur"].device)
         fine = 3 * ((chance < self.noise) & (halvings(part["blur"]) >= 2))
-        return {"noise": torch.where(deep < self.deep, 5, fine)}
+        return torch.where(deep < self.deep, 5, fine)
 
     def _terms(
         self, restored: Tensor, part: Mapping[str, Any], noise: Tensor | None = None

@@ -17,18 +17,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .image import Photo
+from .operations import LUMA, Photo
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 BLOCK = 16  # px: noise is looked for in squares of this side
 SEEN = 1 / 255  # a step far below this is not seen
 LOW = 0.8  # the least twentieth of medians of 64 differences, over that of all
 NORMAL = 0.36  # of the full range: what a normal face spans (nine of ten: 0.40 and more)
 MOST_GAIN = 10.0  # of the stretch: beyond, 8 bits hold less than 9 levels of a picture
-NOISE = (
-    1.1 / 255,
-    1.5 / 255,
-)  # a photo's noise and change: clean to 0.99 (one 1.16), σ 4 from 1.76
+NOISE = (1.1 / 255, 1.5 / 255)  # a photo's: clean to 0.99 (one 1.16), σ 4 from 1.76
 FACE_CHANGE = (0.5 / 255, 1.0 / 255)  # a face's: clean to 0.43, noise of σ 4 from 1.07
 JPEG = (1.1, 1.3)  # blocking: clean to 1.05 (one of 32 1.15), quality 75 from 1.09, 15 1.38
 CLOSE_NOISE = (2.0 / 255, 3.0 / 255)  # at a photo's own size: clean to 1.9, σ 3 from 2.5
@@ -49,8 +45,7 @@ class Tone:
     @classmethod
     def of(cls, photo: Photo, mask: np.ndarray | None = None) -> Tone:
         """The map that stretches the 2nd to 98th percentile of grey to a normal range."""
-        grey = luma(photo)
-        low, high = np.quantile(grey if mask is None else grey[mask], [0.02, 0.98])
+        low, high = span(luma(photo), mask)
         gain = float(np.clip(NORMAL / max(high - low, 1e-6), 1, MOST_GAIN))
         return cls(gain, float(low + high) / 2) if gain > 1 else cls()
 
@@ -90,6 +85,11 @@ def luma(photo: Photo) -> np.ndarray:
     return cv2.transform(np.ascontiguousarray(photo, np.float32), LUMA[None])
 
 
+def span(grey: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The 2nd and 98th percentile of H×W grey, or of its part where `mask` is true."""
+    return np.quantile(grey if mask is None else grey[mask], [0.02, 0.98])
+
+
 def face_mask(size: int) -> np.ndarray:
     """size×size bool: where a crop holds the face itself, whatever its corners hold."""
     y, x = (np.mgrid[:size, :size] + 0.5) / size
@@ -100,7 +100,7 @@ def estimate(photo: Photo, mask: np.ndarray | None = None) -> Fault:
     """The faults of a photo of a normal range, or of its part where `mask` (H×W) is true."""
     grey = luma(photo)
     fine = noise(photo, mask)
-    low, high = np.quantile(grey if mask is None else grey[mask], [0.02, 0.98])
+    low, high = span(grey, mask)
     height, width = (max(1, n // 2) for n in grey.shape)
     half = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
     coarse = 2 * noise(half, None if mask is None else mask[::2, ::2][:height, :width])
